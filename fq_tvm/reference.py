@@ -1,0 +1,84 @@
+"""The contract in numpy: slow, plain, and the judge of everything else."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from .spec import NARROW_LIMIT
+
+__all__ = ["fake_quant"]
+
+
+def fake_quant(
+    x: ArrayLike,
+    scale: ArrayLike,
+    zero_point: ArrayLike,
+    axis: int,
+    quant_min: int,
+    quant_max: int,
+    out_dtype: DTypeLike | None = None,
+) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    """Fake-quantise per channel, as the contract page says, step by step.
+
+    Parameters
+    ----------
+    x : array_like
+        float16 or float32, any shape.
+    scale : array_like
+        float16 or float32, shape (x.shape[axis],).
+    zero_point : array_like
+        int32, shape (x.shape[axis],).
+    axis : int
+        Channel dimension, negative counts from the end; 0 or -1 for a 0-dimensional x.
+    quant_min, quant_max : int
+        The range, any int64.
+    out_dtype : dtype, optional
+        dtype of out; x's by default.
+
+    Returns
+    -------
+    out : numpy.ndarray
+        x's shape, out_dtype.
+    mask : numpy.ndarray
+        x's shape, bool.
+
+    Notes
+    -----
+    Formula: ``aclnnFakeQuantPerChannelAffineCachemask`` as its kernel computes it, with the reciprocal of the scale.
+    In the wide path the last subtraction takes the integer zero point itself, as PyTorch does.
+    """
+    x, scale, zero_point = np.asarray(x), np.asarray(scale), np.asarray(zero_point)
+    f32 = np.float32
+    shape = [1] * max(x.ndim, 1)
+    shape[axis] = -1
+    shape = shape if x.ndim else []
+    s, z = scale.astype(f32).reshape(shape), zero_point.reshape(shape)
+    promoted = np.float16 if x.dtype == scale.dtype == np.float16 else np.float32
+    with np.errstate(all="ignore"):
+        q = np.rint(x.astype(f32) * (f32(1) / s)) + z.astype(f32)
+        if max(abs(quant_min), abs(quant_max)) <= NARROW_LIMIT:
+            mask = (q >= f32(quant_min)) & (q <= f32(quant_max))
+            clip = np.where(np.isnan(q), f32(quant_min), np.clip(q, f32(quant_min), f32(quant_max)))
+            out = (clip - z.astype(f32)) * s
+        else:
+            wide = q.astype(np.float64)
+            mask = _at_least(wide, quant_min) & _at_most(wide, quant_max)
+            clip = np.where(np.isnan(wide), float(quant_min), np.clip(wide, float(quant_min), float(quant_max)))
+            out = ((clip - z.astype(np.float64)) * s.astype(np.float64)).astype(f32)
+        out = out.astype(promoted).astype(out_dtype or x.dtype)
+    return np.asarray(out), np.asarray(mask)
+
+
+def _at_most(q: NDArray[np.float64], bound: int) -> NDArray[np.bool_]:
+    """``q <= bound`` as integers: a float64 may be above an int64 that rounds to it."""
+    limit = float(bound)
+    return q <= (limit if int(limit) <= bound else math.nextafter(limit, -math.inf))
+
+
+def _at_least(q: NDArray[np.float64], bound: int) -> NDArray[np.bool_]:
+    """``q >= bound`` as integers."""
+    limit = float(bound)
+    return q >= (limit if int(limit) >= bound else math.nextafter(limit, math.inf))

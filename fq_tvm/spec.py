@@ -1,0 +1,206 @@
+"""What to compute: the identity of a kernel.
+
+Knows dtypes, the loop class and the arithmetic path; knows nothing of extents, addresses, schedules or compilers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from .errors import FqError
+
+__all__ = [
+    "ARITHMETIC",
+    "FLOATS",
+    "ITERATIONS",
+    "NARROW_LIMIT",
+    "FakeQuantSpec",
+    "arithmetic_for",
+    "catalogue",
+    "quant_range_scalars",
+]
+
+FLOATS = ("float32", "float16")
+ITERATIONS = ("rows", "lanes", "strided_rows", "strided_lanes")
+ARITHMETIC = ("narrow", "wide")
+
+NARROW_LIMIT = 2**23
+"""Largest magnitude of a quantisation bound that float32 arithmetic serves: up to here integers and their halves are
+exact in float32, so clipping and comparing in float32 equals doing so in integers."""
+
+
+@dataclass(frozen=True)
+class FakeQuantSpec:
+    """One kernel of the family, whatever the extents and the quantisation range.
+
+    Parameters
+    ----------
+    iteration : {"rows", "lanes", "strided_rows", "strided_lanes"}
+        How the kernel walks memory, see :mod:`fq_tvm.layout`.  *rows*: one channel for each run of the inner loop.
+        *lanes*: the inner loop runs over channels, whose parameters were expanded into the workspace.  The strided
+        forms take any strides of self, out and mask.
+    dtype, scale_dtype, out_dtype : {"float32", "float16"}
+        Element types of self, scale and out.
+    zero_point_dtype : {"int32"}
+        Element type of the zero point.
+    arithmetic : {"narrow", "wide"}
+        ``"narrow"`` is float32 throughout; ``"wide"`` clips, subtracts and multiplies in float64 and serves
+        quantisation bounds above ``2**23`` in magnitude.
+
+    Raises
+    ------
+    FqError
+        If a field holds a value outside the sets above.
+
+    Examples
+    --------
+    >>> spec = FakeQuantSpec("rows", "float16", "float32", "float16")
+    >>> FakeQuantSpec.from_json(spec.to_json()) == spec
+    True
+    >>> spec.name
+    'fq_rows_f16_f32_i32_f16_narrow'
+    """
+
+    iteration: str
+    dtype: str = "float32"
+    scale_dtype: str = "float32"
+    out_dtype: str = "float32"
+    zero_point_dtype: str = "int32"
+    arithmetic: str = "narrow"
+
+    def __post_init__(self) -> None:
+        for field, allowed in (
+            ("iteration", ITERATIONS),
+            ("dtype", FLOATS),
+            ("scale_dtype", FLOATS),
+            ("out_dtype", FLOATS),
+            ("zero_point_dtype", ("int32",)),
+            ("arithmetic", ARITHMETIC),
+        ):
+            value = getattr(self, field)
+            if value not in allowed:
+                raise FqError(f"FakeQuantSpec.{field} is {value!r}; expected one of {', '.join(allowed)}")
+
+    @property
+    def lanes(self) -> bool:
+        """Whether the inner loop runs over channels, with parameters read from the workspace."""
+        return self.iteration.endswith("lanes")
+
+    @property
+    def strided(self) -> bool:
+        """Whether self, out and mask have strides of their own."""
+        return self.iteration.startswith("strided")
+
+    @property
+    def wide(self) -> bool:
+        """Whether clipping happens in float64."""
+        return self.arithmetic == "wide"
+
+    @property
+    def promoted_dtype(self) -> str:
+        """The dtype that the product is rounded to first: float16 for two float16 inputs, else float32."""
+        return "float16" if self.dtype == self.scale_dtype == "float16" else "float32"
+
+    @property
+    def name(self) -> str:
+        """A name that states every field, for files, logs and symbols."""
+        parts = (self.dtype, self.scale_dtype, self.zero_point_dtype, self.out_dtype)
+        short = [p.replace("float", "f").replace("int", "i") for p in parts]
+        return "_".join(["fq", self.iteration, *short, self.arithmetic])
+
+    def to_json(self) -> dict[str, str]:
+        """Return the fields as a dictionary that :func:`json.dumps` takes."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> FakeQuantSpec:
+        """Make a specification of what :meth:`to_json` returned.
+
+        Raises
+        ------
+        FqError
+            If a field is unknown or has a value outside its set.
+        """
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(value) - known):
+            raise FqError(f"unknown field of FakeQuantSpec: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        if "iteration" not in value:
+            raise FqError("FakeQuantSpec needs the field 'iteration'")
+        return cls(**value)
+
+
+def arithmetic_for(quant_min: int, quant_max: int) -> str:
+    """Return the arithmetic path that a quantisation range asks for."""
+    return "narrow" if max(abs(quant_min), abs(quant_max)) <= NARROW_LIMIT else "wide"
+
+
+def quant_range_scalars(quant_min: int, quant_max: int) -> tuple[float, ...]:
+    """Return the range as the scalars that a kernel takes.
+
+    Parameters
+    ----------
+    quant_min, quant_max : int
+        Any int64.
+
+    Returns
+    -------
+    tuple of float
+        ``(low, high)`` for the narrow path, where every bound is exact.  ``(low, high, least, greatest)`` for the wide
+        one: the bounds rounded to float64, which clip, and the outermost float64 values inside the range, which
+        compare like the integers do.
+    """
+    low, high = float(quant_min), float(quant_max)
+    if arithmetic_for(quant_min, quant_max) == "narrow":
+        return low, high
+    least = low if int(low) >= quant_min else math.nextafter(low, math.inf)
+    greatest = high if int(high) <= quant_max else math.nextafter(high, -math.inf)
+    return low, high, least, greatest
+
+
+def catalogue(
+    *,
+    iteration: str | None = None,
+    dtype: str | None = None,
+    scale_dtype: str | None = None,
+    out_dtype: str | None = None,
+    arithmetic: str | None = None,
+) -> tuple[FakeQuantSpec, ...]:
+    """List every kernel of the family, or those that agree with the given fields.
+
+    Parameters
+    ----------
+    iteration, dtype, scale_dtype, out_dtype, arithmetic : str, optional
+        Keep only specifications with this value of the field of the same name.
+
+    Returns
+    -------
+    tuple of FakeQuantSpec
+        In an order that does not change between runs.
+
+    Raises
+    ------
+    FqError
+        If a given value is outside the field's set.
+    """
+
+    def choose(field: str, value: str | None, allowed: tuple[str, ...]) -> tuple[str, ...]:
+        if value is None:
+            return allowed
+        if value not in allowed:
+            raise FqError(f"{field} is {value!r}; expected one of {', '.join(allowed)}")
+        return (value,)
+
+    return tuple(
+        FakeQuantSpec(i, x, s, o, arithmetic=a)
+        for i, x, s, o, a in itertools.product(
+            choose("iteration", iteration, ITERATIONS),
+            choose("dtype", dtype, FLOATS),
+            choose("scale_dtype", scale_dtype, FLOATS),
+            choose("out_dtype", out_dtype, FLOATS),
+            choose("arithmetic", arithmetic, ARITHMETIC),
+        )
+    )
