@@ -1,0 +1,301 @@
+"""What a caller handed over, and whether the contract allows it.
+
+Turns numpy arrays, torch tensors, DLPack producers and descriptors into operands without copying, and checks them in
+the contract's order: null, dtype, shape, quantisation range, overlap.  Knows nothing of kernels.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import operator
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .errors import ArgumentError
+from .layout import MAX_RANK
+from .runtime import AddressTensor
+from .spec import FLOATS
+
+__all__ = ["Operand", "Operands", "check", "check_overlap", "check_range", "describe", "normalize_axis"]
+
+ITEMSIZE = {"float16": 2, "float32": 4, "int32": 4, "bool": 1}
+
+INT64 = range(-(2**63), 2**63)
+
+OVERLAP_WORK = 1_000_000
+"""Bound of numpy's search for a common element of two interleaved views; beyond it they count as overlapping."""
+
+
+class Operand(NamedTuple):
+    """A tensor argument.
+
+    Parameters
+    ----------
+    tensor : object
+        What a kernel takes in its place: the caller's own object where tvm-ffi reads that at once.
+    dtype : str
+        numpy's name, e.g. ``"float32"``.
+    shape, strides : tuple of int
+        Strides in elements.
+    address : int
+        Of the first element.
+    writable : bool
+        Whether it may be an output.
+    """
+
+    tensor: Any
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    address: int
+    writable: bool = True
+
+    def span(self) -> tuple[int, int]:
+        """Return the first address and the one after the last byte."""
+        size = ITEMSIZE[self.dtype]
+        reach = [stride * (extent - 1) * size for stride, extent in zip(self.strides, self.shape, strict=True)]
+        return self.address + sum(r for r in reach if r < 0), self.address + sum(r for r in reach if r > 0) + size
+
+    def view(self) -> np.ndarray[Any, Any]:
+        """Return a numpy array of bytes-sized elements at the same places, to compare places with."""
+        low, high = self.span()
+        size = ITEMSIZE[self.dtype]
+        buffer = (ctypes.c_char * (high - low)).from_address(low)
+        strides = [s * size for s in self.strides]
+        return np.ndarray(self.shape, f"V{size}", buffer, self.address - low, strides)
+
+
+class Operands(NamedTuple):
+    """The tensor arguments of the operator, in the order of its signature."""
+
+    x: Operand
+    scale: Operand
+    zero_point: Operand
+    out: Operand
+    mask: Operand
+
+
+def describe(value: Any, name: str) -> Operand:
+    """Describe a tensor without copying it.
+
+    Parameters
+    ----------
+    value : numpy.ndarray, torch.Tensor, DLPack producer, or an object with an ``operand`` attribute
+        In this machine's memory.
+    name : str
+        Of the argument, for messages.
+
+    Returns
+    -------
+    Operand
+
+    Raises
+    ------
+    ArgumentError
+        If it is None (kind ``"null"``), no tensor, or one that lies elsewhere.
+    """
+    if value is None:
+        raise ArgumentError(f"{name} is None; expected a tensor", "null")
+    if isinstance(operand := getattr(value, "operand", None), Operand):
+        return operand
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _describe_array(np.asarray(value), name)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        return _describe_torch(torch, value, name)
+    if hasattr(value, "__dlpack__"):
+        return _describe_dlpack(value, name)
+    raise ArgumentError(
+        f"{name} is a {type(value).__name__}; expected a numpy array, a torch tensor or another DLPack tensor", "dtype"
+    )
+
+
+def _describe_array(array: np.ndarray[Any, Any], name: str) -> Operand:
+    size = array.itemsize
+    # one element has no stride that matters, and numpy gives it any
+    strides = [s if n > 1 else 0 for s, n in zip(array.strides, array.shape, strict=True)]
+    if any(s % size for s in strides):
+        raise ArgumentError(
+            f"{name} has strides of {array.strides} bytes, no multiples of its {size}-byte elements; copy it first"
+        )
+    address = array.ctypes.data
+    dtype = array.dtype.name if array.dtype.isnative else array.dtype.str
+    plain = array.flags.writeable and array.dtype.isnative  # DLPack refuses to export any other
+    tensor = array if plain else AddressTensor(address)
+    return Operand(tensor, dtype, array.shape, tuple(s // size for s in strides), address, array.flags.writeable)
+
+
+def _describe_torch(torch: Any, tensor: Any, name: str) -> Operand:
+    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+        raise ArgumentError(
+            f"{name} is a {tensor.layout} tensor on {tensor.device}; expected a strided one on the CPU", "dtype"
+        )
+    tensor = tensor.detach()  # tvm-ffi refuses tensors that require a gradient
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return Operand(tensor, dtype, tuple(tensor.shape), tuple(tensor.stride()), tensor.data_ptr())
+
+
+def _describe_dlpack(value: Any, name: str) -> Operand:
+    import tvm_ffi
+
+    try:
+        tensor = tvm_ffi.from_dlpack(value)
+    except Exception as error:
+        raise ArgumentError(f"{name}, a {type(value).__name__}, cannot be read through DLPack: {error}", "dtype") from None
+    if tensor.device.type != "cpu":
+        raise ArgumentError(f"{name} is on {tensor.device}; expected a tensor on the CPU", "dtype")
+    return Operand(tensor, str(tensor.dtype), tuple(tensor.shape), tuple(tensor.strides), tensor.data_ptr())
+
+
+def normalize_axis(axis: Any, rank: int) -> int:
+    """Return axis as a number from 0 up; a 0-dimensional tensor counts as one element.
+
+    Raises
+    ------
+    ArgumentError
+        If it is no integer, or outside [-rank, rank - 1].
+    """
+    value = _integer(axis, "axis")
+    extents = max(rank, 1)
+    if not -extents <= value < extents:
+        raise ArgumentError(f"axis is {value}; expected one from {-extents} to {extents - 1} for {rank} dimensions")
+    return value % extents
+
+
+def check_range(quant_min: Any, quant_max: Any) -> tuple[int, int]:
+    """Return the quantisation range as Python integers.
+
+    Raises
+    ------
+    ArgumentError
+        If a bound is no integer or no int64 (kind ``"range"``), or the first is above the second.
+    """
+    low, high = _integer(quant_min, "quant_min"), _integer(quant_max, "quant_max")
+    for bound, name in ((low, "quant_min"), (high, "quant_max")):
+        if bound not in INT64:
+            raise ArgumentError(f"{name} is {bound}; expected an int64", "range")
+    if low > high:
+        raise ArgumentError(f"quant_min is {low} and quant_max is {high}; expected quant_min <= quant_max", "range")
+    return low, high
+
+
+def _integer(value: Any, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        kind = "null" if value is None else "range"
+        raise ArgumentError(f"{name} is {value!r}; expected an integer", kind) from None
+
+
+def check(operands: Operands, axis: Any, quant_min: Any, quant_max: Any) -> tuple[int, int, int]:
+    """Check the arguments of the operator against the contract.
+
+    Parameters
+    ----------
+    operands : Operands
+        As :func:`describe` made them; null arguments were refused there.
+    axis, quant_min, quant_max : int
+        As the caller gave them.
+
+    Returns
+    -------
+    axis, quant_min, quant_max : int
+        The axis counted from the front.
+
+    Raises
+    ------
+    ArgumentError
+        At the first fault, in the contract's order: dtype, shape, quantisation range, overlap.
+    """
+    x, scale, zero_point, out, mask = operands
+    expected = {"x": FLOATS, "scale": FLOATS, "zero_point": ("int32",), "out": FLOATS, "mask": ("bool",)}
+    for (name, allowed), operand in zip(expected.items(), operands, strict=True):
+        if operand.dtype not in allowed:
+            raise ArgumentError(f"{name} has dtype {operand.dtype}; expected {' or '.join(allowed)}", "dtype")
+    rank = len(x.shape)
+    if rank > MAX_RANK:
+        raise ArgumentError(f"x has {rank} dimensions; expected at most {MAX_RANK}")
+    for name, operand in (("out", out), ("mask", mask)):
+        if operand.shape != x.shape:
+            raise ArgumentError(f"{name} has shape {operand.shape}; expected that of x, {x.shape}")
+    for name, operand in (("scale", scale), ("zero_point", zero_point)):
+        if len(operand.shape) != 1:
+            raise ArgumentError(f"{name} has shape {operand.shape}; expected one dimension, of x's size along axis")
+    axis = normalize_axis(axis, rank)
+    channels = x.shape[axis] if rank else 1
+    for name, operand in (("scale", scale), ("zero_point", zero_point)):
+        if operand.shape[0] != channels:
+            raise ArgumentError(
+                f"{name} has {operand.shape[0]} elements; expected {channels}, the size of x {x.shape} along axis {axis}"
+            )
+    low, high = check_range(quant_min, quant_max)
+    check_overlap(operands)
+    return axis, low, high
+
+
+def check_overlap(operands: Operands) -> None:
+    """Refuse outputs that share memory with themselves, with each other, or with part of an input.
+
+    An output that lies exactly on an input, element by element, is allowed: the operator may run in place.
+
+    Raises
+    ------
+    ArgumentError
+        Of kind ``"overlap"``.
+    """
+    *inputs, out, mask = operands
+    if 0 in out.shape:
+        return
+    for name, operand in (("out", out), ("mask", mask)):
+        if not operand.writable:
+            raise ArgumentError(f"{name} is read-only; expected a tensor that can be written", "overlap")
+        if _overlaps_itself(operand):
+            raise ArgumentError(
+                f"{name} has several elements in one place: shape {operand.shape}, strides {operand.strides}", "overlap"
+            )
+    if _overlap(out, mask):
+        raise ArgumentError("out and mask overlap; expected outputs that share no memory", "overlap")
+    for name, source in zip(Operands._fields, inputs, strict=False):
+        for result_name, result in (("out", out), ("mask", mask)):
+            if not _same_elements(source, result) and _overlap(source, result):
+                raise ArgumentError(
+                    f"{result_name} overlaps part of {name}; expected no overlap, or the same elements exactly", "overlap"
+                )
+
+
+def _same_elements(a: Operand, b: Operand) -> bool:
+    def essential(operand: Operand) -> list[tuple[int, int]]:
+        return [(n, s) for n, s in zip(operand.shape, operand.strides, strict=True) if n != 1]
+
+    same_size = ITEMSIZE[a.dtype] == ITEMSIZE[b.dtype]
+    return same_size and a.address == b.address and essential(a) == essential(b)
+
+
+def _overlap(a: Operand, b: Operand) -> bool:
+    (a_low, a_high), (b_low, b_high) = a.span(), b.span()
+    if a_high <= b_low or b_high <= a_low:
+        return False
+    try:
+        return bool(np.shares_memory(a.view(), b.view(), max_work=OVERLAP_WORK))
+    except np.exceptions.TooHardError:
+        return True
+
+
+def _overlaps_itself(operand: Operand) -> bool:
+    loops = sorted((abs(s), n) for n, s in zip(operand.shape, operand.strides, strict=True) if n > 1)
+    reach = 0
+    for stride, extent in loops:
+        if stride <= reach:  # not nested: rare enough to look at every element
+            return _count_places(loops) < int(np.prod([n for _, n in loops], dtype=object))
+        reach += stride * (extent - 1)
+    return False
+
+
+def _count_places(loops: Sequence[tuple[int, int]]) -> int:
+    places = np.zeros(1, np.int64)
+    for stride, extent in loops:
+        places = np.unique((places[:, None] + np.arange(0, stride * extent, stride) if stride else places).ravel())
+    return len(places)

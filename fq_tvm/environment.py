@@ -1,0 +1,73 @@
+"""The environment variables of the library, read here and nowhere else.
+
+They are read when a value is needed, never at import: ``FQ_TVM_CACHE_DIR``, ``FQ_TVM_ARTIFACTS_DIR``,
+``FQ_TVM_TARGET``, ``FQ_TVM_NUM_THREADS``, ``FQ_TVM_REQUIRE_CACHE``, ``FQ_TVM_LOG``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cache
+from pathlib import Path
+
+from .errors import FqError
+
+__all__ = ["artifacts_dir", "cache_dir", "logger", "num_threads", "require_cache", "target_name"]
+
+
+def cache_dir() -> Path | None:
+    """Folder of the writable cache: ``FQ_TVM_CACHE_DIR``, or the platform's cache folder; None where there is no home."""
+    if given := os.environ.get("FQ_TVM_CACHE_DIR"):
+        return Path(given).expanduser().absolute()
+    import platformdirs
+
+    path = Path(platformdirs.user_cache_dir("fq_tvm"))
+    return path if path.is_absolute() else None  # without HOME and without a passwd entry "~" stays as it is
+
+
+def artifacts_dir() -> Path | None:
+    """Folder of kernels built ahead of time (``FQ_TVM_ARTIFACTS_DIR``), looked at first and never written."""
+    given = os.environ.get("FQ_TVM_ARTIFACTS_DIR")
+    return Path(given).expanduser().absolute() if given else None
+
+
+def target_name() -> str:
+    """The CPU to generate code for, as LLVM names it (``FQ_TVM_TARGET``), or ``"host"``."""
+    return os.environ.get("FQ_TVM_TARGET") or "host"
+
+
+def num_threads() -> int:
+    """Threads a kernel may use: ``FQ_TVM_NUM_THREADS``, or the number of CPUs that this process may run on.
+
+    Raises
+    ------
+    FqError
+        If the variable is no positive integer.
+    """
+    given = os.environ.get("FQ_TVM_NUM_THREADS")
+    if not given:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not given.isdecimal() or int(given) < 1:
+        raise FqError(f"FQ_TVM_NUM_THREADS is {given!r}; expected a positive integer")
+    return int(given)
+
+
+def require_cache() -> bool:
+    """Whether a kernel that is in no cache is an error (``FQ_TVM_REQUIRE_CACHE``) rather than a reason to build it."""
+    return os.environ.get("FQ_TVM_REQUIRE_CACHE", "").lower() not in ("", "0", "false", "no")
+
+
+@cache
+def logger() -> logging.Logger:
+    """The library's logger; ``FQ_TVM_LOG`` (``debug``, ``info``, ...) sends it to standard error."""
+    log = logging.getLogger("fq_tvm")
+    if level := os.environ.get("FQ_TVM_LOG"):
+        known = logging.getLevelNamesMapping() if hasattr(logging, "getLevelNamesMapping") else logging._nameToLevel
+        if level.upper() not in known:
+            raise FqError(f"FQ_TVM_LOG is {level!r}; expected one of {', '.join(n.lower() for n in known)}")
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(name)s %(levelname)s: %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(level.upper())
+    return log

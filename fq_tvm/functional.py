@@ -1,0 +1,190 @@
+"""The operator as a function, for numpy arrays, torch tensors and other DLPack tensors.
+
+Outputs have the kind and the memory layout of x.  Nothing is copied.  A call that was seen before, of new tensors with
+the same description, costs a dictionary look-up, two allocations and the launch.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+
+from .arguments import Operand, Operands, check, describe
+from .errors import ArgumentError
+from .kernel import EmptyLaunch, Launch, prepare
+from .runtime import AddressTensor
+
+__all__ = ["fake_quantize_per_channel_affine", "fake_quantize_per_channel_affine_cachemask"]
+
+MAX_PLANS = 4096
+"""Descriptions remembered at a time; a program that goes on to use more starts over."""
+
+_plans: dict[Any, Launch | EmptyLaunch] = {}
+
+
+class _Workspace(threading.local):
+    """Scratch memory of a thread, grown as needed and kept."""
+
+    tensor: AddressTensor | None = None
+    size = 0
+
+    def of(self, size: int) -> AddressTensor | None:
+        if size > self.size:
+            self.memory = _aligned((size,), np.dtype(np.uint8))
+            self.tensor, self.size = AddressTensor(self.memory.ctypes.data), size
+        return self.tensor
+
+
+_workspace = _Workspace()
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Return an uninitialised array whose first element is at a multiple of 64 bytes."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def fake_quantize_per_channel_affine_cachemask(
+    x: Any,
+    scale: Any,
+    zero_point: Any,
+    axis: int,
+    quant_min: int,
+    quant_max: int,
+    *,
+    out: Any = None,
+    mask: Any = None,
+) -> tuple[Any, Any]:
+    """Quantise to a range of integers and back, per channel, and tell which elements were in range.
+
+    Parameters
+    ----------
+    x : numpy.ndarray, torch.Tensor or DLPack tensor
+        float16 or float32, up to 8 dimensions, any strides.
+    scale : tensor
+        float16 or float32, shape (x.shape[axis],).
+    zero_point : tensor
+        int32, shape (x.shape[axis],).
+    axis : int
+        The channel dimension; negative counts from the end.
+    quant_min, quant_max : int
+        The range, any int64, ``quant_min <= quant_max``.
+    out, mask : tensor, optional
+        Where to write, of x's shape: float16 or float32, and bool.  ``out`` may be x itself.  New tensors of x's kind,
+        memory layout and, for ``out``, dtype by default.
+
+    Returns
+    -------
+    out : tensor
+        ``(clip(rint(x / scale) + zero_point, quant_min, quant_max) - zero_point) * scale``, with the division done as
+        a product with the reciprocal.
+    mask : tensor
+        Whether ``rint(x / scale) + zero_point`` was in range.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not as above; out and mask are untouched.
+    BuildError
+        If no kernel can be built or loaded.
+
+    Notes
+    -----
+    The formula is that of ``aclnnFakeQuantPerChannelAffineCachemask``; docs/numerics.md has every edge of it.  No
+    gradient is recorded; :mod:`fq_tvm.torch` has the differentiable operator.
+
+    Examples
+    --------
+    >>> import numpy as np, fq_tvm
+    >>> x = np.float32([[0.4, 300.0], [-0.6, -2.5]])
+    >>> out, mask = fq_tvm.fake_quantize_per_channel_affine_cachemask(
+    ...     x, np.float32([0.5, 1.0]), np.int32([0, 0]), 1, -128, 127)
+    >>> out
+    array([[ 0.5, 127. ],
+           [-0.5,  -2. ]], dtype=float32)
+    >>> mask
+    array([[ True, False],
+           [ True,  True]])
+    """
+    key = None
+    # 1, 1.0 and True are one dictionary key; only the first is an axis or a bound.
+    if out is None and mask is None and type(axis) is type(quant_min) is type(quant_max) is int:
+        kind = type(x)
+        if kind is np.ndarray and type(scale) is kind and type(zero_point) is kind:
+            key = (
+                x.dtype, x.shape, x.strides, scale.dtype, scale.shape, scale.strides,
+                zero_point.dtype, zero_point.shape, zero_point.strides, axis, quant_min, quant_max,
+            )  # fmt: skip
+            launch = _plans.get(key)
+            if launch is not None and x.flags.writeable and scale.flags.writeable and zero_point.flags.writeable:
+                out, mask = np.empty_like(x), np.empty_like(x, bool)
+                launch(x, scale, zero_point, out, mask, _workspace.of(launch.workspace_size))
+                return out, mask
+        elif (torch := sys.modules.get("torch")) is not None and kind is torch.Tensor:
+            if type(scale) is kind and type(zero_point) is kind:
+                key = (
+                    x.dtype, x.shape, x.stride(), scale.dtype, scale.shape, scale.stride(),
+                    zero_point.dtype, zero_point.shape, zero_point.stride(), axis, quant_min, quant_max,
+                )  # fmt: skip
+                launch = _plans.get(key)
+                here = x.is_cpu and scale.is_cpu and zero_point.is_cpu
+                if launch is not None and here and not (x.requires_grad or scale.requires_grad):
+                    out, mask = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
+                    launch(x, scale, zero_point, out, mask, _workspace.of(launch.workspace_size))
+                    return out, mask
+    return _first_call(key, x, scale, zero_point, axis, quant_min, quant_max, out, mask)
+
+
+def fake_quantize_per_channel_affine(
+    x: Any, scale: Any, zero_point: Any, axis: int, quant_min: int, quant_max: int
+) -> Any:
+    """Quantise to a range of integers and back, per channel.
+
+    The first output of :func:`fake_quantize_per_channel_affine_cachemask`, which has the parameters and errors.
+    """
+    return fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, axis, quant_min, quant_max)[0]
+
+
+def _first_call(
+    key: Any, x: Any, scale: Any, zero_point: Any, axis: Any, low: Any, high: Any, out: Any, mask: Any
+) -> tuple[Any, Any]:
+    """Describe, check and prepare; then launch, and remember what was prepared."""
+    inputs = describe(x, "x"), describe(scale, "scale"), describe(zero_point, "zero_point")
+    out = _like(x, inputs[0], inputs[0].dtype) if out is None else out
+    mask = _like(x, inputs[0], "bool") if mask is None else mask
+    operands = Operands(*inputs, describe(out, "out"), describe(mask, "mask"))
+    axis, low, high = check(operands, axis, low, high)
+    launch = prepare(operands, axis, low, high)
+    if key is not None:
+        if len(_plans) >= MAX_PLANS:
+            _plans.clear()
+        _plans[key] = launch
+    launch(*(operand.tensor for operand in operands), _workspace.of(launch.workspace_size))
+    return out, mask
+
+
+def _like(x: Any, operand: Operand, dtype: str) -> Any:
+    """Return a new tensor of x's kind, shape and memory layout."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        return np.empty_like(x, dtype, subok=False)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        return torch.empty_like(x, dtype=getattr(torch, dtype), requires_grad=False)
+    import tvm_ffi
+
+    order = sorted(range(len(operand.shape)), key=lambda d: -abs(operand.strides[d]))
+    dense = _aligned(tuple(operand.shape[d] for d in order), np.dtype(dtype))
+    array = dense.transpose(np.argsort(order))
+    if isinstance(x, tvm_ffi.Tensor):
+        return tvm_ffi.from_dlpack(array)
+    try:
+        return x.__array_namespace__().from_dlpack(array)
+    except Exception as error:
+        raise ArgumentError(
+            f"cannot make a {type(x).__name__} for the result ({error}); pass out= and mask=", "dtype"
+        ) from None

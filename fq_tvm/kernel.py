@@ -1,0 +1,421 @@
+"""get_kernel(spec): from a specification to code that can be called; and what a call of it takes.
+
+Warm paths import neither TVM's compiler nor anything that does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from . import cache as store
+from . import environment
+from .arguments import Operands
+from .errors import BuildError, FqError, LaunchError
+from .layout import MAX_RANK, Layout, arrange
+from .runtime import load, threads_ready
+from .schedule import Schedule, default_schedule
+from .spec import FakeQuantSpec, arithmetic_for, catalogue, quant_range_scalars
+from .target import Target, identify, resolve
+
+__all__ = [
+    "EmptyLaunch",
+    "Kernel",
+    "Launch",
+    "build_library",
+    "current_target",
+    "get_kernel",
+    "prepare",
+    "request_of",
+    "versions",
+]
+
+SOURCES = {"te": "kernel.te", "tir": "kernel.tir", "ll": "kernel.ll", "asm": "kernel.s"}
+OBJECT = "kernel.o"
+GENERATORS = ("spec.py", "expression.py", "schedule.py", "build.py")
+"""The modules whose text decides what code a specification leads to."""
+
+_kernels: dict[tuple[FakeQuantSpec, Target, Schedule], Kernel] = {}
+_targets: dict[str, Target] = {}
+_building = threading.Lock()
+
+
+class Launch:
+    """One call of a kernel with everything but addresses bound.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        What runs.
+    layout : Layout
+        The loops.
+    scale_stride, zero_point_stride : int
+        In elements.
+    scalars : tuple of float
+        The quantisation range, see :func:`fq_tvm.spec.quant_range_scalars`.
+
+    Attributes
+    ----------
+    workspace_size : int
+        Bytes that :meth:`__call__` needs: room for the expanded parameters of *lanes*, else 0.
+    """
+
+    __slots__ = ("_expand", "_expand_values", "_parallel", "_serial", "_values", "kernel", "layout", "workspace_size")
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        layout: Layout,
+        scale_stride: int,
+        zero_point_stride: int,
+        scalars: tuple[float, ...],
+    ) -> None:
+        self.kernel, self.layout = kernel, layout
+        self._serial = kernel.function("serial")
+        large = layout.size >= kernel.schedule.parallel_from
+        self._parallel = kernel.function("parallel") if large else None
+        self._expand = kernel.function("expand") if kernel.spec.lanes else None
+        self._expand_values: tuple[int, ...] = ()
+        self.workspace_size = 0
+        vectors = (scale_stride, zero_point_stride)
+        extents: tuple[int, ...]
+        if kernel.spec.lanes:
+            outer = layout.outer[0] if layout.outer else 1
+            period = layout.channels * layout.inner
+            copies = 1 if layout.strides else _copies(outer, period, kernel.schedule.run)
+            run = copies * period
+            self._expand_values = (copies, layout.channels, layout.inner, *vectors)
+            self.workspace_size = 3 * 4 * run
+            extents, vectors = (outer // copies, run, outer % copies * period), ()
+        else:
+            extents = (*layout.outer, layout.channels, layout.inner)
+        if layout.strides:
+            extents = _eight_loops(layout)
+        self._values = (*scalars, *extents, *vectors)
+
+    def __call__(self, x: Any, scale: Any, zero_point: Any, out: Any, mask: Any, workspace: Any = None) -> None:
+        """Run now, in this thread and the threads of its pool.
+
+        Parameters
+        ----------
+        x, scale, zero_point, out, mask, workspace : tensor
+            Anything that tvm-ffi takes for a tensor; only the address is read.
+
+        Raises
+        ------
+        LaunchError
+            If the kernel reports an error.
+        """
+        function = self._serial if self._parallel is None or not threads_ready() else self._parallel
+        try:
+            if self._expand is None:
+                function(x, scale, zero_point, out, mask, *self._values)
+            else:
+                self._expand(scale, zero_point, workspace, *self._expand_values)
+                function(x, workspace, out, mask, *self._values)
+        except Exception as error:
+            raise LaunchError(f"{self.kernel.spec.name} failed: {error}") from error
+
+
+class EmptyLaunch:
+    """The call for tensors without elements: it needs no kernel and does nothing."""
+
+    workspace_size = 0
+
+    def __call__(self, *tensors: Any) -> None:
+        """Do nothing."""
+
+
+def _copies(outer: int, period: int, run: int) -> int:
+    """How many outer rows make a run: enough to fill it, few enough that expanding costs little of the whole."""
+    return max(1, min(outer, run // period, max(1, outer // 16)))
+
+
+def _eight_loops(layout: Layout) -> tuple[int, ...]:
+    """Extents, then the strides of self, out and mask, filled with loops of one iteration to eight."""
+    inside = (layout.channels,) if layout.iteration == "strided_lanes" else (layout.channels, layout.inner)
+    # The first outer loop is the one that is spread over threads, so it has to be one with iterations to spread.
+    order = sorted(range(len(layout.outer)), key=lambda i: i != _largest(layout.outer))
+    fill = MAX_RANK - len(layout.outer) - len(inside)
+    values: list[int] = [*(layout.outer[i] for i in order), *[1] * fill, *inside]
+    for strides in layout.strides:
+        values += [*(strides[i] for i in order), *[0] * fill, *strides[len(layout.outer) :]]
+    return tuple(values)
+
+
+def _largest(extents: tuple[int, ...]) -> int:
+    """The first loop if it is worth spreading, else the longest."""
+    return 0 if not extents or extents[0] >= 16 else max(range(len(extents)), key=lambda i: extents[i])
+
+
+class Kernel:
+    """A compiled kernel.
+
+    Made by :func:`get_kernel`.
+
+    Attributes
+    ----------
+    spec : FakeQuantSpec
+        What it computes.
+    schedule : Schedule
+        How.
+    target : Target
+        On which CPU.
+    path : pathlib.Path or None
+        Where it is cached.
+    """
+
+    def __init__(self, spec: FakeQuantSpec, schedule: Schedule, target: Target, entry: store.Entry) -> None:
+        self.spec, self.schedule, self.target, self.path = spec, schedule, target, entry.path
+        self._entry = entry
+        self._functions: dict[str, Any] = {}
+        self._load: Callable[[str], Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"Kernel({self.spec.name}, {self.schedule}, {self.target.cpu})"
+
+    def function(self, name: str) -> Any:
+        """Return a function of the object code: ``serial``, ``parallel`` or, of lanes, ``expand``.
+
+        Raises
+        ------
+        BuildError
+            If the code cannot be loaded, or is for a CPU that has features which this one lacks.
+        """
+        if name not in self._functions:
+            if self.target.missing:
+                raise BuildError(
+                    f"this CPU cannot run code for {self.target.cpu}: it lacks {', '.join(self.target.missing)}. "
+                    "Unset FQ_TVM_TARGET, or set it to a CPU that this one can stand in for"
+                )
+            if self._load is None:
+                self._load = load(self._entry.files[OBJECT])
+            self._functions[name] = self._load(name)
+        return self._functions[name]
+
+    def bind(
+        self, layout: Layout, scale_stride: int, zero_point_stride: int, scalars: tuple[float, ...]
+    ) -> Launch:
+        """Fix everything but addresses; see :class:`Launch`."""
+        return Launch(self, layout, scale_stride, zero_point_stride, scalars)
+
+    def source(self, kind: str) -> str:
+        """Return a text of the kernel.
+
+        Parameters
+        ----------
+        kind : {"te", "tir", "ll", "asm"}
+            The expression before scheduling, the scheduled functions, LLVM IR, assembly.
+
+        Raises
+        ------
+        FqError
+            If there is no such kind.
+        """
+        if kind not in SOURCES:
+            raise FqError(f"no source of kind {kind!r}; expected one of {', '.join(SOURCES)}")
+        return self._entry.files[SOURCES[kind]].decode()
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions that decide about generated code."""
+    return {name: version(name) for name in ("fq_tvm", "apache-tvm", "apache-tvm-ffi")}
+
+
+@cache
+def _generator() -> str:
+    """SHA-256 of the modules that generate code, so that a change of one of them is never served by an old entry."""
+    folder = Path(__file__).parent
+    return hashlib.sha256(b"\0".join((folder / name).read_bytes() for name in GENERATORS)).hexdigest()
+
+
+def request_of(spec: FakeQuantSpec, schedule: Schedule, target: Target) -> dict[str, Any]:
+    """Return the cache key of a kernel, less the hash of the TIR, which the rest determines."""
+    return {
+        "format": store.FORMAT,
+        "spec": spec.to_json(),
+        "schedule": schedule.to_json(),
+        "target": target.identity(),
+        "versions": versions(),
+        "generator": _generator(),
+    }
+
+
+def _store(folder: Path | None) -> store.Store | None:
+    return store.Store(folder) if folder is not None else None
+
+
+def current_target() -> Target:
+    """Return the target that ``FQ_TVM_TARGET`` names, the host by default.
+
+    Raises
+    ------
+    FqError
+        If LLVM does not know the name.
+    """
+    name = environment.target_name()
+    if name not in _targets:
+        question = identify(name)
+        tiers = [s for s in (_store(environment.artifacts_dir()), _store(environment.cache_dir())) if s is not None]
+        answers = (tier.recall(question) for tier in tiers) if question is not None else iter(())
+        answer = next((a for a in answers if a is not None), None)
+        if answer is not None:
+            target = Target.from_json(answer)
+        else:
+            target = resolve(name)
+            if question is not None and (folder := _store(environment.cache_dir())) is not None:
+                _try_to_remember(folder, question, target)
+        _targets[name] = target
+    return _targets[name]
+
+
+def _try_to_remember(folder: store.Store, question: dict[str, Any], target: Target) -> None:
+    try:
+        folder.remember(question, target.to_json())
+    except OSError as error:
+        store.warn_once(folder, error)
+
+
+def get_kernel(
+    spec: FakeQuantSpec, target: Target | None = None, schedule: Schedule | None = None
+) -> Kernel:
+    """Return the kernel of a specification: from memory, from the cache, or freshly built.
+
+    Parameters
+    ----------
+    spec : FakeQuantSpec
+        What to compute.
+    target : Target, optional
+        For which CPU; :func:`current_target` by default.
+    schedule : Schedule, optional
+        How; :func:`fq_tvm.schedule.default_schedule` by default.
+
+    Returns
+    -------
+    Kernel
+
+    Raises
+    ------
+    BuildError
+        If it cannot be built.
+    CacheMissError
+        If ``FQ_TVM_REQUIRE_CACHE`` is set and it is in no cache.
+    """
+    target = target or current_target()
+    schedule = schedule or default_schedule(spec, target)
+    key = (spec, target, schedule)
+    if (kernel := _kernels.get(key)) is None:
+        with _building:  # one thread builds; a second one that wants the same kernel finds it
+            if (kernel := _kernels.get(key)) is None:
+                kernel = _kernels[key] = Kernel(spec, schedule, target, _entry(*key))
+    return kernel
+
+
+def prepare(operands: Operands, axis: int, quant_min: int, quant_max: int) -> Launch | EmptyLaunch:
+    """Walk from checked arguments to a call that needs only addresses: layout, specification, kernel.
+
+    Parameters
+    ----------
+    operands : Operands
+        Checked, see :func:`fq_tvm.arguments.check`.
+    axis : int
+        Not negative.
+    quant_min, quant_max : int
+        Any int64.
+
+    Returns
+    -------
+    Launch or EmptyLaunch
+
+    Raises
+    ------
+    BuildError
+        If there is no kernel and none can be built.
+    """
+    x, scale, zero_point, out, mask = operands
+    if 0 in x.shape:
+        return EmptyLaunch()
+    layout = arrange(x.shape, axis, (x.strides, out.strides, mask.strides))
+    arithmetic = arithmetic_for(quant_min, quant_max)
+    spec = FakeQuantSpec(layout.iteration, x.dtype, scale.dtype, out.dtype, zero_point.dtype, arithmetic)
+    scalars = quant_range_scalars(quant_min, quant_max)
+    return get_kernel(spec).bind(layout, scale.strides[0], zero_point.strides[0], scalars)
+
+
+def _entry(spec: FakeQuantSpec, target: Target, schedule: Schedule) -> store.Entry:
+    request = request_of(spec, schedule, target)
+    return store.get_or_build(
+        request,
+        lambda: _build(request, spec, schedule, target),
+        _store(environment.cache_dir()),
+        _store(environment.artifacts_dir()),
+        environment.require_cache(),
+    )
+
+
+def _build(request: dict[str, Any], spec: FakeQuantSpec, schedule: Schedule, target: Target) -> store.Entry:
+    environment.logger().info("building %s for %s", spec.name, target.cpu)
+    from .build import build  # the compiler, which a warm process never imports
+
+    built = build(spec, schedule, target)
+    files = {SOURCES[kind]: getattr(built, kind).encode() for kind in SOURCES}
+    return store.Entry(request, built.tir_hash, {OBJECT: built.object, **files})
+
+
+def build_library(
+    directory: str | Path,
+    specs: Iterable[FakeQuantSpec] | None = None,
+    target: Target | None = None,
+    progress: Callable[[int, int, FakeQuantSpec], None] | None = None,
+) -> list[Path]:
+    """Build kernels ahead of time into a directory that serves as ``FQ_TVM_ARTIFACTS_DIR``.
+
+    Kernels that it already holds are kept.
+
+    Parameters
+    ----------
+    directory : path
+        Made if need be.
+    specs : iterable of FakeQuantSpec, optional
+        The whole :func:`~fq_tvm.spec.catalogue` by default.
+    target : Target, optional
+        :func:`current_target` by default.
+    progress : callable, optional
+        Called as ``progress(done, total, spec)`` before each kernel.
+
+    Returns
+    -------
+    list of Path
+        The entries, in the order of the specifications.
+
+    Raises
+    ------
+    BuildError
+        If a kernel cannot be built.
+    OSError
+        If the directory cannot be written.
+    """
+    folder = store.Store(Path(directory).absolute())
+    name = environment.target_name()
+    question = identify(name) if target is None else None
+    target = target or current_target()
+    if question is not None:
+        folder.remember(question, target.to_json())
+    chosen = list(catalogue() if specs is None else specs)
+    paths: list[Path] = []
+    for done, spec in enumerate(chosen):
+        if progress is not None:
+            progress(done, len(chosen), spec)
+        schedule = default_schedule(spec, target)
+        request = request_of(spec, schedule, target)
+        entry = folder.find(request)
+        entry = entry or folder.put(_build(request, spec, schedule, target))
+        assert entry.path is not None
+        paths.append(entry.path)
+    return paths

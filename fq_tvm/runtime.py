@@ -1,0 +1,120 @@
+"""Runs object code: loads it, hands it tensors and threads.
+
+Knows tvm-ffi and TVM's small runtime library; does not know TVM's compiler, specifications or layouts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import sys
+import threading
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from .environment import num_threads
+from .errors import BuildError
+
+__all__ = ["AddressTensor", "load", "threads_ready"]
+
+_local = threading.local()
+
+
+class _DLTensor(ctypes.Structure):
+    """DLPack's tensor descriptor, ``DLTensor`` of dlpack.h."""
+
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("dtype_code", ctypes.c_uint8),
+        ("dtype_bits", ctypes.c_uint8),
+        ("dtype_lanes", ctypes.c_uint16),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("byte_offset", ctypes.c_uint64),
+    ]
+
+
+class AddressTensor(ctypes.c_void_p):
+    """A pointer to a tensor descriptor of which only the address is set, the one field that kernels read.
+
+    Parameters
+    ----------
+    address : int
+        Of the first element.
+    """
+
+    def __init__(self, address: int) -> None:
+        self.tensor = _DLTensor(data=address, device_type=1)
+        super().__init__(ctypes.addressof(self.tensor))
+
+
+@cache
+def _session() -> Any:
+    """Return the JIT session of the process, which needs TVM's runtime library in the global symbol scope."""
+    found = importlib.util.find_spec("tvm")  # finds the package without importing it
+    if found is None or not found.submodule_search_locations:
+        raise BuildError("apache-tvm is not installed; `pip install apache-tvm`")
+    suffix = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
+    path = os.path.join(found.submodule_search_locations[0], "lib", f"libtvm_runtime.{suffix}")
+    import tvm_ffi_orcjit  # after tvm_ffi, whose library the next line's depends on
+
+    ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+    return tvm_ffi_orcjit.default_session()
+
+
+def load(code: bytes) -> Callable[[str], Any]:
+    """Load object code into the process; no compiler or linker is needed.
+
+    Parameters
+    ----------
+    code : bytes
+        A relocatable object.
+
+    Returns
+    -------
+    callable
+        Gives a function by name.
+
+    Raises
+    ------
+    BuildError
+        If the code cannot be loaded.
+    """
+    try:
+        # The object holds no C++, so no C++ compiler is asked for its runtime: the name is one that no PATH has.
+        module = _session().load_module(code, cxx="no-c++-runtime-needed")
+    except Exception as error:
+        raise BuildError(f"cannot load the object code of a kernel: {error}") from error
+    return lambda name: module.get_function(name)
+
+
+def threads_ready() -> bool:
+    """Return whether the calling thread may spread a kernel over threads; start its pool the first time.
+
+    TVM keeps a pool for each calling thread, of half the CPUs by default.  A forked child has the parent's pool but
+    none of its threads, and would wait for them for ever: there, kernels run in the calling thread.
+    """
+    try:
+        return bool(_local.process == os.getpid())
+    except AttributeError:
+        pass
+    threads = num_threads()
+    if threads > 1:
+        import tvm_ffi
+
+        _session()
+        # Left alone, TVM would bind this very thread to one CPU, even to one that the process may not run on.
+        given = os.environ.get("TVM_BIND_THREADS")
+        os.environ["TVM_BIND_THREADS"] = given or "0"
+        try:
+            tvm_ffi.get_global_func("runtime.config_threadpool")(1, threads)
+        finally:
+            if given is None:
+                del os.environ["TVM_BIND_THREADS"]
+    _local.process = os.getpid() if threads > 1 else None
+    return threads > 1

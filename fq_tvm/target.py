@@ -1,0 +1,137 @@
+"""The CPU that code is generated for: LLVM's name for it, its features, and what tells one machine from another.
+
+Only :func:`resolve` asks LLVM; a process that remembers the answer does not need TVM's compiler.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+from .errors import FqError
+
+__all__ = ["Target", "identify", "resolve"]
+
+CPUINFO_FIELDS = (
+    "vendor_id",
+    "cpu family",
+    "model",
+    "stepping",
+    "flags",
+    "CPU implementer",
+    "CPU architecture",
+    "CPU variant",
+    "CPU part",
+    "Features",
+)
+
+VECTOR_FEATURES = ("sse", "ssse", "avx", "f16c", "fma", "bmi", "lzcnt", "popcnt", "movbe", "neon", "sve", "fullfp16")
+"""Prefixes of the features that generated code uses: a target may be run where the host has all of these."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A CPU as a code generator sees it.
+
+    Parameters
+    ----------
+    cpu : str
+        LLVM's name, e.g. ``"znver4"``; never ``"native"``.
+    features : tuple of str
+        LLVM's names of the features that code may use, sorted.
+    disabled : tuple of str
+        Features that the CPU's name implies and that are switched off, because the host does not have them.
+    missing : tuple of str
+        Features that code for this target uses and the host lacks: it can be built here, not run.
+    """
+
+    cpu: str
+    features: tuple[str, ...]
+    disabled: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    def to_tvm(self) -> dict[str, Any]:
+        """Return what :class:`tvm.target.Target` takes."""
+        return {"kind": "llvm", "mcpu": self.cpu, "mattr": [f"-{f}" for f in self.disabled]}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides about the code: the name and the features."""
+        return {"cpu": self.cpu, "features": list(self.features)}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a dictionary that :func:`json.dumps` takes."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Target:
+        """Make a target of what :meth:`to_json` returned."""
+        return cls(value["cpu"], *(tuple(value[f]) for f in ("features", "disabled", "missing")))
+
+
+def identify(name: str) -> dict[str, Any] | None:
+    """Return what the answer of :func:`resolve` depends on, without asking LLVM.
+
+    Parameters
+    ----------
+    name : str
+        ``"host"`` or LLVM's name of a CPU.
+
+    Returns
+    -------
+    dict or None
+        None where the operating system does not tell what CPU this is, so that answers cannot be kept.
+    """
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            lines = [line.partition(":") for line in file.read().partition("\n\n")[0].splitlines()]
+    except OSError:
+        return None
+    found = {key.strip(): value.strip() for key, _, value in lines}
+    cpu = {field: found[field] for field in CPUINFO_FIELDS if field in found}
+    return {"name": name, "machine": platform.machine(), "cpu": cpu, "apache-tvm": version("apache-tvm")}
+
+
+def resolve(name: str) -> Target:
+    """Ask LLVM what a CPU is and has.
+
+    Parameters
+    ----------
+    name : str
+        ``"host"`` or LLVM's name of a CPU, e.g. ``"x86-64-v3"``.
+
+    Returns
+    -------
+    Target
+
+    Raises
+    ------
+    FqError
+        If LLVM does not know the name: TVM itself would fall back to slow generic code.
+
+    Notes
+    -----
+    A virtual machine may hide features that the CPU's name implies; those are switched off in a target for the host.
+    """
+    import tvm_ffi
+    from tvm.target import Target as TvmTarget
+    from tvm.target import codegen
+
+    cpu = codegen.llvm_get_system_cpu() if name == "host" else name
+    triple = codegen.llvm_get_system_triple()
+    if not codegen.llvm_is_valid_cpu(cpu, triple):
+        known = sorted(map(str, codegen.llvm_get_cpu_archlist(TvmTarget({"kind": "llvm"}))))
+        raise FqError(f"LLVM knows no CPU {cpu!r}; FQ_TVM_TARGET takes host or one of: {', '.join(known)}")
+    host: dict[str, bool] = {
+        str(k): bool(v) for k, v in tvm_ffi.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")().items()
+    }
+    implied = {str(f) for f in codegen.llvm_get_cpu_features(TvmTarget({"kind": "llvm", "mcpu": cpu}))}
+    absent = sorted(f for f in implied if host.get(f) is False)
+    if name != "host":
+        missing = tuple(f for f in absent if f.startswith(VECTOR_FEATURES))
+        return Target(cpu, tuple(sorted(implied)), (), missing)
+    attributes = [f"-{f}" for f in absent]
+    left = codegen.llvm_get_cpu_features(TvmTarget({"kind": "llvm", "mcpu": cpu, "mattr": attributes}))
+    return Target(cpu, tuple(sorted(map(str, left))), tuple(absent))
