@@ -63,9 +63,10 @@ class Operand(NamedTuple):
         """Return a numpy array of bytes-sized elements at the same places, to compare places with."""
         low, high = self.span()
         size = ITEMSIZE[self.dtype]
-        buffer = (ctypes.c_char * (high - low)).from_address(low)
+        buffer = memoryview((ctypes.c_char * (high - low)).from_address(low))
         strides = [s * size for s in self.strides]
-        return np.ndarray(self.shape, f"V{size}", buffer, self.address - low, strides)
+        places: np.ndarray[Any, Any] = np.ndarray(self.shape, f"V{size}", buffer, self.address - low, strides)
+        return places
 
 
 class Operands(NamedTuple):
@@ -144,7 +145,9 @@ def _describe_dlpack(value: Any, name: str) -> Operand:
     try:
         tensor = tvm_ffi.from_dlpack(value)
     except Exception as error:
-        raise ArgumentError(f"{name}, a {type(value).__name__}, cannot be read through DLPack: {error}", "dtype") from None
+        raise ArgumentError(
+            f"{name}, a {type(value).__name__}, cannot be read through DLPack: {error}", "dtype"
+        ) from None
     if tensor.device.type != "cpu":
         raise ArgumentError(f"{name} is on {tensor.device}; expected a tensor on the CPU", "dtype")
     return Operand(tensor, str(tensor.dtype), tuple(tensor.shape), tuple(tensor.strides), tensor.data_ptr())
@@ -229,7 +232,8 @@ def check(operands: Operands, axis: Any, quant_min: Any, quant_max: Any) -> tupl
     for name, operand in (("scale", scale), ("zero_point", zero_point)):
         if operand.shape[0] != channels:
             raise ArgumentError(
-                f"{name} has {operand.shape[0]} elements; expected {channels}, the size of x {x.shape} along axis {axis}"
+                f"{name} has {operand.shape[0]} elements; "
+                f"expected {channels}, the size of x {x.shape} along axis {axis}"
             )
     low, high = check_range(quant_min, quant_max)
     check_overlap(operands)
@@ -262,7 +266,8 @@ def check_overlap(operands: Operands) -> None:
         for result_name, result in (("out", out), ("mask", mask)):
             if not _same_elements(source, result) and _overlap(source, result):
                 raise ArgumentError(
-                    f"{result_name} overlaps part of {name}; expected no overlap, or the same elements exactly", "overlap"
+                    f"{result_name} overlaps part of {name}; expected no overlap, or the same elements exactly",
+                    "overlap",
                 )
 
 
@@ -279,7 +284,8 @@ def _overlap(a: Operand, b: Operand) -> bool:
     if a_high <= b_low or b_high <= a_low:
         return False
     try:
-        return bool(np.shares_memory(a.view(), b.view(), max_work=OVERLAP_WORK))
+        # numpy's stub knows only -1 and 0
+        return bool(np.shares_memory(a.view(), b.view(), max_work=OVERLAP_WORK))  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 

@@ -128,9 +128,7 @@ def state(spec: FakeQuantSpec) -> dict[str, Statement]:
     if spec.lanes:
         run = shape[-1]
         dtypes = ("float32", spec.zero_point_dtype if spec.wide else "float32", "float32")
-        parameters = ChannelParameters(
-            *(te.placeholder((run,), d, n) for d, n in zip(dtypes, RUN_NAMES, strict=True))
-        )
+        parameters = ChannelParameters(*(te.placeholder((run,), d, n) for d, n in zip(dtypes, RUN_NAMES, strict=True)))
         out, mask = compute(x, parameters, len(shape) - 1, "fake_quant")
         sources = [Operand("workspace", p, run * i) for i, p in enumerate(parameters)]
         scalars = [*limits, *extents, *(s for each in strides for s in each)]

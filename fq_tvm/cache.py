@@ -199,7 +199,11 @@ class Store:
 
     def paths(self) -> list[Path]:
         """List the folders of all entries, sound or not."""
-        return [self._kernels / request / name for request in _names(self._kernels) for name in _names(self._kernels / request)]
+        return [
+            self._kernels / request / name
+            for request in _names(self._kernels)
+            for name in _names(self._kernels / request)
+        ]
 
     def entries(self) -> Iterator[Entry]:
         """Read all sound entries."""
@@ -378,7 +382,11 @@ def _explain_miss(request: Mapping[str, Any], stores: list[Store]) -> str:
             have = dict(_flat(entry.request))
             differing = sorted(k for k in wanted.keys() | have.keys() if wanted.get(k) != have.get(k))
             if entry.path is not None and (nearest is None or len(differing) < nearest[0]):
-                nearest = len(differing), entry.path, [f"{k}: {have.get(k)!r}, wanted {wanted.get(k)!r}" for k in differing]
+                nearest = (
+                    len(differing),
+                    entry.path,
+                    [f"{k}: {have.get(k)!r}, wanted {wanted.get(k)!r}" for k in differing],
+                )
     if nearest is None:
         return f"{message}; there are no entries. Build them with `fq-tvm build --all -o DIR`"
     return f"{message}; the nearest entry {nearest[1]} differs in {'; '.join(nearest[2])}"

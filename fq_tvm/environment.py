@@ -17,7 +17,7 @@ __all__ = ["artifacts_dir", "cache_dir", "logger", "num_threads", "require_cache
 
 
 def cache_dir() -> Path | None:
-    """Folder of the writable cache: ``FQ_TVM_CACHE_DIR``, or the platform's cache folder; None where there is no home."""
+    """Folder of the writable cache: ``FQ_TVM_CACHE_DIR`` or the platform's cache folder; None if there is no home."""
     if given := os.environ.get("FQ_TVM_CACHE_DIR"):
         return Path(given).expanduser().absolute()
     import platformdirs

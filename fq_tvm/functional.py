@@ -105,8 +105,8 @@ def fake_quantize_per_channel_affine_cachemask(
     >>> out, mask = fq_tvm.fake_quantize_per_channel_affine_cachemask(
     ...     x, np.float32([0.5, 1.0]), np.int32([0, 0]), 1, -128, 127)
     >>> out
-    array([[ 0.5, 127. ],
-           [-0.5,  -2. ]], dtype=float32)
+    array([[  0.5, 127. ],
+           [ -0.5,  -2. ]], dtype=float32)
     >>> mask
     array([[ True, False],
            [ True,  True]])
@@ -164,7 +164,8 @@ def _first_call(
         if len(_plans) >= MAX_PLANS:
             _plans.clear()
         _plans[key] = launch
-    launch(*(operand.tensor for operand in operands), _workspace.of(launch.workspace_size))
+    tensors = [*(operand.tensor for operand in operands), _workspace.of(launch.workspace_size)]
+    launch(*tensors)
     return out, mask
 
 

@@ -89,9 +89,7 @@ def arrange(
     -------
     Layout
     """
-    loops = [
-        _Loop(extent, tuple(s[d] for s in strides), d == axis) for d, extent in enumerate(shape) if extent > 1
-    ]
+    loops = [_Loop(extent, tuple(s[d] for s in strides), d == axis) for d, extent in enumerate(shape) if extent > 1]
     # Out decides the order, as a write costs twice a read; the sort is stable, so equal strides keep their order.
     loops.sort(key=lambda loop: tuple(abs(s) for s in (*loop.strides[1:], loop.strides[0])), reverse=True)
     merged: list[_Loop] = []
