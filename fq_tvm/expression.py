@@ -125,7 +125,8 @@ def quantize_dequantize(
 ) -> tuple[te.Tensor, te.Tensor]:
     """State the operator on a tensor whose channel parameters are there already.
 
-    One stage with two outputs, so that a schedule reads x once and writes twice.
+    One stage with two outputs, so that a schedule reads x once and writes twice: the mask first, so that out may lie
+    on x, which the mask is made of, too.
 
     Parameters
     ----------
@@ -140,7 +141,7 @@ def quantize_dequantize(
     promoted_dtype, out_dtype : str
         The result is rounded to the first, then to the second.
     name : str
-        Name of the stage; its two outputs are ``name.v0`` and ``name.v1``.
+        Name of the stage.
 
     Returns
     -------
@@ -168,9 +169,9 @@ def quantize_dequantize(
             mask = tirx.all(quant_range.least <= q, q <= quant_range.greatest)
         else:
             mask = tirx.EQ(q, clip)
-        return out.astype(promoted_dtype).astype(out_dtype), mask.astype("bool")
+        return mask.astype("bool"), out.astype(promoted_dtype).astype(out_dtype)
 
-    out, mask = te.compute(x.shape, body, name=name)
+    mask, out = te.compute(x.shape, body, name=name)
     return out, mask
 
 

@@ -65,7 +65,7 @@ class Launch:
         Bytes that :meth:`__call__` needs: room for the expanded parameters of *lanes*, else 0.
     """
 
-    __slots__ = ("_expand", "_expand_values", "_parallel", "_serial", "_values", "kernel", "layout", "workspace_size")
+    __slots__ = ("_expand", "_expand_values", "_parallel", "_serial", "_values", "kernel", "layout", "scalars", "workspace_size")
 
     def __init__(
         self,
@@ -75,14 +75,14 @@ class Launch:
         zero_point_stride: int,
         scalars: tuple[float, ...],
     ) -> None:
-        self.kernel, self.layout = kernel, layout
+        self.kernel, self.layout, self.scalars = kernel, layout, scalars
         self._serial = kernel.function("serial")
         large = layout.size >= kernel.schedule.parallel_from
         self._parallel = kernel.function("parallel") if large else None
         self._expand = kernel.function("expand") if kernel.spec.lanes else None
         self._expand_values: tuple[int, ...] = ()
         self.workspace_size = 0
-        vectors = (scale_stride, zero_point_stride)
+        vectors: tuple[int, ...] = (scale_stride, zero_point_stride)
         extents: tuple[int, ...]
         if kernel.spec.lanes:
             outer = layout.outer[0] if layout.outer else 1
@@ -198,9 +198,7 @@ class Kernel:
             self._functions[name] = self._load(name)
         return self._functions[name]
 
-    def bind(
-        self, layout: Layout, scale_stride: int, zero_point_stride: int, scalars: tuple[float, ...]
-    ) -> Launch:
+    def bind(self, layout: Layout, scale_stride: int, zero_point_stride: int, scalars: tuple[float, ...]) -> Launch:
         """Fix everything but addresses; see :class:`Launch`."""
         return Launch(self, layout, scale_stride, zero_point_stride, scalars)
 
@@ -263,7 +261,7 @@ def current_target() -> Target:
     if name not in _targets:
         question = identify(name)
         tiers = [s for s in (_store(environment.artifacts_dir()), _store(environment.cache_dir())) if s is not None]
-        answers = (tier.recall(question) for tier in tiers) if question is not None else iter(())
+        answers = [tier.recall(question) for tier in tiers] if question is not None else []
         answer = next((a for a in answers if a is not None), None)
         if answer is not None:
             target = Target.from_json(answer)
@@ -282,9 +280,7 @@ def _try_to_remember(folder: store.Store, question: dict[str, Any], target: Targ
         store.warn_once(folder, error)
 
 
-def get_kernel(
-    spec: FakeQuantSpec, target: Target | None = None, schedule: Schedule | None = None
-) -> Kernel:
+def get_kernel(spec: FakeQuantSpec, target: Target | None = None, schedule: Schedule | None = None) -> Kernel:
     """Return the kernel of a specification: from memory, from the cache, or freshly built.
 
     Parameters

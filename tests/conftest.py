@@ -1,0 +1,21 @@
+"""One cache for the whole run, apart from the user's."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Variables of the caller must not decide what is tested.
+    for name in [n for n in os.environ if n.startswith("FQ_TVM_") and n != "FQ_TVM_AKG_HOME"]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The cache that kernels of this run are built into."""
+    path = str(tmp_path_factory.mktemp("cache"))
+    os.environ["FQ_TVM_CACHE_DIR"] = path
+    return path

@@ -1,0 +1,283 @@
+"""get_kernel: keys, tiers, sources, targets; and every kernel of the catalogue against the reference."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import time
+
+import numpy as np
+import pytest
+from support import RANGES, assert_same, expected, make
+
+from fq_tvm import FakeQuantSpec, FqError, catalogue, get_kernel, kernel
+from fq_tvm.arguments import Operands, check, describe
+from fq_tvm.cache import Store, digest
+from fq_tvm.errors import BuildError, CacheMissError
+from fq_tvm.kernel import EmptyLaunch, Launch, current_target, prepare, request_of, versions
+from fq_tvm.schedule import Schedule, default_schedule
+from fq_tvm.target import Target, resolve
+
+SHAPES = {
+    # class -> (shape, axis), where strided ones are made by stepping
+    "rows": [((3, 5, 130), 1), ((2, 3, 16385), 1), ((1, 70001), 0)],
+    "lanes": [((4, 8), 1), ((1000, 3), 1), ((5, 7, 9), 1), ((33, 300), 1), ((1, 20000), 1)],
+    "strided_rows": [((3, 5, 130), 1), ((2, 3, 4, 5, 6, 3, 2, 3), 2)],
+    "strided_lanes": [((4, 8), 1), ((2, 3, 2, 3, 2, 2, 2, 5), 7), ((257,), 0)],
+}
+
+
+def run(spec: FakeQuantSpec, shape, axis, quant_range, rng, schedule=None):
+    """Run one kernel through its own launch; return (out, mask), and what the reference says."""
+    x, scale, zero_point = make(rng, shape, axis, spec.dtype, spec.scale_dtype, quant_range)
+    out, mask = np.empty(shape, spec.out_dtype), np.empty(shape, bool)
+    if spec.strided:
+        stepped = np.empty([2 * n for n in shape], x.dtype)[tuple(slice(None, None, 2) for _ in shape)]
+        stepped[...] = x
+        x = stepped
+    operands = Operands(*(describe(a, "tensor") for a in (x, scale, zero_point, out, mask)))
+    launch = prepare(operands, *check(operands, axis, *quant_range))
+    assert launch.kernel.spec == spec
+    if schedule is not None:
+        launch = get_kernel(spec, schedule=schedule).bind(launch.layout, 1, 1, launch.scalars)
+    launch(x, scale, zero_point, out, mask, np.empty(launch.workspace_size, np.uint8))
+    return (out, mask), expected(x, scale, zero_point, axis, *quant_range, out.dtype)
+
+
+@pytest.mark.parametrize("spec", catalogue(), ids=lambda s: s.name)
+def test_every_kernel_equals_the_reference(spec):
+    rng = np.random.default_rng(3)
+    ranges = [r for r in RANGES if (max(map(abs, r)) > 2**23) == spec.wide]
+    for (shape, axis), quant_range in itertools.product(SHAPES[spec.iteration], ranges):
+        assert_same(*run(spec, shape, axis, quant_range, rng))
+
+
+@pytest.mark.parametrize("iteration", ["rows", "lanes", "strided_rows", "strided_lanes"])
+@pytest.mark.parametrize(
+    "schedule",
+    [Schedule(tile=1), Schedule(tile=48, run=1), Schedule(tile=1000, run=10**6, parallel_from=1), Schedule(run=7)],
+)
+def test_schedules_never_change_a_result(iteration, schedule):
+    rng = np.random.default_rng(5)
+    spec = FakeQuantSpec(iteration)
+    for shape, axis in SHAPES[iteration]:
+        assert_same(*run(spec, shape, axis, (-128, 127), rng, schedule))
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "5"])
+def test_thread_counts_never_change_a_result(threads, monkeypatch):
+    import threading
+
+    monkeypatch.setenv("FQ_TVM_NUM_THREADS", threads)
+    failures = []
+
+    def in_a_thread_of_its_own():  # a pool belongs to its thread
+        rng = np.random.default_rng(9)
+        try:
+            for iteration, shapes in SHAPES.items():
+                for shape, axis in shapes:
+                    spec = FakeQuantSpec(iteration)
+                    assert_same(*run(spec, shape, axis, (-8, 7), rng, Schedule(tile=64, parallel_from=1)))
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=in_a_thread_of_its_own)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+def test_sources_show_what_they_say():
+    built = get_kernel(FakeQuantSpec("rows"))
+    assert "T.sblock_alloc_buffer" in built.source("te")
+    assert "T.parallel" in built.source("tir")
+    assert "define" in built.source("ll")
+    assert ".text" in built.source("asm")
+    with pytest.raises(FqError, match="te, tir, ll, asm"):
+        built.source("ptx")
+
+
+def test_the_inner_loops_are_vectorised():
+    for spec in catalogue(iteration="rows", arithmetic="narrow") + catalogue(iteration="lanes", arithmetic="narrow"):
+        text = get_kernel(spec).source("ll")
+        assert "> @llvm.nearbyint.v" in text, spec.name
+        assert "masked.scatter" not in text
+
+
+def test_no_fused_multiply_add_and_no_fast_math():
+    for spec in catalogue():
+        built = get_kernel(spec)
+        assert "fmadd" not in built.source("asm")
+        assert not any(word in built.source("ll") for word in (" fast ", "llvm.fma", "reassoc", "contract"))
+
+
+def test_memory_then_cache(monkeypatch):
+    spec = FakeQuantSpec("rows")
+    first = get_kernel(spec)
+    assert get_kernel(spec) is first
+    assert first.path is not None
+    monkeypatch.setattr(kernel, "_kernels", {})
+    monkeypatch.setattr(kernel, "_build", None)  # a second build would fail
+    again = get_kernel(spec)
+    assert again is not first
+    assert again.path == first.path
+
+
+def perturbed(request: dict) -> list[tuple[str, dict]]:
+    """Every way to change one leaf of the key."""
+    found = []
+    for name, value in request.items():
+        if isinstance(value, dict):
+            found += [(f"{name}.{k}", {**request, name: changed}) for k, changed in perturbed(value)]
+        else:
+            found.append((name, {**request, name: [*value, "x"] if isinstance(value, list) else f"{value}x"}))
+    return found
+
+
+def test_every_field_moves_the_key():
+    spec, target = FakeQuantSpec("rows"), current_target()
+    request = request_of(spec, default_schedule(spec), target)
+    changes = perturbed(request)
+    names = {name.split(".")[0] for name, _ in changes}
+    assert names == {"format", "spec", "schedule", "target", "versions", "generator"}
+    hashes = {digest(r) for _, r in changes}
+    assert len(hashes) == len(changes)
+    assert digest(request) not in hashes
+
+
+def test_every_argument_of_code_generation_moves_the_key():
+    spec, target = FakeQuantSpec("rows"), current_target()
+    schedule = default_schedule(spec)
+    requests = [request_of(s, schedule, target) for s in catalogue()]
+    for field in dataclasses.fields(Schedule):
+        more = dataclasses.replace(schedule, **{field.name: getattr(schedule, field.name) + 1})
+        requests.append(request_of(spec, more, target))
+    for changed in (dataclasses.replace(target, cpu="x86-64-v3"), dataclasses.replace(target, features=("avx",))):
+        requests.append(request_of(spec, schedule, changed))
+    assert len({digest(r) for r in requests}) == len(requests)
+
+
+def test_a_change_of_a_generating_module_moves_the_key(monkeypatch, tmp_path):
+    import shutil
+    from pathlib import Path
+
+    before = kernel._generator()
+    folder = tmp_path / "fq_tvm"
+    shutil.copytree(Path(kernel.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "expression.py").write_text((folder / "expression.py").read_text() + "\n")
+    monkeypatch.setattr(kernel, "__file__", str(folder / "kernel.py"))
+    assert kernel._generator.__wrapped__() != before
+
+
+def test_the_key_never_says_native():
+    assert "native" not in json.dumps(request_of(FakeQuantSpec("rows"), Schedule(), current_target()))
+    assert set(versions()) == {"fq_tvm", "apache-tvm", "apache-tvm-ffi"}
+
+
+def test_the_same_build_twice_gives_the_same_tir():
+    from fq_tvm.build import build
+
+    spec, target = FakeQuantSpec("lanes"), current_target()
+    assert build(spec, Schedule(), target).tir_hash == build(spec, Schedule(), target).tir_hash
+
+
+def test_require_cache(monkeypatch, tmp_path):
+    monkeypatch.setattr(kernel, "_kernels", {})
+    monkeypatch.setenv("FQ_TVM_REQUIRE_CACHE", "1")
+    assert get_kernel(FakeQuantSpec("rows")).path is not None  # others built it
+    with pytest.raises(CacheMissError, match=r"schedule.tile: \d+, wanted 99"):
+        get_kernel(FakeQuantSpec("rows"), schedule=Schedule(tile=99))
+    monkeypatch.setenv("FQ_TVM_CACHE_DIR", str(tmp_path))
+    with pytest.raises(CacheMissError, match="no entries"):
+        get_kernel(FakeQuantSpec("lanes"))
+
+
+def test_build_library_and_artifacts(monkeypatch, tmp_path):
+    specs = catalogue(iteration="rows", dtype="float32", out_dtype="float32", arithmetic="narrow")
+    steps = []
+    paths = kernel.build_library(tmp_path / "lib", specs, progress=lambda *step: steps.append(step))
+    assert [(done, total) for done, total, _ in steps] == [(0, 2), (1, 2)]
+    modified = [p.stat().st_ino for p in paths]
+    assert kernel.build_library(tmp_path / "lib", specs) == paths
+    assert [p.stat().st_ino for p in paths] == modified
+    monkeypatch.setattr(kernel, "_kernels", {})
+    monkeypatch.setattr(kernel, "_targets", {})
+    monkeypatch.setattr(kernel, "resolve", None)  # the library remembers what CPU it is for
+    monkeypatch.setattr(kernel, "_build", None)
+    monkeypatch.setenv("FQ_TVM_ARTIFACTS_DIR", str(tmp_path / "lib"))
+    monkeypatch.setenv("FQ_TVM_CACHE_DIR", str(tmp_path / "empty"))
+    assert get_kernel(specs[0]).path == paths[0]
+    assert not (tmp_path / "empty").exists()
+
+
+def test_unknown_cpu_is_an_error_and_not_slow_code(monkeypatch):
+    monkeypatch.setattr(kernel, "_targets", {})
+    monkeypatch.setenv("FQ_TVM_TARGET", "znver99")
+    with pytest.raises(FqError, match=r"znver99.*x86-64-v3"):
+        current_target()
+
+
+def test_another_cpu_can_be_built_for_but_not_run():
+    target = resolve("x86-64-v3")
+    assert target.missing == ()
+    assert "avx512f" not in target.features
+    strange = Target("x86-64-v3", target.features, missing=("avx10.1",))
+    built = get_kernel(FakeQuantSpec("rows"), strange)
+    assert "zmm" not in built.source("asm")
+    with pytest.raises(BuildError, match=r"avx10\.1"):
+        built.function("serial")
+
+
+def test_code_for_a_lesser_cpu_gives_the_same_bits():
+    rng = np.random.default_rng(1)
+    for iteration, dtype in itertools.product(("rows", "lanes"), ("float32", "float16")):
+        spec = FakeQuantSpec(iteration, dtype, dtype, dtype)
+        built = get_kernel(spec, resolve("x86-64-v3"))
+        for shape, axis in SHAPES[iteration]:
+            x, scale, zero_point = make(rng, shape, axis, dtype, dtype)
+            out, mask = np.empty_like(x), np.empty_like(x, bool)
+            operands = Operands(*(describe(a, "tensor") for a in (x, scale, zero_point, out, mask)))
+            found = prepare(operands, axis, -128, 127)
+            assert isinstance(found, Launch)
+            launch = built.bind(found.layout, 1, 1, found.scalars)
+            launch(x, scale, zero_point, out, mask, np.empty(launch.workspace_size, np.uint8))
+            assert_same((out, mask), expected(x, scale, zero_point, axis, -128, 127))
+
+
+def test_hidden_features_are_switched_off():
+    target = current_target()
+    assert not set(target.features) & set(target.disabled)
+    assert target.missing == ()
+
+
+def test_empty_tensors_need_no_kernel(monkeypatch):
+    monkeypatch.setattr(kernel, "get_kernel", None)
+    x = np.empty((3, 0), np.float32)
+    operands = Operands(
+        *(describe(a, "t") for a in (x, np.ones(3, "f4"), np.zeros(3, "i4"), x.copy(), np.empty((3, 0), bool)))
+    )
+    launch = prepare(operands, 0, 0, 1)
+    assert isinstance(launch, EmptyLaunch)
+    assert launch.workspace_size == 0
+    launch(x, None, None, None, None)
+
+
+def test_corrupt_entries_are_rebuilt(monkeypatch, tmp_path):
+    monkeypatch.setenv("FQ_TVM_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(kernel, "_kernels", {})
+    spec = FakeQuantSpec("rows")
+    path = get_kernel(spec).path
+    (path / "kernel.o").write_bytes(b"\x7fELF nonsense")
+    monkeypatch.setattr(kernel, "_kernels", {})
+    rng = np.random.default_rng(0)
+    assert_same(*run(spec, (3, 5, 130), 1, (-8, 7), rng))
+    assert sum(1 for _ in Store(tmp_path).entries()) == 1
+
+
+def test_building_is_quick_enough_to_be_lazy():
+    # not a benchmark: guards against an accidental order of magnitude
+    start = time.perf_counter()
+    get_kernel(FakeQuantSpec("rows"), schedule=Schedule(tile=12345))
+    assert time.perf_counter() - start < 30

@@ -1,0 +1,80 @@
+"""Specifications: what they accept, JSON, the catalogue."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from fq_tvm import FakeQuantSpec, FqError, catalogue
+from fq_tvm.schedule import Schedule, default_schedule
+from fq_tvm.spec import arithmetic_for, quant_range_scalars
+
+
+def test_catalogue_is_finite_distinct_and_round_trips():
+    specs = catalogue()
+    assert len(specs) == len(set(specs)) == 64
+    assert len({spec.name for spec in specs}) == 64
+    for spec in specs:
+        assert FakeQuantSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    assert specs == catalogue()
+
+
+def test_catalogue_filters():
+    chosen = catalogue(iteration="rows", dtype="float16", arithmetic="wide")
+    assert len(chosen) == 4
+    assert all(s.iteration == "rows" and s.dtype == "float16" and s.wide for s in chosen)
+    with pytest.raises(FqError, match="float64.*float32"):
+        catalogue(dtype="float64")
+
+
+@pytest.mark.parametrize(
+    "field", ["iteration", "dtype", "scale_dtype", "out_dtype", "zero_point_dtype", "arithmetic"]
+)
+def test_a_value_outside_its_set_is_named(field):
+    with pytest.raises(FqError, match=f"{field} is 'nonsense'; expected one of"):
+        FakeQuantSpec(**{"iteration": "rows", field: "nonsense"})
+
+
+def test_unknown_fields_are_refused():
+    with pytest.raises(FqError, match="flavour"):
+        FakeQuantSpec.from_json({"iteration": "rows", "flavour": 1})
+    with pytest.raises(FqError, match="iteration"):
+        FakeQuantSpec.from_json({})
+    with pytest.raises(FqError, match="warp"):
+        Schedule.from_json({"warp": 3})
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "8"])
+def test_schedule_knobs_are_positive_integers(value):
+    with pytest.raises(FqError, match="positive integer"):
+        Schedule(tile=value)
+
+
+def test_schedules_round_trip():
+    for spec in catalogue():
+        schedule = default_schedule(spec)
+        assert Schedule.from_json(json.loads(json.dumps(schedule.to_json()))) == schedule
+
+
+def test_promotion():
+    assert FakeQuantSpec("rows", "float16", "float16").promoted_dtype == "float16"
+    assert FakeQuantSpec("rows", "float16", "float32").promoted_dtype == "float32"
+    assert FakeQuantSpec("rows", "float32", "float16").promoted_dtype == "float32"
+
+
+def test_the_narrow_path_ends_at_two_to_the_23():
+    assert arithmetic_for(-(2**23), 2**23) == "narrow"
+    assert arithmetic_for(-(2**23) - 1, 0) == "wide"
+    assert arithmetic_for(0, 2**23 + 1) == "wide"
+
+
+@pytest.mark.parametrize("bound", [2**23 + 1, 2**53 + 1, 2**62 - 1, 2**63 - 1])
+def test_wide_scalars_enclose_the_range_exactly(bound):
+    low, high, least, greatest = quant_range_scalars(-bound, bound)
+    assert (low, high) == (float(-bound), float(bound))
+    assert -bound <= int(least)
+    assert int(greatest) <= bound
+    assert math.floor(math.nextafter(least, -math.inf)) < -bound
+    assert math.ceil(math.nextafter(greatest, math.inf)) > bound
