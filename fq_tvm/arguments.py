@@ -19,7 +19,17 @@ from .layout import MAX_RANK
 from .runtime import AddressTensor
 from .spec import FLOATS
 
-__all__ = ["Operand", "Operands", "check", "check_overlap", "check_range", "describe", "normalize_axis"]
+__all__ = [
+    "Names",
+    "Operand",
+    "Operands",
+    "check",
+    "check_overlap",
+    "check_range",
+    "describe",
+    "normalize_axis",
+    "overlap",
+]
 
 ITEMSIZE = {"float16": 2, "float32": 4, "int32": 4, "bool": 1}
 
@@ -79,6 +89,21 @@ class Operands(NamedTuple):
     mask: Operand
 
 
+class Names(NamedTuple):
+    """What messages call the arguments; a facade has names of its own."""
+
+    x: str = "x"
+    scale: str = "scale"
+    zero_point: str = "zero_point"
+    out: str = "out"
+    mask: str = "mask"
+    quant_min: str = "quant_min"
+    quant_max: str = "quant_max"
+
+
+NAMES = Names()
+
+
 def describe(value: Any, name: str) -> Operand:
     """Describe a tensor without copying it.
 
@@ -102,8 +127,10 @@ def describe(value: Any, name: str) -> Operand:
         raise ArgumentError(f"{name} is None; expected a tensor", "null")
     if isinstance(operand := getattr(value, "operand", None), Operand):
         return operand
-    if isinstance(value, (np.ndarray, np.generic)):
-        return _describe_array(np.asarray(value), name)
+    if isinstance(value, np.ndarray):
+        return _describe_array(value, name)
+    if isinstance(value, np.generic):  # becomes an array of its own, and what is written there is lost
+        return _describe_array(np.asarray(value), name)._replace(writable=False)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         return _describe_torch(torch, value, name)
@@ -168,7 +195,7 @@ def normalize_axis(axis: Any, rank: int) -> int:
     return value % extents
 
 
-def check_range(quant_min: Any, quant_max: Any) -> tuple[int, int]:
+def check_range(quant_min: Any, quant_max: Any, names: Names = NAMES) -> tuple[int, int]:
     """Return the quantisation range as Python integers.
 
     Raises
@@ -176,12 +203,13 @@ def check_range(quant_min: Any, quant_max: Any) -> tuple[int, int]:
     ArgumentError
         If a bound is no integer or no int64 (kind ``"range"``), or the first is above the second.
     """
-    low, high = _integer(quant_min, "quant_min"), _integer(quant_max, "quant_max")
-    for bound, name in ((low, "quant_min"), (high, "quant_max")):
+    low, high = _integer(quant_min, names.quant_min), _integer(quant_max, names.quant_max)
+    for bound, name in ((low, names.quant_min), (high, names.quant_max)):
         if bound not in INT64:
             raise ArgumentError(f"{name} is {bound}; expected an int64", "range")
     if low > high:
-        raise ArgumentError(f"quant_min is {low} and quant_max is {high}; expected quant_min <= quant_max", "range")
+        bounds = f"{names.quant_min} is {low} and {names.quant_max} is {high}"
+        raise ArgumentError(f"{bounds}; expected {names.quant_min} <= {names.quant_max}", "range")
     return low, high
 
 
@@ -193,7 +221,7 @@ def _integer(value: Any, name: str) -> int:
         raise ArgumentError(f"{name} is {value!r}; expected an integer", kind) from None
 
 
-def check(operands: Operands, axis: Any, quant_min: Any, quant_max: Any) -> tuple[int, int, int]:
+def check(operands: Operands, axis: Any, quant_min: Any, quant_max: Any, names: Names = NAMES) -> tuple[int, int, int]:
     """Check the arguments of the operator against the contract.
 
     Parameters
@@ -202,6 +230,8 @@ def check(operands: Operands, axis: Any, quant_min: Any, quant_max: Any) -> tupl
         As :func:`describe` made them; null arguments were refused there.
     axis, quant_min, quant_max : int
         As the caller gave them.
+    names : Names
+        For messages.
 
     Returns
     -------
@@ -214,36 +244,39 @@ def check(operands: Operands, axis: Any, quant_min: Any, quant_max: Any) -> tupl
         At the first fault, in the contract's order: dtype, shape, quantisation range, overlap.
     """
     x, scale, zero_point, out, mask = operands
-    expected = {"x": FLOATS, "scale": FLOATS, "zero_point": ("int32",), "out": FLOATS, "mask": ("bool",)}
-    for (name, allowed), operand in zip(expected.items(), operands, strict=True):
+    for name, allowed, operand in zip(names, (FLOATS, FLOATS, ("int32",), FLOATS, ("bool",)), operands, strict=False):
         if operand.dtype not in allowed:
             raise ArgumentError(f"{name} has dtype {operand.dtype}; expected {' or '.join(allowed)}", "dtype")
     rank = len(x.shape)
     if rank > MAX_RANK:
-        raise ArgumentError(f"x has {rank} dimensions; expected at most {MAX_RANK}")
-    for name, operand in (("out", out), ("mask", mask)):
+        raise ArgumentError(f"{names.x} has {rank} dimensions; expected at most {MAX_RANK}")
+    for name, operand in ((names.out, out), (names.mask, mask)):
         if operand.shape != x.shape:
-            raise ArgumentError(f"{name} has shape {operand.shape}; expected that of x, {x.shape}")
-    for name, operand in (("scale", scale), ("zero_point", zero_point)):
+            raise ArgumentError(f"{name} has shape {operand.shape}; expected that of {names.x}, {x.shape}")
+    vectors = ((names.scale, scale), (names.zero_point, zero_point))
+    for name, operand in vectors:
         if len(operand.shape) != 1:
-            raise ArgumentError(f"{name} has shape {operand.shape}; expected one dimension, of x's size along axis")
+            raise ArgumentError(
+                f"{name} has shape {operand.shape}; expected one dimension, of {names.x}'s size along axis"
+            )
     axis = normalize_axis(axis, rank)
     channels = x.shape[axis] if rank else 1
-    for name, operand in (("scale", scale), ("zero_point", zero_point)):
+    for name, operand in vectors:
         if operand.shape[0] != channels:
             raise ArgumentError(
                 f"{name} has {operand.shape[0]} elements; "
-                f"expected {channels}, the size of x {x.shape} along axis {axis}"
+                f"expected {channels}, the size of {names.x} {x.shape} along axis {axis}"
             )
-    low, high = check_range(quant_min, quant_max)
-    check_overlap(operands)
+    low, high = check_range(quant_min, quant_max, names)
+    check_overlap(operands, names)
     return axis, low, high
 
 
-def check_overlap(operands: Operands) -> None:
+def check_overlap(operands: Operands, names: Names = NAMES) -> None:
     """Refuse outputs that share memory with themselves, with each other, or with part of an input.
 
-    An output that lies exactly on an input, element by element, is allowed: the operator may run in place.
+    An output that lies exactly on an input, element by element, is allowed: the operator may run in place.  A tensor
+    whose address is still null overlaps nothing.
 
     Raises
     ------
@@ -253,18 +286,19 @@ def check_overlap(operands: Operands) -> None:
     *inputs, out, mask = operands
     if 0 in out.shape:
         return
-    for name, operand in (("out", out), ("mask", mask)):
+    results = ((names.out, out), (names.mask, mask))
+    for name, operand in results:
         if not operand.writable:
             raise ArgumentError(f"{name} is read-only; expected a tensor that can be written", "overlap")
         if _overlaps_itself(operand):
             raise ArgumentError(
                 f"{name} has several elements in one place: shape {operand.shape}, strides {operand.strides}", "overlap"
             )
-    if _overlap(out, mask):
-        raise ArgumentError("out and mask overlap; expected outputs that share no memory", "overlap")
-    for name, source in zip(Operands._fields, inputs, strict=False):
-        for result_name, result in (("out", out), ("mask", mask)):
-            if not _same_elements(source, result) and _overlap(source, result):
+    if overlap(out, mask):
+        raise ArgumentError(f"{names.out} and {names.mask} overlap; expected outputs that share no memory", "overlap")
+    for name, source in zip(names, inputs, strict=False):
+        for result_name, result in results:
+            if not _same_elements(source, result) and overlap(source, result):
                 raise ArgumentError(
                     f"{result_name} overlaps part of {name}; expected no overlap, or the same elements exactly",
                     "overlap",
@@ -279,7 +313,10 @@ def _same_elements(a: Operand, b: Operand) -> bool:
     return same_size and a.address == b.address and essential(a) == essential(b)
 
 
-def _overlap(a: Operand, b: Operand) -> bool:
+def overlap(a: Operand, b: Operand) -> bool:
+    """Return whether two tensors have a byte of an element in common; both have elements."""
+    if not a.address or not b.address:
+        return False
     (a_low, a_high), (b_low, b_high) = a.span(), b.span()
     if a_high <= b_low or b_high <= a_low:
         return False
