@@ -1,0 +1,59 @@
+"""The operator behind an API in the style of CANN's aclnn: status codes, aclTensor, executor, stream, two phases.
+
+Names and numbers are CANN's; pointers that C fills in are return values here.  Everything lies in this machine's memory
+and runs on its CPU.
+
+Examples
+--------
+>>> import numpy as np
+>>> from fq_tvm.aclnn import execute, get_workspace_size
+>>> x, scale, zero_point = np.float32([[0.4, 300.0]]), np.float32([0.5, 1.0]), np.int32([0, 0])
+>>> out, mask = np.empty_like(x), np.empty_like(x, bool)
+>>> size, executor = get_workspace_size(x, scale, zero_point, 1, -128, 127, out, mask)
+>>> execute(bytearray(size), size, executor)
+>>> out, mask
+(array([[  0.5, 127. ]], dtype=float32), array([[ True, False]]))
+"""
+
+from __future__ import annotations
+
+from .operator import (
+    AclOpExecutor,
+    aclDestroyAclOpExecutor,
+    aclnnFakeQuantPerChannelAffineCachemask,
+    aclnnFakeQuantPerChannelAffineCachemaskGetWorkspaceSize,
+    aclSetAclOpExecutorRepeatable,
+    aclSetInputTensorAddr,
+    aclSetOutputTensorAddr,
+    aclSetTensorAddr,
+    execute,
+    get_workspace_size,
+)
+from .status import AclnnError, AclnnStatus, aclGetRecentErrMsg
+from .stream import AclrtStream, aclrtCreateStream, aclrtDestroyStream, aclrtSynchronizeStream
+from .tensor import AclDataType, AclFormat, AclTensor, aclCreateTensor, aclDestroyTensor
+
+__all__ = [
+    "AclDataType",
+    "AclFormat",
+    "AclOpExecutor",
+    "AclTensor",
+    "AclnnError",
+    "AclnnStatus",
+    "AclrtStream",
+    "aclCreateTensor",
+    "aclDestroyAclOpExecutor",
+    "aclDestroyTensor",
+    "aclGetRecentErrMsg",
+    "aclSetAclOpExecutorRepeatable",
+    "aclSetInputTensorAddr",
+    "aclSetOutputTensorAddr",
+    "aclSetTensorAddr",
+    "aclnnFakeQuantPerChannelAffineCachemask",
+    "aclnnFakeQuantPerChannelAffineCachemaskGetWorkspaceSize",
+    "aclrtCreateStream",
+    "aclrtDestroyStream",
+    "aclrtSynchronizeStream",
+    "execute",
+    "get_workspace_size",
+]

@@ -1,0 +1,487 @@
+"""aclnnFakeQuantPerChannelAffineCachemask in two phases, and the executor between them.
+
+The first phase checks and prepares, so that the second only launches.  The C-style functions return a status and
+raise nothing; :func:`get_workspace_size` and :func:`execute` are the same steps, raising AclnnError.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+from typing import Any, NamedTuple
+
+from ..arguments import Names, Operand, Operands, check, check_overlap, describe, overlap
+from ..errors import ArgumentError, FqError
+from ..kernel import EmptyLaunch, Launch, prepare
+from ..runtime import AddressTensor
+from .status import AclnnError, AclnnStatus, record, translate
+from .stream import AclrtStream
+from .tensor import AclFormat, AclTensor, Memory
+
+__all__ = [
+    "AclOpExecutor",
+    "aclDestroyAclOpExecutor",
+    "aclSetAclOpExecutorRepeatable",
+    "aclSetInputTensorAddr",
+    "aclSetOutputTensorAddr",
+    "aclSetTensorAddr",
+    "aclnnFakeQuantPerChannelAffineCachemask",
+    "aclnnFakeQuantPerChannelAffineCachemaskGetWorkspaceSize",
+    "execute",
+    "get_workspace_size",
+]
+
+NAMES = Names(x="self", zero_point="zeroPoint", quant_min="quantMin", quant_max="quantMax")
+TENSORS = NAMES[:5]
+INPUTS = 3
+
+# The facade's own table: what the library takes beyond it, the operator still refuses.
+_FLOATS = ("float16", "float32")
+_DTYPES = (_FLOATS, _FLOATS, ("int32",), _FLOATS, ("bool",))
+
+_PLAIN_FORMATS = frozenset(
+    {
+        AclFormat.ACL_FORMAT_UNDEFINED,
+        AclFormat.ACL_FORMAT_NCHW,
+        AclFormat.ACL_FORMAT_NHWC,
+        AclFormat.ACL_FORMAT_ND,
+        AclFormat.ACL_FORMAT_HWCN,
+        AclFormat.ACL_FORMAT_NDHWC,
+        AclFormat.ACL_FORMAT_NCDHW,
+        AclFormat.ACL_FORMAT_NC,
+        AclFormat.ACL_FORMAT_NCL,
+    }
+)
+"""Formats whose names tell what dimensions mean; in the others memory is in blocks, and strides do not describe it."""
+
+_SUCCESS = AclnnStatus.ACLNN_SUCCESS
+_NULLPTR = AclnnStatus.ACLNN_ERR_PARAM_NULLPTR
+_INVALID = AclnnStatus.ACLNN_ERR_PARAM_INVALID
+
+
+class _Binding(NamedTuple):
+    """A tensor argument of an executor, and where its memory begins and ends around its first element."""
+
+    operand: Operand
+    before: int
+    storage: int
+    keep: Any
+
+    @classmethod
+    def of(cls, value: Any, operand: Operand) -> _Binding:
+        if isinstance(value, AclTensor):
+            return cls(operand, value.offset_size, value.storage_size, (value._memory, operand))
+        if 0 in operand.shape:
+            return cls(operand, 0, 0, (value, operand))
+        low, high = operand.span()
+        return cls(operand, operand.address - low, high - low, (value, operand))
+
+    def at(self, memory: Memory) -> _Binding:
+        address = memory.address + self.before if memory.address else 0
+        return self._replace(
+            operand=self.operand._replace(address=address, tensor=None, writable=memory.writable), keep=memory
+        )
+
+
+class _Bound(NamedTuple):
+    """A launch with all its addresses, for as long as workspace and tensors stay the same."""
+
+    workspace: Any
+    workspace_size: Any
+    launch: Launch | EmptyLaunch
+    tensors: tuple[AddressTensor | None, ...]
+    keep: Any
+
+    def serves(self, workspace: Any, workspace_size: Any) -> bool:
+        return self.workspace is workspace and type(workspace_size) is int and self.workspace_size == workspace_size
+
+
+class AclOpExecutor:
+    """A prepared call of the operator; the first phase makes it.
+
+    It is good for one launch, or for many after :func:`aclSetAclOpExecutorRepeatable`.
+
+    Parameters
+    ----------
+    launch : Launch or EmptyLaunch
+        What runs.
+    bindings : tuple
+        The tensors, in the order of the signature.
+    """
+
+    __slots__ = ("_bindings", "_bound", "_launch", "_lock", "_repeatable", "_spent", "workspace_size")
+
+    def __init__(self, launch: Launch | EmptyLaunch, bindings: tuple[_Binding, ...]) -> None:
+        self._launch = launch
+        self._bindings = bindings
+        self._bound: _Bound | None = None
+        self._repeatable = False
+        self._spent = ""
+        self._lock = threading.Lock()
+        self.workspace_size = launch.workspace_size
+
+    def __repr__(self) -> str:
+        state = self._spent or ("repeatable" if self._repeatable else "one launch")
+        return f"AclOpExecutor({state}, workspace_size={self.workspace_size})"
+
+    def set_repeatable(self) -> None:
+        """Allow more than one launch."""
+        with self._lock:
+            self._check_live()
+            self._repeatable = True
+
+    def destroy(self) -> None:
+        """Let go of the tensors; launches that are queued keep theirs."""
+        with self._lock:
+            self._check_live()
+            self._retire("destroyed")
+
+    def rebind(self, first: int, count: int, index: Any, tensor: Any, addr: Any) -> None:
+        """Give a tensor another address; what is queued keeps the old one."""
+        number = _integer(index, "index")
+        if not 0 <= number < count:
+            raise AclnnError(_INVALID, f"index is {number}; expected one from 0 to {count - 1}")
+        with self._lock:
+            self._check_live()
+            if not self._repeatable:
+                raise AclnnError(
+                    _INVALID, "executor is good for one launch; expected one set by aclSetAclOpExecutorRepeatable"
+                )
+            position = first + number
+            name, binding = TENSORS[position], self._bindings[position]
+            if tensor is not None:
+                _check_alike(tensor, binding.operand, name)
+            memory = Memory(addr, f"addr of {name}")
+            if not memory.address and 0 not in binding.operand.shape:
+                raise AclnnError(_NULLPTR, f"addr of {name} is null; expected an address")
+            if memory.size is not None and memory.size < binding.storage:
+                raise AclnnError(
+                    _INVALID, f"addr of {name} has {memory.size} bytes; expected at least {binding.storage}"
+                )
+            bindings = list(self._bindings)
+            bindings[position] = binding.at(memory)
+            check_overlap(Operands(*(b.operand for b in bindings)), NAMES)
+            self._bindings, self._bound = tuple(bindings), None
+
+    def take(self, workspace: Any, workspace_size: Any) -> _Bound:
+        """Return what to launch, which uses up an executor that is not repeatable."""
+        with self._lock:
+            self._check_live()
+            bound = self._bound
+            if bound is None or not bound.serves(workspace, workspace_size):
+                bound = self._bind(workspace, workspace_size)
+            if self._repeatable:
+                self._bound = bound
+            else:
+                self._retire("used")
+            return bound
+
+    def _bind(self, workspace: Any, workspace_size: Any) -> _Bound:
+        operands = [b.operand for b in self._bindings]
+        if isinstance(self._launch, EmptyLaunch):
+            memory = None
+        else:
+            for name, operand in zip(TENSORS, operands, strict=True):
+                if not operand.address:
+                    raise AclnnError(_NULLPTR, f"the address of {name} is null; expected that of its memory")
+            memory = self._workspace(workspace, workspace_size)
+        tensors = [AddressTensor(operand.address) for operand in operands]
+        return _Bound(
+            workspace,
+            workspace_size,
+            self._launch,
+            (*tensors, None if memory is None else AddressTensor(memory.address)),
+            (tuple(b.keep for b in self._bindings), memory),
+        )
+
+    def _workspace(self, workspace: Any, workspace_size: Any) -> Memory | None:
+        needed = self.workspace_size
+        if needed and workspace is None:
+            raise AclnnError(_NULLPTR, f"workspace is None; expected {needed} bytes")
+        size = _integer(workspace_size, "workspaceSize")
+        if size < needed:
+            raise AclnnError(_INVALID, f"workspaceSize is {size}; expected at least {needed}")
+        if not needed:
+            return None
+        memory = Memory(workspace, "workspace")
+        if not memory.address:
+            raise AclnnError(_NULLPTR, f"workspace is null; expected {needed} bytes")
+        if memory.size is not None and memory.size < size:
+            raise AclnnError(_INVALID, f"workspace has {memory.size} bytes; expected the workspaceSize, {size}")
+        if not memory.writable:
+            raise AclnnError(_INVALID, "workspace is read-only; expected memory that can be written")
+        place = Operand(None, "bool", (needed,), (1,), memory.address)
+        for name, binding in zip(TENSORS, self._bindings, strict=True):
+            if overlap(place, binding.operand):
+                raise AclnnError(_INVALID, f"workspace overlaps {name}; expected memory of its own")
+        return memory
+
+    def _check_live(self) -> None:
+        if self._spent == "used":
+            raise AclnnError(
+                _INVALID, "executor was launched; expected a new one, or one set by aclSetAclOpExecutorRepeatable"
+            )
+        if self._spent:
+            raise AclnnError(_INVALID, f"executor is {self._spent}; expected one that is not")
+
+    def _retire(self, state: str) -> None:
+        self._spent, self._bound, self._bindings = state, None, ()
+
+
+def get_workspace_size(
+    self: Any, scale: Any, zero_point: Any, axis: int, quant_min: int, quant_max: int, out: Any, mask: Any
+) -> tuple[int, AclOpExecutor]:
+    """Check the arguments and prepare a call: the first phase.
+
+    Parameters
+    ----------
+    self : AclTensor, numpy.ndarray or DLPack tensor
+        float16 or float32, up to 8 dimensions, any strides.
+    scale : tensor
+        float16 or float32, one dimension of self's size along axis.
+    zero_point : tensor
+        int32, of scale's shape.
+    axis : int
+        The channel dimension; negative counts from the end.
+    quant_min, quant_max : int
+        The range, any int64, ``quant_min <= quant_max``.
+    out, mask : tensor
+        Of self's shape: float16 or float32, and bool.
+
+    Returns
+    -------
+    workspace_size : int
+        Bytes that the second phase needs.
+    executor : AclOpExecutor
+        For the second phase; it keeps buffers and arrays alive.
+
+    Raises
+    ------
+    AclnnError
+        With the status that the C-style function returns.
+    """
+    try:
+        executor = _prepare((self, scale, zero_point, out, mask), axis, quant_min, quant_max)
+    except Exception as error:
+        if isinstance(error, FqError):  # about FQ_TVM_TARGET and the like: it is the kernel that is missing
+            raise translate(error, AclnnStatus.ACLNN_ERR_INNER_FIND_KERNEL_ERROR) from error
+        raise translate(error, AclnnStatus.ACLNN_ERR_INNER_CREATE_EXECUTOR) from error
+    return executor.workspace_size, executor
+
+
+def execute(workspace: Any, workspace_size: int, executor: AclOpExecutor, stream: AclrtStream | None = None) -> None:
+    """Launch what the first phase prepared: the second phase.
+
+    Parameters
+    ----------
+    workspace : buffer, int or None
+        Writable memory or its address; None where the size is 0.
+    workspace_size : int
+        Its bytes, at least as many as the first phase asked for.
+    executor : AclOpExecutor
+        Of the first phase.
+    stream : AclrtStream, optional
+        Where to queue the launch; without one it runs now, in this thread.
+
+    Raises
+    ------
+    AclnnError
+        With the status that the C-style function returns.
+    """
+    try:
+        if stream is not None:
+            if not isinstance(stream, AclrtStream):
+                raise AclnnError(_INVALID, f"stream is a {type(stream).__name__}; expected an AclrtStream or None")
+            stream.check()
+        bound = _executor(executor).take(workspace, workspace_size)
+        if stream is None:
+            bound.launch(*bound.tensors)
+        else:
+            stream.submit(bound.launch, bound.tensors, bound.keep)
+    except Exception as error:
+        raise translate(error) from error
+
+
+def aclnnFakeQuantPerChannelAffineCachemaskGetWorkspaceSize(
+    self: Any, scale: Any, zero_point: Any, axis: int, quant_min: int, quant_max: int, out: Any, mask: Any
+) -> tuple[AclnnStatus, int, AclOpExecutor | None]:
+    """Check the arguments and prepare a call: the first phase.
+
+    Parameters
+    ----------
+    self, scale, zero_point, axis, quant_min, quant_max, out, mask
+        See :func:`get_workspace_size`.
+
+    Returns
+    -------
+    status : AclnnStatus
+    workspace_size : int
+        Bytes that the second phase needs; 0 on failure.
+    executor : AclOpExecutor or None
+        None on failure.
+    """
+    try:
+        return _SUCCESS, *get_workspace_size(self, scale, zero_point, axis, quant_min, quant_max, out, mask)
+    except AclnnError as error:
+        return record(error), 0, None
+
+
+def aclnnFakeQuantPerChannelAffineCachemask(
+    workspace: Any, workspace_size: int, executor: AclOpExecutor | None, stream: AclrtStream | None
+) -> AclnnStatus:
+    """Launch what the first phase prepared: the second phase.
+
+    Parameters
+    ----------
+    workspace, workspace_size, executor, stream
+        See :func:`execute`.
+
+    Returns
+    -------
+    AclnnStatus
+        With a stream, failures of the launch are reported by
+        :func:`~fq_tvm.aclnn.aclrtSynchronizeStream`.
+    """
+    try:
+        if stream is None and type(executor) is AclOpExecutor:
+            bound = executor._bound
+            if bound is not None and bound.serves(workspace, workspace_size):  # a relaunch: nothing is left to check
+                bound.launch(*bound.tensors)
+                return _SUCCESS
+        execute(workspace, workspace_size, executor, stream)  # type: ignore[arg-type]
+    except Exception as error:
+        return record(translate(error))
+    return _SUCCESS
+
+
+def aclSetAclOpExecutorRepeatable(executor: AclOpExecutor | None) -> AclnnStatus:
+    """Allow an executor to be launched again and again, until :func:`aclDestroyAclOpExecutor`.
+
+    Parameters
+    ----------
+    executor : AclOpExecutor
+        Neither launched nor destroyed.
+
+    Returns
+    -------
+    AclnnStatus
+    """
+    try:
+        _executor(executor).set_repeatable()
+    except Exception as error:
+        return record(translate(error))
+    return _SUCCESS
+
+
+def aclDestroyAclOpExecutor(executor: AclOpExecutor | None) -> AclnnStatus:
+    """Let go of an executor; launches that are queued still run.
+
+    Parameters
+    ----------
+    executor : AclOpExecutor
+        Neither destroyed nor used up: one that is not repeatable goes with its launch.
+
+    Returns
+    -------
+    AclnnStatus
+    """
+    try:
+        _executor(executor).destroy()
+    except Exception as error:
+        return record(translate(error))
+    return _SUCCESS
+
+
+def aclSetTensorAddr(executor: AclOpExecutor | None, index: int, tensor: Any, addr: Any) -> AclnnStatus:
+    """Give a tensor of a repeatable executor other memory of the same description, from the next launch on.
+
+    Parameters
+    ----------
+    executor : AclOpExecutor
+        A repeatable one.
+    index : int
+        0 to 4: self, scale, zeroPoint, out, mask.
+    tensor : AclTensor, numpy.ndarray, DLPack tensor or None
+        Where given, it has to have the description of the tensor that the first phase got.  It stays as it is.
+    addr : int or buffer
+        Of the storage, so the offset of an AclTensor is added; for other tensors, the lowest address of an element.
+
+    Returns
+    -------
+    AclnnStatus
+        ``ACLNN_ERR_PARAM_INVALID`` also where outputs would overlap one another or part of an input as the tensors
+        are bound now; then the old address stays.
+    """
+    return _rebind(executor, 0, len(TENSORS), index, tensor, addr)
+
+
+def aclSetInputTensorAddr(executor: AclOpExecutor | None, index: int, tensor: Any, addr: Any) -> AclnnStatus:
+    """Give an input other memory, as :func:`aclSetTensorAddr` does; 0 to 2 are self, scale, zeroPoint."""
+    return _rebind(executor, 0, INPUTS, index, tensor, addr)
+
+
+def aclSetOutputTensorAddr(executor: AclOpExecutor | None, index: int, tensor: Any, addr: Any) -> AclnnStatus:
+    """Give an output other memory, as :func:`aclSetTensorAddr` does; 0 and 1 are out, mask."""
+    return _rebind(executor, INPUTS, len(TENSORS) - INPUTS, index, tensor, addr)
+
+
+def _rebind(executor: Any, first: int, count: int, index: Any, tensor: Any, addr: Any) -> AclnnStatus:
+    try:
+        _executor(executor).rebind(first, count, index, tensor, addr)
+    except Exception as error:
+        return record(translate(error))
+    return _SUCCESS
+
+
+def _prepare(values: tuple[Any, ...], axis: Any, quant_min: Any, quant_max: Any) -> AclOpExecutor:
+    numbers = (("axis", axis), (NAMES.quant_min, quant_min), (NAMES.quant_max, quant_max))
+    for name, value in (*zip(TENSORS, values, strict=True), *numbers):
+        if value is None:
+            raise AclnnError(_NULLPTR, f"{name} is None; expected {'a tensor' if name in TENSORS else 'an integer'}")
+    operands = Operands(*(_operand(value, name) for value, name in zip(values, TENSORS, strict=True)))
+    for name, operand, allowed in zip(TENSORS, operands, _DTYPES, strict=True):
+        if operand.dtype not in allowed:
+            raise ArgumentError(f"{name} has dtype {operand.dtype}; expected {' or '.join(allowed)}", "dtype")
+    axis, low, high = check(operands, axis, quant_min, quant_max, NAMES)
+    bindings = tuple(_Binding.of(value, operand) for value, operand in zip(values, operands, strict=True))
+    return AclOpExecutor(prepare(operands, axis, low, high), bindings)
+
+
+def _operand(value: Any, name: str) -> Operand:
+    if isinstance(value, AclTensor):
+        if value.operand is None:
+            raise AclnnError(_INVALID, f"{name} is destroyed; expected a tensor that is not")
+        if value.format not in _PLAIN_FORMATS:
+            raise AclnnError(_INVALID, f"{name} has format {value.format.name}; expected ACL_FORMAT_ND")
+    return describe(value, name)
+
+
+def _check_alike(tensor: Any, operand: Operand, name: str) -> None:
+    """Refuse a tensor of another dtype, shape or strides than the one that a launch was prepared for."""
+    given = _operand(tensor, "tensor")
+
+    def description(operand: Operand) -> tuple[str, tuple[int, ...], list[int]]:
+        strides = [s for n, s in zip(operand.shape, operand.strides, strict=True) if n > 1]
+        return operand.dtype, operand.shape, [] if 0 in operand.shape else strides
+
+    if description(given) != description(operand):
+        raise AclnnError(
+            _INVALID,
+            f"tensor is {given.dtype} {given.shape} with strides {given.strides}; "
+            f"expected that of {name}, {operand.dtype} {operand.shape} with strides {operand.strides}",
+        )
+
+
+def _executor(value: Any) -> AclOpExecutor:
+    if value is None:
+        raise AclnnError(_NULLPTR, "executor is None; expected an AclOpExecutor")
+    if not isinstance(value, AclOpExecutor):
+        raise AclnnError(_INVALID, f"executor is a {type(value).__name__}; expected an AclOpExecutor")
+    return value
+
+
+def _integer(value: Any, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise AclnnError(_INVALID, f"{name} is {value!r}; expected an integer") from None

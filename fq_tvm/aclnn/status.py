@@ -1,0 +1,79 @@
+"""Status codes of the aclnn-style API, the error that carries one, and each thread's last message."""
+
+from __future__ import annotations
+
+import threading
+from enum import IntEnum
+
+from ..errors import ArgumentError, BuildError, FqError, LaunchError
+
+__all__ = ["AclnnError", "AclnnStatus", "aclGetRecentErrMsg", "record", "translate"]
+
+
+class AclnnStatus(IntEnum):
+    """The codes that the API returns, with CANN's names and numbers."""
+
+    ACLNN_SUCCESS = 0
+    ACLNN_ERR_PARAM_NULLPTR = 161001
+    ACLNN_ERR_PARAM_INVALID = 161002
+    ACLNN_ERR_RUNTIME_ERROR = 361001
+    ACLNN_ERR_INNER = 561000
+    ACLNN_ERR_INNER_INFERSHAPE_ERROR = 561001
+    ACLNN_ERR_INNER_TILING_ERROR = 561002
+    ACLNN_ERR_INNER_FIND_KERNEL_ERROR = 561003
+    ACLNN_ERR_INNER_CREATE_EXECUTOR = 561101
+    ACLNN_ERR_INNER_NOT_TRANS_EXECUTOR = 561102
+    ACLNN_ERR_INNER_NULLPTR = 561103
+
+
+class AclnnError(FqError):
+    """A call that failed.
+
+    Parameters
+    ----------
+    status : AclnnStatus
+        Why.
+    message : str
+        Names the argument, what it was and what was expected.
+    """
+
+    def __init__(self, status: AclnnStatus, message: str) -> None:
+        super().__init__(status, message)
+        self.status, self.message = status, message
+
+    def __str__(self) -> str:
+        return f"{self.status.name} ({self.status.value}): {self.message}"
+
+
+class _Recent(threading.local):
+    message = ""
+
+
+_recent = _Recent()
+
+
+def record(error: AclnnError) -> AclnnStatus:
+    """Keep an error's message for the calling thread and return its status."""
+    _recent.message = error.message
+    return error.status
+
+
+def translate(error: Exception, otherwise: AclnnStatus = AclnnStatus.ACLNN_ERR_INNER) -> AclnnError:
+    """Return an exception as an error with a status; ``otherwise`` is that of an internal fault of unknown kind."""
+    if isinstance(error, AclnnError):
+        return error
+    if isinstance(error, ArgumentError):
+        null = error.kind == "null"
+        status = AclnnStatus.ACLNN_ERR_PARAM_NULLPTR if null else AclnnStatus.ACLNN_ERR_PARAM_INVALID
+    elif isinstance(error, BuildError):
+        status = AclnnStatus.ACLNN_ERR_INNER_FIND_KERNEL_ERROR
+    elif isinstance(error, LaunchError):
+        status = AclnnStatus.ACLNN_ERR_RUNTIME_ERROR
+    else:
+        status = otherwise
+    return AclnnError(status, str(error) if isinstance(error, FqError) else f"{type(error).__name__}: {error}")
+
+
+def aclGetRecentErrMsg() -> str:
+    """Return the message of the calling thread's last call that failed, or an empty string; a success keeps it."""
+    return _recent.message
