@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from .errors import FqError
 
-__all__ = ["artifacts_dir", "cache_dir", "logger", "num_threads", "require_cache", "target_name"]
+__all__ = ["artifacts_dir", "cache_dir", "logger", "num_threads", "require_cache", "some_home", "target_name"]
 
 
 def cache_dir() -> Path | None:
@@ -22,8 +25,30 @@ def cache_dir() -> Path | None:
         return Path(given).expanduser().absolute()
     import platformdirs
 
-    path = Path(platformdirs.user_cache_dir("fq_tvm"))
-    return path if path.is_absolute() else None  # without HOME and without a passwd entry "~" stays as it is
+    try:
+        path = Path(platformdirs.user_cache_dir("fq_tvm"))
+    except RuntimeError:  # without HOME and without a passwd entry, newer versions raise and older ones leave the "~"
+        return None
+    return path if path.is_absolute() else None
+
+
+@contextmanager
+def some_home() -> Iterator[None]:
+    """Let TVM be imported by a user without HOME and without a passwd entry, as containers have them.
+
+    Its import looks for a folder to memoise its own tests in and fails where there is no home.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        if "XDG_CACHE_HOME" not in os.environ:
+            os.environ["XDG_CACHE_HOME"] = tempfile.gettempdir()
+            try:
+                yield
+            finally:
+                del os.environ["XDG_CACHE_HOME"]
+            return
+    yield
 
 
 def artifacts_dir() -> Path | None:

@@ -266,7 +266,8 @@ def current_target() -> Target:
         if answer is not None:
             target = Target.from_json(answer)
         else:
-            target = resolve(name)
+            with environment.some_home():
+                target = resolve(name)
             if question is not None and (folder := _store(environment.cache_dir())) is not None:
                 _try_to_remember(folder, question, target)
         _targets[name] = target
@@ -310,6 +311,7 @@ def get_kernel(spec: FakeQuantSpec, target: Target | None = None, schedule: Sche
         with _building:  # one thread builds; a second one that wants the same kernel finds it
             if (kernel := _kernels.get(key)) is None:
                 kernel = _kernels[key] = Kernel(spec, schedule, target, _entry(*key))
+                environment.logger().debug("%s for %s from %s", spec.name, target.cpu, kernel.path or "memory")
     return kernel
 
 
@@ -357,7 +359,8 @@ def _entry(spec: FakeQuantSpec, target: Target, schedule: Schedule) -> store.Ent
 
 def _build(request: dict[str, Any], spec: FakeQuantSpec, schedule: Schedule, target: Target) -> store.Entry:
     environment.logger().info("building %s for %s", spec.name, target.cpu)
-    from .build import build  # the compiler, which a warm process never imports
+    with environment.some_home():
+        from .build import build  # the compiler, which a warm process never imports
 
     built = build(spec, schedule, target)
     files = {SOURCES[kind]: getattr(built, kind).encode() for kind in SOURCES}

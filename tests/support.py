@@ -41,7 +41,7 @@ def make(
     low, high = (float(np.clip(bound, -(2**20), 2**20)) for bound in quant_range)
     scale = np.where(rng.random(channels) < 0.7, 2.0 ** rng.integers(-6, 3, channels), rng.random(channels) + 0.05)
     # zero points within the range, as torch wants them, but small enough that halves stay exact
-    zero_point = rng.integers(max(low, -200), min(high, 200) + 1, channels).astype(np.int32)
+    zero_point = rng.integers(max(low, min(high, -200)), min(high, max(low, 200)) + 1, channels).astype(np.int32)
     scale = scale.astype(scale_dtype)
     s, z = (channel_view(v.astype(np.float64), axis, len(shape)) for v in (scale, zero_point))
     reach = 300.0 if dtype == "float16" else 4000.0  # how far halves of integers are exact, zero points included

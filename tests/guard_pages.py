@@ -1,0 +1,101 @@
+"""Runs every kernel with each buffer against a page that faults; a process of its own, as a fault ends it.
+
+    python guard_pages.py
+
+Prints ``ok N`` after N launches.  Each buffer lies once flush against the end of its pages and once at their start,
+with pages that can be neither read nor written on both sides.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+
+import numpy as np
+from support import assert_same, expected, make
+
+from fq_tvm import FakeQuantSpec, catalogue
+from fq_tvm.arguments import Operands, check, describe
+from fq_tvm.kernel import prepare
+from fq_tvm.runtime import AddressTensor
+
+PAGE = mmap.PAGESIZE
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Guarded:
+    """Memory between two pages that fault."""
+
+    def __init__(self, capacity: int) -> None:
+        self.pages = -(-capacity // PAGE)
+        self.map = mmap.mmap(-1, (self.pages + 2) * PAGE)
+        self.base = ctypes.addressof(ctypes.c_char.from_buffer(self.map)) + PAGE
+        for page in (self.base - PAGE, self.base + self.pages * PAGE):
+            if LIBC.mprotect(ctypes.c_void_p(page), PAGE, 0):
+                raise OSError(ctypes.get_errno(), "mprotect")
+
+    def array(self, shape: tuple[int, ...], dtype: str, at_end: bool) -> np.ndarray:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        assert size <= self.pages * PAGE
+        start = self.pages * PAGE - size if at_end else 0
+        buffer = (ctypes.c_char * size).from_address(self.base + start)
+        return np.ndarray(shape, dtype, buffer)
+
+
+def boundaries(*steps: int) -> list[int]:
+    """Sizes equal to, a multiple of, below and above each step."""
+    return sorted({n for s in steps for n in (s - 1, s, s + 1, 2 * s - 1, 2 * s, 2 * s + 1, 3 * s + 7) if n > 0})
+
+
+def cases(spec: FakeQuantSpec) -> list[tuple[tuple[int, ...], int]]:
+    vector = boundaries(1, 4, 8, 16, 32, 64)
+    if spec.iteration == "rows":
+        return [((1, n), 0) for n in vector] + [((2, 3, n), 1) for n in boundaries(128, 16384) if n >= 128]
+    vector.remove(1)  # one element has one channel, which is a row
+    if spec.iteration == "lanes":
+        return [((n,), 0) for n in vector] + [((o, c), 1) for o in (1, 2, 17, 33, 70) for c in (3, 16, 65, 1023, 1025)] + [
+            ((5, 7, n), 1) for n in (2, 49, 127)
+        ] + [((2, n), 1) for n in boundaries(16384)]
+    if spec.iteration == "strided_rows":
+        return [((3, n, 5), 0) for n in (2, 17)] + [((2, 3, n), 1) for n in vector[:12]] + [((2, 2, 65537), 1)]
+    return [((n,), 0) for n in vector] + [((3, n), 1) for n in vector[:12]] + [((1, 65537), 1)]
+
+
+def main() -> None:
+    memory = {name: Guarded(1 << 22) for name in ("x", "scale", "zero_point", "out", "mask", "workspace")}
+    rng = np.random.default_rng(2)
+    launches = 0
+    for spec in catalogue():
+        quant_range = (-(2**31), 2**31 - 1) if spec.wide else (-128, 127)
+        for (shape, axis), at_end in ((c, e) for c in cases(spec) for e in (False, True)):
+            data = make(rng, shape, axis, spec.dtype, spec.scale_dtype, quant_range)
+            arrays = [memory[n].array(a.shape, a.dtype.name, at_end) for n, a in zip(memory, data, strict=False)]
+            for array, values in zip(arrays, data, strict=True):
+                array[...] = values
+            x = arrays[0]
+            if spec.strided:
+                # every second element, the first and the last one at the edges of the memory
+                whole = memory["x"].array((2 * x.size - 1,), spec.dtype, at_end)
+                x = np.lib.stride_tricks.as_strided(whole, shape, [2 * s for s in x.strides])
+                x[...] = data[0]
+            out = memory["out"].array(shape, spec.out_dtype, at_end)
+            mask = memory["mask"].array(shape, "bool", at_end)
+            operands = Operands(*(describe(a, "tensor") for a in (x, *arrays[1:], out, mask)))
+            launch = prepare(operands, *check(operands, axis, *quant_range))
+            assert launch.kernel.spec == spec, (launch.kernel.spec, spec)
+            workspace = memory["workspace"].array((launch.workspace_size,), "u1", at_end)
+            launch(*(AddressTensor(o.address) for o in operands), AddressTensor(workspace.ctypes.data))
+            assert_same((out, mask), expected(*data, axis, *quant_range, spec.out_dtype))
+            launches += 1
+    print("ok", launches)
+
+
+def fault(side: str) -> None:
+    """Show that a page really faults: read one byte outside."""
+    memory = Guarded(PAGE)
+    ctypes.c_char.from_address(memory.base - 1 if side == "before" else memory.base + PAGE).value  # noqa: B018
+
+
+if __name__ == "__main__":
+    main() if len(sys.argv) == 1 else fault(sys.argv[1])
