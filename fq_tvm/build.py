@@ -186,15 +186,21 @@ def lower(spec: FakeQuantSpec, schedule: Schedule) -> tvm.IRModule:
     Returns
     -------
     tvm.IRModule
-        ``serial`` and ``parallel``, the function ``fake_quant`` of :func:`state` in two schedules, and ``expand`` where
-        there is one.  Of a tensor argument, a DLTensor, only the address is read.
+        ``serial`` and ``parallel``, the function ``fake_quant`` of :func:`state` in two schedules, and for lanes
+        ``expand_channels`` and ``expand_inner``, the function ``expand`` with either loop innermost.  Of a tensor argument, a DLTensor, only the address is read.
     """
     statements = state(spec)
-    main = statements.pop("fake_quant")
-    functions = {name: _by_address(apply_expand(s.func, spec), s) for name, s in statements.items()}
+    functions = {}
+    for innermost in EXPANSIONS[spec.iteration]:
+        expansion = statements["expand"]
+        functions[f"expand_{innermost}"] = _by_address(apply_expand(expansion.func, spec, innermost), expansion)
+    main = statements["fake_quant"]
     for name in ("serial", "parallel"):
         functions[name] = _by_address(apply(main.func, spec, schedule, parallel=name == "parallel"), main)
     return tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in functions.items()})
+
+
+EXPANSIONS = {"rows": (), "lanes": ("channels", "inner"), "strided_rows": (), "strided_lanes": ("channels",)}
 
 
 def _by_address(func: tirx.PrimFunc, stated: Statement) -> tirx.PrimFunc:

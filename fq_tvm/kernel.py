@@ -79,7 +79,7 @@ class Launch:
         self._serial = kernel.function("serial")
         large = layout.size >= kernel.schedule.parallel_from
         self._parallel = kernel.function("parallel") if large else None
-        self._expand = kernel.function("expand") if kernel.spec.lanes else None
+        self._expand = kernel.function(_expansion(layout.inner)) if kernel.spec.lanes else None
         self._expand_values: tuple[int, ...] = ()
         self.workspace_size = 0
         vectors: tuple[int, ...] = (scale_stride, zero_point_stride)
@@ -133,7 +133,12 @@ class EmptyLaunch:
 
 def _copies(outer: int, period: int, run: int) -> int:
     """How many outer rows make a run: enough to fill it, few enough that expanding costs little of the whole."""
-    return max(1, min(outer, run // period, max(1, outer // 16)))
+    return max(1, min(run // period, outer // 64 or outer))
+
+
+def _expansion(inner: int) -> str:
+    """Name the function that expands parameters: below a vector or so, a loop over one channel is all overhead."""
+    return "expand_inner" if inner >= 8 else "expand_channels"
 
 
 def _eight_loops(layout: Layout) -> tuple[int, ...]:
@@ -180,7 +185,7 @@ class Kernel:
         return f"Kernel({self.spec.name}, {self.schedule}, {self.target.cpu})"
 
     def function(self, name: str) -> Any:
-        """Return a function of the object code: ``serial``, ``parallel`` or, of lanes, ``expand``.
+        """Return a function of the object code: ``serial``, ``parallel`` or one of the expansions of lanes.
 
         Raises
         ------

@@ -26,6 +26,8 @@ class Schedule:
     ----------
     tile : int
         Elements of the innermost loop in one task, the unit that is spread over threads.
+    rows : int
+        Lanes only: outer rows in one task, over which a tile of parameters stays in the first-level cache.
     run : int
         Lanes only: the least length, in elements, of the run of virtual channels that whole outer rows are joined to.
     parallel_from : int
@@ -33,6 +35,7 @@ class Schedule:
     """
 
     tile: int = 16384
+    rows: int = 16
     run: int = 1024
     parallel_from: int = 65536
 
@@ -77,7 +80,9 @@ def default_schedule(spec: FakeQuantSpec, target: object = None) -> Schedule:
     """
     del target
     # Strided tasks keep whole inner loops together where they can: their cost is cache lines, not elements.
-    return Schedule(tile=65536) if spec.strided else Schedule()
+    if spec.strided:
+        return Schedule(tile=65536)
+    return Schedule(tile=1024) if spec.lanes else Schedule()
 
 
 def apply(func: tirx.PrimFunc, spec: FakeQuantSpec, schedule: Schedule, parallel: bool) -> tirx.PrimFunc:
@@ -110,12 +115,16 @@ def apply(func: tirx.PrimFunc, spec: FakeQuantSpec, schedule: Schedule, parallel
         _inline_parameters(sch, spec)
     *outer, inner = sch.get_loops(sch.get_sblock("fake_quant_v0"))
     tiles, within = sch.split(inner, [None, schedule.tile])
+    if spec.iteration == "lanes":
+        blocks, rows = sch.split(outer[0], [None, schedule.rows])
     if spec.iteration == "strided_rows":
         first, *middle, channel = outer
         tasks, middle = [first, channel, tiles], middle
     elif spec.iteration == "strided_lanes":
         first, *middle = outer
         tasks = [first, tiles]
+    elif spec.iteration == "lanes":
+        tasks, middle = [blocks, tiles], [rows]
     else:
         tasks, middle = [*outer, tiles], []
     sch.reorder(*tasks, *middle, within)
@@ -125,14 +134,30 @@ def apply(func: tirx.PrimFunc, spec: FakeQuantSpec, schedule: Schedule, parallel
     return _tighten(sch.mod["main"])
 
 
-def apply_expand(func: tirx.PrimFunc, spec: FakeQuantSpec) -> tirx.PrimFunc:
-    """Schedule the expansion of the parameters: channels innermost, so that the division is vectorised."""
+def apply_expand(func: tirx.PrimFunc, spec: FakeQuantSpec, innermost: str) -> tirx.PrimFunc:
+    """Schedule the expansion of the parameters.
+
+    Parameters
+    ----------
+    func : tirx.PrimFunc
+        Unscheduled, with the stage ``expand``.
+    spec : FakeQuantSpec
+        The kernel.
+    innermost : {"channels", "inner"}
+        Which loop is vectorised: the channels, whose division then is, too, or the repetition of one channel, which
+        has to be long to be worth its start.
+
+    Returns
+    -------
+    tirx.PrimFunc
+    """
     from tvm import s_tir
 
     sch = s_tir.Schedule(func)
     _inline_parameters(sch, spec)
-    _, channel, inner = sch.get_loops(sch.get_sblock("expand_v0"))
-    sch.reorder(inner, channel)
+    if innermost == "channels":
+        _, channel, inner = sch.get_loops(sch.get_sblock("expand_v0"))
+        sch.reorder(inner, channel)
     return sch.mod["main"]
 
 
@@ -143,7 +168,7 @@ def _inline_parameters(sch: s_tir.Schedule, spec: FakeQuantSpec) -> None:
 
 
 def _tighten(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Turn ``for i in tile: if base + i < n`` into ``for i in min(tile, n - base)``.
+    """Turn ``for i in tile: if base + i < n`` into ``for i in min(tile, n - base)``, for the loops of every split.
 
     A condition in the loop keeps LLVM from vectorising it, and TVM's own loop partitioning does not reach loops whose
     outer half was fused.
@@ -151,17 +176,30 @@ def _tighten(func: tirx.PrimFunc) -> tirx.PrimFunc:
     import tvm_ffi
     from tvm import s_tir, tirx
 
-    def visit(loop: tirx.For) -> tirx.For:
-        blocks = list(loop.body.seq) if isinstance(loop.body, tirx.SeqStmt) else [loop.body]
-        if not all(isinstance(b, s_tir.SBlockRealize) and isinstance(b.predicate, tirx.LT) for b in blocks):
-            return loop
-        guard = blocks[0].predicate
-        zero = tirx.const(0, loop.loop_var.ty.dtype)
-        base = tvm_ffi.structural_map(guard.a, (tirx.Var, lambda v: zero if v.same_as(loop.loop_var) else v))
-        extent = tirx.min(loop.extent, guard.b - base)
-        exact = [s_tir.SBlockRealize(b.iter_values, True, b.block) for b in blocks]
-        body = exact[0] if len(exact) == 1 else tirx.SeqStmt(exact)
-        return tirx.For(loop.loop_var, loop.min, extent, loop.kind, body, annotations=loop.annotations)
+    guards: list[Any] = []
 
-    body = tvm_ffi.structural_map(func.body, (tirx.For, visit), order="post")
+    def conjuncts(predicate: Any) -> list[Any]:
+        if isinstance(predicate, tirx.And):
+            return conjuncts(predicate.a) + conjuncts(predicate.b)
+        return [predicate] if isinstance(predicate, tirx.LT) else []
+
+    def unguard(block: s_tir.SBlockRealize) -> s_tir.SBlockRealize:
+        guards.extend(conjuncts(block.predicate))
+        return s_tir.SBlockRealize(block.iter_values, True, block.block)
+
+    def shorten(loop: tirx.For) -> tirx.For:
+        extent = loop.extent
+        for guard in list(guards):  # inner loops come first, and a guard is its innermost loop's
+            if any(loop.loop_var.same_as(v) for v in tirx.analysis.undefined_vars(guard.a, [])):
+                guards.remove(guard)
+                zero = tirx.const(0, loop.loop_var.ty.dtype)
+                base = tvm_ffi.structural_map(guard.a, (tirx.Var, lambda v: zero if v.same_as(loop.loop_var) else v))
+                bound = tirx.min(loop.extent, guard.b - base)
+                if not tvm_ffi.structural_equal(bound, extent):  # both outputs have the same guard
+                    assert extent.same_as(loop.extent), f"two bounds of one loop: {extent} and {bound}"
+                    extent = bound
+        return tirx.For(loop.loop_var, loop.min, extent, loop.kind, loop.body, annotations=loop.annotations)
+
+    body = tvm_ffi.structural_map(func.body, [(s_tir.SBlockRealize, unguard), (tirx.For, shorten)], order="post")
+    assert not guards, f"guards that belong to no loop: {guards}"
     return func.with_body(body)

@@ -21,7 +21,7 @@ from fq_tvm.target import Target, resolve
 
 SHAPES = {
     # class -> (shape, axis), where strided ones are made by stepping
-    "rows": [((3, 5, 130), 1), ((2, 3, 16385), 1), ((1, 70001), 0)],
+    "rows": [((3, 5, 300), 1), ((2, 3, 16385), 1), ((1, 70001), 0)],
     "lanes": [((4, 8), 1), ((1000, 3), 1), ((5, 7, 9), 1), ((33, 300), 1), ((1, 20000), 1)],
     "strided_rows": [((3, 5, 130), 1), ((2, 3, 4, 5, 6, 3, 2, 3), 2)],
     "strided_lanes": [((4, 8), 1), ((2, 3, 2, 3, 2, 2, 2, 5), 7), ((257,), 0)],
@@ -56,7 +56,12 @@ def test_every_kernel_equals_the_reference(spec):
 @pytest.mark.parametrize("iteration", ["rows", "lanes", "strided_rows", "strided_lanes"])
 @pytest.mark.parametrize(
     "schedule",
-    [Schedule(tile=1), Schedule(tile=48, run=1), Schedule(tile=1000, run=10**6, parallel_from=1), Schedule(run=7)],
+    [
+        Schedule(tile=1, rows=1),
+        Schedule(tile=48, rows=3, run=1),
+        Schedule(tile=1000, rows=7, run=10**6, parallel_from=1),
+        Schedule(tile=64, rows=1000, run=7, parallel_from=1),
+    ],
 )
 def test_schedules_never_change_a_result(iteration, schedule):
     rng = np.random.default_rng(5)
@@ -272,7 +277,7 @@ def test_corrupt_entries_are_rebuilt(monkeypatch, tmp_path):
     (path / "kernel.o").write_bytes(b"\x7fELF nonsense")
     monkeypatch.setattr(kernel, "_kernels", {})
     rng = np.random.default_rng(0)
-    assert_same(*run(spec, (3, 5, 130), 1, (-8, 7), rng))
+    assert_same(*run(spec, (3, 5, 300), 1, (-8, 7), rng))
     assert sum(1 for _ in Store(tmp_path).entries()) == 1
 
 
