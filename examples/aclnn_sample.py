@@ -51,11 +51,11 @@ def main() -> None:
     # 2. Inputs and outputs: one element, one channel.
     shape = [1]
     axis, quant_min, quant_max = 0, 1, 3
-    _, self = create_acl_tensor(np.float32([1]), shape, AclDataType.ACL_FLOAT)
-    _, scale = create_acl_tensor(np.float32([1]), shape, AclDataType.ACL_FLOAT)
-    _, zero_point = create_acl_tensor(np.int32([1]), shape, AclDataType.ACL_INT32)
-    out_memory, out = create_acl_tensor(np.float32([0]), shape, AclDataType.ACL_FLOAT)
-    mask_memory, mask = create_acl_tensor(np.bool_([False]), shape, AclDataType.ACL_BOOL)
+    _, self = create_acl_tensor(np.array([1], np.float32), shape, AclDataType.ACL_FLOAT)
+    _, scale = create_acl_tensor(np.array([1], np.float32), shape, AclDataType.ACL_FLOAT)
+    _, zero_point = create_acl_tensor(np.array([1], np.int32), shape, AclDataType.ACL_INT32)
+    out_memory, out = create_acl_tensor(np.array([0], np.float32), shape, AclDataType.ACL_FLOAT)
+    mask_memory, mask = create_acl_tensor(np.array([0], np.bool_), shape, AclDataType.ACL_BOOL)
 
     # 3. The first phase checks the arguments and says how much workspace the second one needs.
     status, workspace_size, executor = aclnnFakeQuantPerChannelAffineCachemaskGetWorkspaceSize(
