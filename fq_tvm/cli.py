@@ -331,8 +331,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     Each channel's scale and zero point come from its minimum and maximum, or from files. The table shows the
     signal-to-quantisation-noise ratio, the share of elements outside the range, and the speed of the kernel: bytes of
-    x, out and mask by its median time, with outputs allocated before. OUT.npz holds TENSOR.out, TENSOR.mask, TENSOR.scale and
-    TENSOR.zero_point, and can be given to --scale and --zero-point again.
+    x, out and mask by its median time, with outputs allocated before. OUT.npz holds TENSOR.out, TENSOR.mask,
+    TENSOR.scale and TENSOR.zero_point, and can be given to --scale and --zero-point again.
     """
     from contextlib import ExitStack
 
