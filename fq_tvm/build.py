@@ -212,17 +212,20 @@ def _by_address(func: tirx.PrimFunc, stated: Statement) -> tirx.PrimFunc:
     """
     handles: dict[str, Any] = {}
     buffers: dict[Any, Any] = {}
-    declarations = []
+    declarations: list[Any] = []
     for param, operand in zip(func.params, stated.operands, strict=False):
         handle = handles.setdefault(operand.tensor, tirx.Var(operand.tensor, "handle"))
         itemsize = tvm.DataType(param.dtype).itemsize
-        start = tirx.tvm_struct_get(handle, 0, BYTE_OFFSET, "uint64").astype("int64") // itemsize
+        # Bound before any loop: a task on another thread would read it again at every element.
+        start = te.var(f"{param.name}_start", "int64")
+        offset = tirx.tvm_struct_get(handle, 0, BYTE_OFFSET, "uint64").astype("int64")
+        declarations.append(tirx.Bind(start, offset // itemsize + operand.offset))
         buffer = tirx.decl_buffer(
             param.shape,
             param.dtype,
             param.name,
             strides=list(operand.strides) or None,
-            elem_offset=start + operand.offset,
+            elem_offset=start,
             data_alignment=1,
             layout=None if operand.strides else param.ty.layout,
         )

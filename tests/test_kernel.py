@@ -104,11 +104,20 @@ def test_sources_show_what_they_say():
         built.source("ptx")
 
 
-def test_the_inner_loops_are_vectorised():
-    for spec in catalogue(iteration="rows", arithmetic="narrow") + catalogue(iteration="lanes", arithmetic="narrow"):
-        text = get_kernel(spec).source("ll")
-        assert "> @llvm.nearbyint.v" in text, spec.name
-        assert "masked.scatter" not in text
+def functions_of(text: str) -> dict[str, str]:
+    """Split LLVM IR into the bodies of its functions."""
+    found = {}
+    for part in text.split("\ndefine ")[1:]:
+        found[part.partition("@")[2].partition("(")[0]] = part.partition("\n}")[0]
+    return found
+
+
+@pytest.mark.parametrize("spec", [s for s in catalogue() if not s.strided], ids=lambda s: s.name)
+def test_the_inner_loops_are_vectorised(spec):
+    """In the serial function and in the task that the parallel one hands to threads."""
+    bodies = functions_of(get_kernel(spec).source("ll"))
+    for name in ("serial_compute_", "__tvm_parallel_lambda"):
+        assert "x float> @llvm.nearbyint.v" in bodies[name], name
 
 
 def test_no_fused_multiply_add_and_no_fast_math():
