@@ -1081,7 +1081,7 @@ def test_many_threads_on_one_stream(rng: np.random.Generator, streams: list[Aclr
 
 
 PROGRAM = """
-import sys, time, numpy as np
+import atexit, sys, time, numpy as np
 from fq_tvm import aclnn
 from fq_tvm.aclnn import operator
 class Slow:
@@ -1096,6 +1096,7 @@ for _ in range(10):
     size, executor = aclnn.get_workspace_size(
         x, np.ones(4, np.float32), np.zeros(4, np.int32), 1, 0, 255, np.empty_like(x), np.empty_like(x, bool))
     aclnn.execute(None, 0, executor, stream)
+atexit.register(lambda: print("status", int(aclnn.aclrtSynchronizeStream(stream))))
 print("end")
 """
 
@@ -1103,7 +1104,9 @@ print("end")
 def test_exit_loses_no_queued_work_and_does_not_hang() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    assert sorted(done.stdout.split()) == ["end"] + ["ran"] * 10
+    lines = done.stdout.splitlines()
+    assert sorted(lines[:-1]) == ["end"] + ["ran"] * 10
+    assert lines[-1] == "status 0"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

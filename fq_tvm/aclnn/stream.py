@@ -78,8 +78,8 @@ class AclrtStream:
         self.check()
         try:
             self._executor.submit(int).result()
-        except RuntimeError as error:
-            raise AclnnError(AclnnStatus.ACLNN_ERR_RUNTIME_ERROR, f"cannot wait for stream: {error}") from error
+        except RuntimeError:  # the interpreter is ending: nothing is taken any more, what is queued still runs
+            self._executor.shutdown()
         self._report()
 
     def destroy(self) -> None:
