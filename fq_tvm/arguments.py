@@ -161,6 +161,10 @@ def _describe_torch(torch: Any, tensor: Any, name: str) -> Operand:
         raise ArgumentError(
             f"{name} is a {tensor.layout} tensor on {tensor.device}; expected a strided one on the CPU", "dtype"
         )
+    if tensor.is_neg():  # e.g. the imaginary part of a conjugate: its memory holds the values with the other sign
+        raise ArgumentError(
+            f"{name} is a negated view of its memory; expected a plain tensor: use resolve_neg()", "dtype"
+        )
     tensor = tensor.detach()  # tvm-ffi refuses tensors that require a gradient
     dtype = str(tensor.dtype).removeprefix("torch.")
     return Operand(tensor, dtype, tuple(tensor.shape), tuple(tensor.stride()), tensor.data_ptr())

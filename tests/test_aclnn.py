@@ -458,6 +458,10 @@ def test_bfloat16_of_torch(case: Case) -> None:
     case.refused(INVALID, "scale", "bfloat16", scale=torch.ones(6, dtype=torch.bfloat16))
 
 
+def test_negated_views_of_torch(case: Case) -> None:
+    case.refused(INVALID, "self", "resolve_neg", self=torch.zeros(4, 6, 5, dtype=torch.complex64).conj().imag)
+
+
 def test_the_table_is_the_facades_own(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the library itself comes to accept, the operator stays as strict as the vendor's."""
     monkeypatch.setattr(aclnn_operator, "check", lambda *_: pytest.fail("should have been refused before"))
