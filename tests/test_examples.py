@@ -1,7 +1,9 @@
-"""The scripts in examples/, each run as a user runs it or by its main function."""
+"""The scripts in examples/, run as a user runs them, and the examples in docstrings."""
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +25,13 @@ def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 def test_example_runs(script):
     done = run(script)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("module", ["aclnn", "functional", "spec", "weights"])
+def test_docstrings(module):
+    failed, tried = doctest.testmod(importlib.import_module(f"fq_tvm.{module}"))
+    assert tried
+    assert not failed
 
 
 def test_demo(tmp_path):
