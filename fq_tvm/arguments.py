@@ -7,6 +7,7 @@ the contract's order: null, dtype, shape, quantisation range, overlap.  Knows no
 from __future__ import annotations
 
 import ctypes
+import math
 import operator
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,10 @@ INT64 = range(-(2**63), 2**63)
 
 OVERLAP_WORK = 1_000_000
 """Bound of numpy's search for a common element of two interleaved views; beyond it they count as overlapping."""
+
+
+SELF_OVERLAP_WORK = 1 << 24
+"""Most elements that are looked at one by one to see whether a view has two in one place; beyond it, it counts so."""
 
 
 class Operand(NamedTuple):
@@ -336,7 +341,8 @@ def _overlaps_itself(operand: Operand) -> bool:
     reach = 0
     for stride, extent in loops:
         if stride <= reach:  # not nested: rare enough to look at every element
-            return _count_places(loops) < int(np.prod([n for _, n in loops], dtype=object))
+            elements = math.prod(n for _, n in loops)
+            return elements > SELF_OVERLAP_WORK or _count_places(loops) < elements
         reach += stride * (extent - 1)
     return False
 

@@ -133,7 +133,8 @@ def fake_quantize_per_channel_affine_cachemask(
                 )  # fmt: skip
                 launch = _plans.get(key)
                 here = x.is_cpu and scale.is_cpu and zero_point.is_cpu
-                if launch is not None and here and not (x.requires_grad or scale.requires_grad):
+                plain = not (x.requires_grad or scale.requires_grad or x.is_neg() or scale.is_neg())
+                if launch is not None and here and plain:
                     out, mask = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
                     launch(x, scale, zero_point, out, mask, _workspace.of(launch.workspace_size))
                     return out, mask

@@ -122,6 +122,19 @@ class Launch:
             raise LaunchError(f"{self.kernel.spec.name} failed: {error}") from error
 
 
+    def calls(
+        self, x: Any, scale: Any, zero_point: Any, out: Any, mask: Any, workspace: Any = None
+    ) -> list[tuple[Any, tuple[Any, ...]]]:
+        """Return the bare calls that :meth:`__call__` makes, as functions and arguments, to be timed or shown."""
+        function = self._serial if self._parallel is None or not threads_ready() else self._parallel
+        if self._expand is None:
+            return [(function, (x, scale, zero_point, out, mask, *self._values))]
+        return [
+            (self._expand, (scale, zero_point, workspace, *self._expand_values)),
+            (function, (x, workspace, out, mask, *self._values)),
+        ]
+
+
 class EmptyLaunch:
     """The call for tensors without elements: it needs no kernel and does nothing."""
 

@@ -10,7 +10,8 @@ import importlib.util
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -93,6 +94,15 @@ def load(code: bytes) -> Callable[[str], Any]:
     return lambda name: module.get_function(name)
 
 
+POOL = {"TVM_BIND_THREADS": "0", "TVM_THREAD_POOL_SPIN_COUNT": "1000"}
+"""How TVM's pool is started where the user says nothing else.
+
+Left alone it binds the calling thread to one CPU, even to one that the process may not run on, and its idle threads
+spin for a tenth of a second on cores that others want.  A thousand rounds, a millisecond or so, bridge the gap between
+two calls in a loop.
+"""
+
+
 def threads_ready() -> bool:
     """Return whether the calling thread may spread a kernel over threads; start its pool the first time.
 
@@ -108,13 +118,28 @@ def threads_ready() -> bool:
         import tvm_ffi
 
         _session()
-        # Left alone, TVM would bind this very thread to one CPU, even to one that the process may not run on.
-        given = os.environ.get("TVM_BIND_THREADS")
-        os.environ["TVM_BIND_THREADS"] = given or "0"
-        try:
+        # The size of a pool is read from the environment when it starts and can only be lowered later.
+        with _environment(_pool_settings(threads)):
             tvm_ffi.get_global_func("runtime.config_threadpool")(1, threads)
-        finally:
-            if given is None:
-                del os.environ["TVM_BIND_THREADS"]
     _local.process = os.getpid() if threads > 1 else None
     return threads > 1
+
+
+def _pool_settings(threads: int) -> dict[str, str]:
+    given = {name: os.environ[name] for name in POOL if name in os.environ}
+    return {**POOL, **given, "TVM_NUM_THREADS": str(threads)}
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a moment, in which C code reads them."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]

@@ -64,6 +64,15 @@ def test_torch_details(args):
         fake_quant(x.to_sparse(), scale, zero_point, *args[3:])
 
 
+def test_torch_negated_views_are_refused(args):
+    x, scale, zero_point = (torch.from_numpy(a) for a in args[:3])
+    negated = torch.complex(torch.zeros_like(x), x).conj().imag
+    assert negated.is_neg()
+    fake_quant(torch.empty(*negated.shape, 2)[..., 1], scale, zero_point, *args[3:])  # the same description, plain
+    with pytest.raises(ArgumentError, match="resolve_neg"):
+        fake_quant(negated, scale, zero_point, *args[3:])
+
+
 def test_other_dlpack_tensors(args):
     import tvm_ffi
 

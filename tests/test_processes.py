@@ -207,6 +207,19 @@ print(report)
     finish(start(warm, code, environment={"FQ_TVM_NUM_THREADS": "2"}))
 
 
+def test_the_pool_has_the_threads_asked_for(warm):
+    """TVM's own default is half the CPUs, and a later wish can only lower it."""
+    code = """
+import os, json, numpy as np, fq_tvm
+import tvm_ffi
+big = np.ones((512, 2048), np.float32)
+fq_tvm.fake_quantize_per_channel_affine_cachemask(big, np.ones(512, np.float32), np.zeros(512, np.int32), 0, -128, 127)
+threads = tvm_ffi.get_global_func("runtime.NumThreads")()
+print(json.dumps({"same": threads == 3 and not [n for n in os.environ if n.startswith("TVM_")]}))
+"""
+    finish(start(warm, code, environment={"FQ_TVM_NUM_THREADS": "3", "TVM_NUM_THREADS": None}))
+
+
 def test_threads_leave_the_caller_where_it_was(warm):
     code = """
 import os, json, numpy as np, fq_tvm
