@@ -159,8 +159,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         except (FqError, OSError) as error:
-            _say(f"error: {_one_line(str(error))}")
+            _say(f"error: {_describe_error(error)}")
             return 2
+
+
+def _describe_error(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return _one_line(str(error))
 
 
 def _one_line(text: str) -> str:

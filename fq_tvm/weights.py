@@ -514,7 +514,10 @@ def write_npz(path: str | os.PathLike[str]) -> Iterator[Callable[[str, Array], N
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; expected the name of a file")
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:  # it would name a file that the caller never heard of
+        raise type(error)(error.errno, error.strerror, str(path)) from None
     try:
         with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
 
