@@ -227,11 +227,9 @@ _VERSION = "VERSION"
 
 def probe() -> Toolchain:
     """Say whether AKG is here and can be imported, and how far it gets."""
-    folder = home()
-    if missing := [part for part in ("akg/__init__.py", "lib/libakg.so") if not (folder / part).is_file()]:
-        where = f"{folder} holds no {' and no '.join(missing)}"
-        return Toolchain("akg", False, detail=f"{where}; fetch it with `make akg` or `python -m fq_tvm.ascend.akg`")
-    version = (folder / _VERSION).read_text().strip() if (folder / _VERSION).is_file() else ""
+    if missing := _missing():
+        return Toolchain("akg", False, detail=missing)
+    version = _version()
     with tempfile.TemporaryDirectory(prefix="fq_tvm-akg-") as scratch:
         process = run(
             [sys.executable, "-s", "-B", "-c", "import akg; from akg import tvm"],
@@ -243,6 +241,20 @@ def probe() -> Toolchain:
         lines = process.stderr.strip().splitlines() or ["it said nothing"]
         return Toolchain("akg", False, version, f"`import akg` failed: {lines[-1]}")
     return Toolchain("akg", True, version, "with ccec" if shutil.which("ccec") else "no ccec: stops before the object")
+
+
+def _missing() -> str:
+    """What is not where AKG should be, and what to do about it; empty if all is."""
+    folder = home()
+    parts = [part for part in ("akg/__init__.py", "lib/libakg.so") if not (folder / part).is_file()]
+    if not parts:
+        return ""
+    return f"{folder} holds no {' and no '.join(parts)}; fetch it with `make akg` or `python -m fq_tvm.ascend.akg`"
+
+
+def _version() -> str:
+    file = home() / _VERSION
+    return file.read_text().strip() if file.is_file() else ""
 
 
 def _environment(folder: Path, compiler: str | None) -> dict[str, str]:
@@ -284,9 +296,8 @@ def build(problem: Problem, soc: str, folder: Path, core_type: str = "") -> Buil
     """
     if problem.dynamic:
         raise LoweringError(f"akg lowers static shapes; extents are open in {problem.shape}")
-    toolchain = probe()
-    if not toolchain:
-        raise ToolchainMissing(toolchain.detail)
+    if missing := _missing():
+        raise ToolchainMissing(missing)
     name = "fake_quant"
     whole = problem.collapsed(outer=True, inner=True)
     program = whole.program()
@@ -316,7 +327,7 @@ def build(problem: Problem, soc: str, folder: Path, core_type: str = "") -> Buil
     )
     notes = {"buffer_padding_bytes": _PADDING, "magic": described["magic"]}
     reached = "object by ccec" if compiler else "CCE-C"
-    return Built(toolchain.version, reached, compiler is not None, remaining, (kernel,), notes)
+    return Built(_version(), reached, compiler is not None, remaining, (kernel,), notes)
 
 
 _PADDING = 32

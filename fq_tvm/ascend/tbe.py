@@ -274,7 +274,7 @@ def probe() -> Toolchain:
     if process.returncode == 0 and said:
         return Toolchain("tbe", True, said[-1].removeprefix("version").strip())
     lines = process.stderr.strip().splitlines() or [f"status {process.returncode}"]
-    return Toolchain("tbe", False, detail=f"`import tbe` failed: {lines[-1][:300]}; it comes with CANN's set_env.sh")
+    return Toolchain("tbe", False, detail=f"`import tbe` failed: {lines[-1][:300]}; source the set_env.sh of a CANN")
 
 
 def build(problem: Problem, soc: str, folder: Path, core_type: str = "AiCore") -> Built:

@@ -312,6 +312,7 @@ INTEGER = {
     "andi": lambda a, b: a & b,
     "ori": lambda a, b: a | b,
 }
+SCALAR = {"addf": "add", "subf": "sub", "mulf": "mul", "divf": "div", "maximumf": "max", "minimumf": "min"}
 IGNORED = (
     "hivm.hir.set_mask_norm",
     "hivm.hir.set_flag",
@@ -429,11 +430,10 @@ class Module:
             give(int({"apply": lambda v: v[0], "min": min, "max": max}[name[7:]](function(*operands))))
         elif name.startswith("arith.") and name[6:] in INTEGER:
             give(INTEGER[name[6:]](*map(int, operands)))
-        elif name in ("arith.addf", "arith.subf", "arith.mulf"):
+        elif name.startswith("arith.") and name[6:] in SCALAR:
             dtype = DTYPES[str(operation.results[0].type)]
-            first, second = map(dtype, operands)
             with np.errstate(all="ignore"):
-                give({"addf": first + second, "subf": first - second, "mulf": first * second}[name[6:]])
+                give(ARITHMETIC[SCALAR[name[6:]]](*map(dtype, operands)))
         elif name == "arith.cmpi":
             give(int(getattr(int(operands[0]), PREDICATES[operation.predicate.value.data])(int(operands[1]))))
         elif name == "arith.select":
@@ -497,7 +497,8 @@ class Module:
         if name == "memref.subview":
             offsets, sizes, strides = _mixed(operation, operands[1:])
             for start, n, stride, extent in zip(offsets, sizes, strides, source.sizes, strict=True):
-                check(start >= 0 and (n <= 0 or start + (n - 1) * stride < extent), f"subview {offsets} {sizes} of {source.sizes}")
+                inside = start >= 0 and (n <= 0 or start + (n - 1) * stride < extent)
+                check(inside, f"subview {offsets} {sizes} of {source.sizes}")
             offset = source.offset + sum(o * s for o, s in zip(offsets, source.strides, strict=True))
             steps = [a * b for a, b in zip(strides, source.strides, strict=True)]
             kept = _kept(kind.get_shape(), list(operation.properties["static_sizes"].iter_values()))
