@@ -65,6 +65,8 @@ def target_name() -> str:
 def num_threads() -> int:
     """Threads a kernel may use: ``FQ_TVM_NUM_THREADS``, or the number of CPUs that this process may run on.
 
+    TVM's own ``TVM_NUM_THREADS`` limits both, where the user has set it.
+
     Raises
     ------
     FqError

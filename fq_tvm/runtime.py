@@ -62,7 +62,7 @@ def _session() -> Any:
         raise BuildError("apache-tvm is not installed; `pip install apache-tvm`")
     suffix = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
     path = os.path.join(found.submodule_search_locations[0], "lib", f"libtvm_runtime.{suffix}")
-    import tvm_ffi_orcjit  # after tvm_ffi, whose library the next line's depends on
+    import tvm_ffi_orcjit  # before the next line, which needs the libraries that come with it
 
     ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
     return tvm_ffi_orcjit.default_session()
@@ -118,28 +118,20 @@ def threads_ready() -> bool:
         import tvm_ffi
 
         _session()
-        # The size of a pool is read from the environment when it starts and can only be lowered later.
-        with _environment(_pool_settings(threads)):
+        # TVM reads this at every launch, not only when the pool starts: it has to stay.
+        os.environ.setdefault("TVM_NUM_THREADS", str(threads))
+        with _environment({k: v for k, v in POOL.items() if k not in os.environ}):
             tvm_ffi.get_global_func("runtime.config_threadpool")(1, threads)
     _local.process = os.getpid() if threads > 1 else None
     return threads > 1
 
 
-def _pool_settings(threads: int) -> dict[str, str]:
-    given = {name: os.environ[name] for name in POOL if name in os.environ}
-    return {**POOL, **given, "TVM_NUM_THREADS": str(threads)}
-
-
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables for a moment, in which C code reads them."""
-    before = dict(os.environ)
     os.environ.update(variables)
     try:
         yield
     finally:
         for name in variables:
-            if name in before:
-                os.environ[name] = before[name]
-            else:
-                del os.environ[name]
+            del os.environ[name]
