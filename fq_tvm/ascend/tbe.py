@@ -62,15 +62,24 @@ class _Calls:
 Printer = Callable[[_Calls, Step], None]
 
 
-def _binary(tensors: str, scalar: str = "") -> Printer:
-    """Print a step as a call of two tensors, or of a tensor and a scalar where there is such a call."""
+def _call(function: str) -> Printer:
+    """Print a step as a call of its operands, all of them tensors."""
+
+    def print_step(calls: _Calls, step: Step) -> None:
+        calls.call(step.result, function, *(calls.tensor(o, step.result) for o in step.operands))
+
+    return print_step
+
+
+def _scalar(tensors: str, scalar: str) -> Printer:
+    """Print a step as a call of two tensors, or as another of a tensor and a scalar."""
 
     def print_step(calls: _Calls, step: Step) -> None:
         first, second = step.operands
-        if scalar and isinstance(second, Constant):
+        if isinstance(second, Constant):
             calls.call(step.result, scalar, calls.tensor(first, step.result), calls.scalar(second))
         else:
-            calls.call(step.result, tensors, *(calls.tensor(o, step.result) for o in step.operands))
+            _call(tensors)(calls, step)
 
     return print_step
 
@@ -130,16 +139,16 @@ def _less_equal(calls: _Calls, step: Step) -> None:
 PRINTERS: dict[str, Printer] = {
     "cast": _cast,
     "broadcast": _broadcast,
-    "add": _binary("vadd", "vadds"),
-    "subtract": _binary("vsub"),
-    "multiply": _binary("vmul", "vmuls"),
-    "divide": _binary("vdiv"),  # vrec is approximate
-    "maximum": _binary("vmax", "vmaxs"),
-    "minimum": _binary("vmin", "vmins"),
+    "add": _scalar("vadd", "vadds"),
+    "subtract": _call("vsub"),
+    "multiply": _scalar("vmul", "vmuls"),
+    "divide": _call("vdiv"),  # vrec is approximate
+    "maximum": _scalar("vmax", "vmaxs"),
+    "minimum": _scalar("vmin", "vmins"),
     "round_half_even": _round_half_even,
     "equal": _equal,
     "less_equal": _less_equal,
-    "logical_and": _binary("vmul"),
+    "logical_and": _call("vmul"),
 }
 
 _DTYPES = {"float16": "float16", "float32": "float32", "int32": "int32", "int8": "int8", "bool": "float32"}

@@ -1,8 +1,8 @@
 """What is lowered and compared: one list for every toolchain.
 
 The dimensions of the matrix are rank and axis, channels, inner extent, dtypes and range.  By default each toolchain is
-given a set in which every pair of values of two dimensions occurs; ``FQ_TVM_ASCEND_FULL=1`` gives it the whole product.
-Shapes of one rank and axis differ in how they spread the same elements over dimensions, so many share a kernel.
+given a set in which every pair of values of two dimensions occurs; ``TEST_ASCEND_FULL=1`` gives it every kernel of the
+whole product.  Shapes of different rank spread the same elements over dimensions, so many rows share a kernel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INNER = (1, 7, 32, 1000)
 DTYPES = (("float32", "float32"), ("float16", "float32"), ("float32", "float16"), ("float16", "float16"))
 RANGES = {"int8": (-128, 127), "uint8": (0, 255), "int4": (-8, 7), "int16": (-32768, 32767)}
 
-FULL = os.environ.get("FQ_TVM_ASCEND_FULL", "") not in ("", "0")
+FULL = os.environ.get("TEST_ASCEND_FULL", "") not in ("", "0")
 
 _OUTER = {0: (), 1: (4,), 2: (2, 2), 3: (2, 1, 2), 4: (1, 2, 2, 1)}
 _INNER = {
@@ -76,10 +76,11 @@ def _facts(case: Case, pairs_of_rank: bool) -> set[tuple[object, ...]]:
 
 
 def covering(pairs_of_rank: bool = True) -> list[Case]:
-    """The smallest set that a greedy choice finds, in which every possible pair occurs; all cases if FULL is set."""
+    """The smallest set that a greedy choice finds, in which every possible pair occurs.
+
+    If FULL is set, that and one case for each other kernel that the matrix has.
+    """
     everything = list(_all())
-    if FULL:
-        return everything
     facts = {case: _facts(case, pairs_of_rank) for case in everything}
     open_facts = set().union(*facts.values())
     chosen = []
@@ -88,4 +89,8 @@ def covering(pairs_of_rank: bool = True) -> list[Case]:
         best = max(everything, key=lambda c: (len(facts[c] & open_facts), -c.channels * c.inner))
         chosen.append(best)
         open_facts -= facts[best]
+    if FULL:
+        kernels = {case.problem.collapsed(): case for case in everything}
+        kernels.update({case.problem.collapsed(): case for case in chosen})
+        chosen += [case for case in kernels.values() if case not in chosen]
     return chosen

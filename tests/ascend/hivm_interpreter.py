@@ -294,7 +294,7 @@ def _affine_function(text: str) -> Callable[..., tuple[int, ...]]:
     names = [n.strip() for group in found.groups()[:2] for n in (group or "").split(",") if n.strip()]
     body = found[3].replace("floordiv", "//").replace("ceildiv", "@").replace(" mod ", " % ")
     body = re.sub(r"(?<![\w])(\d+)", r"I(\1)", body)
-    compiled = eval(f"lambda {', '.join(names)}: ({body},)", {"I": _Int})  # noqa: S307
+    compiled = eval(f"lambda {', '.join(names)}: ({body},)", {"I": _Int})
     return lambda *values: compiled(*map(_Int, values))
 
 

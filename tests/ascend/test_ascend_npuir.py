@@ -198,7 +198,7 @@ def test_catches_a_skipped_store(mutant):
 
 def test_a_maximum_of_a_nan_is_refused(lowered):
     # The printer selects instead of taking the maximum; the interpreter would not let it pass.
-    from hivm_interpreter import Violation, View, library_call
+    from hivm_interpreter import View, Violation, library_call
 
     nan = np.full(8, np.nan, np.float32)
     views = [View(a.view(np.uint8), "f32", (8,), (1,), space="ub") for a in (nan, nan.copy(), nan.copy())]

@@ -1,0 +1,230 @@
+"""The CCE-C that AKG makes of the program, compiled against a model of its intrinsics: 0 differing bits."""
+
+from __future__ import annotations
+
+import re
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ascend_cases import covering
+from ascend_data import bit_differences, tie_heavy
+
+from fq_tvm import reference
+from fq_tvm.ascend import AscendArtifact, LoweringError, Problem, lower
+from fq_tvm.ascend import akg as toolchain
+from fq_tvm.ascend.program import fake_quant_program
+
+SOC = "Ascend910A"
+needs_akg = pytest.mark.usefixtures("akg")
+_LOWERED: dict[Problem, Path] = {}
+
+
+@pytest.fixture(scope="module")
+def lowered(tmp_path_factory):
+    """Lower a problem once, however its elements are spread over dimensions."""
+    root = tmp_path_factory.mktemp("akg")
+
+    def get(problem: Problem) -> AscendArtifact:
+        same = problem.collapsed(outer=True, inner=True)
+        if same not in _LOWERED:
+            out_dir = root / str(len(_LOWERED))
+            fields = (problem.dtype, problem.scale_dtype, problem.quant_min, problem.quant_max)
+            lower(same.shape, same.axis, *fields, SOC, "akg", out_dir)
+            _LOWERED[same] = out_dir
+        return AscendArtifact.read(_LOWERED[same])
+
+    return get
+
+
+def differences(artifact: AscendArtifact, problem: Problem, folder: Path, source: str = "") -> tuple[int, int]:
+    """Execute the kernel, its blocks in either order, and count differing bits of out and mask."""
+    from cce_model import PADDING, Kernel
+
+    (kernel,) = artifact.kernels
+    assert artifact.notes["buffer_padding_bytes"] == PADDING
+    text = source or (artifact.directory / kernel.files["cce"]).read_text()
+    compiled = Kernel(text, kernel.name, [a["dtype"] for a in kernel.arguments], kernel.block_dim, folder)
+    quant_range = (problem.quant_min, problem.quant_max)
+    x, scale, zero_point = tie_heavy(problem.shape, problem.axis, problem.dtype, problem.scale_dtype, *quant_range)
+    expected, expected_mask = reference.fake_quant(x, scale, zero_point, problem.axis, *quant_range)
+    worst = (0, 0)
+    for reverse in (False, True) if kernel.block_dim > 1 else (False,):
+        out, mask = np.full(problem.shape, -77, problem.dtype), np.full(problem.shape, 7, np.int8)
+        compiled(x, scale, zero_point, out, mask, reverse=reverse)
+        found = (bit_differences(out, expected), bit_differences(mask, expected_mask.astype(np.int8)))
+        worst = max(worst, found)
+    return worst
+
+
+@needs_akg
+@pytest.mark.parametrize("case", covering(pairs_of_rank=False), ids=str)
+def test_static_shapes(case, lowered, tmp_path):
+    assert differences(lowered(case.problem), case.problem, tmp_path) == (0, 0)
+
+
+@needs_akg
+def test_many_blocks(lowered, tmp_path):
+    problem = Problem((2, 64, 512), 1, "float32", "float32", 0, 255)
+    artifact = lowered(problem)
+    assert artifact.kernels[0].block_dim > 1
+    assert differences(artifact, problem, tmp_path) == (0, 0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The model is no rubber stamp.
+
+
+@pytest.fixture
+def mutant(lowered, tmp_path):
+    """Change the source by a pattern, and count differences; a violation counts as one."""
+    from cce_model import Violation
+
+    problem = Problem((2, 16, 256), 1, "float32", "float32", -128, 127)
+    artifact = lowered(problem)
+    text = (artifact.directory / artifact.kernels[0].files["cce"]).read_text()
+    assert differences(artifact, problem, tmp_path) == (0, 0)
+    runs = iter(range(100))
+
+    def run(pattern: str, replacement, count: int = 1) -> int:
+        changed, found = re.subn(pattern, replacement, text, count=count)
+        assert found and changed != text, "the mutation did not apply"
+        folder = tmp_path / f"mutant{next(runs)}"
+        folder.mkdir()
+        try:
+            return sum(differences(artifact, problem, folder, changed))
+        except Violation as violation:
+            assert "does not compile" not in str(violation), violation
+            return -1
+
+    run.count = lambda pattern: len(re.findall(pattern, text))
+    return run
+
+
+@needs_akg
+def test_catches_another_rounding_mode(mutant):
+    floor = r"\1static void vconv_floor(int32_t *d, float *s, int n, int db, int sb, int dr, int sr)"
+    floor += r" { model::convert(d, s, n, db, sb, dr, sr, [](float v) -> int32_t { return model::rounded(floor(v)); }); }"
+    assert mutant(r"(?s)\A(.*?)(extern .*?)vconv_f322s32r\(", floor + r"\n\2vconv_floor(") > 0
+
+
+@needs_akg
+def test_catches_a_moved_buffer(mutant):
+    address = r"(\(__ubuf__\s+\w+\s*\*\)\s*\()([1-9]\d*)\)"
+    places = {int(n) for n in re.findall(r"\d+", " ".join(_addresses(mutant)))}
+    assert len(places) > 3
+    caught = 0
+    for chosen in sorted(places):
+
+        def move(found: re.Match[str], chosen=chosen) -> str:
+            return f"{found[1]}{int(found[2]) - 32 * (int(found[2]) == chosen)})"
+
+        caught += mutant(address, move, count=0) != 0
+    assert caught >= len(places) / 2, f"{caught} of {len(places)}"
+
+
+def _addresses(mutant) -> list[str]:
+    found: list[str] = []
+    with pytest.raises(AssertionError, match="did not apply"):  # it only looks
+        mutant(r"\(__ubuf__\s+\w+\s*\*\)\s*\(([1-9]\d*)\)", lambda m: (found.append(m[1]), m[0])[1], count=0)
+    return found
+
+
+@needs_akg
+def test_catches_a_wrong_tile_bound(mutant):
+    bound = r"(repeatIndex\d* < )(\d+)"
+    assert mutant.count(bound)
+    assert mutant(bound, lambda m: f"{m[1]}{int(m[2]) - 1}") != 0
+
+
+@needs_akg
+def test_catches_a_missing_mask_register(mutant):
+    assert mutant(r"set_vector_mask\([^;]*;", "set_vector_mask(0, 0xffffffff);") != 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Texts, and what is refused
+
+
+def test_golden(golden):
+    for name, dtypes in (("f32", ("float32", "float32")), ("f16", ("float16", "float16"))):
+        golden(f"{name}.akg.py.txt", toolchain.emit(fake_quant_program((4, 16, 256), 1, *dtypes, -128, 127), "fq"))
+
+
+def test_open_extents_are_refused(tmp_path):
+    with pytest.raises(LoweringError, match="static shapes"):
+        lower((None, 4), 1, soc=SOC, toolchain="akg", out_dir=tmp_path / "a")
+    assert not any(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Fetching
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """pip finds a wheel of a few bytes; how often it was asked is counted."""
+    asked = []
+
+    def download(downloads: Path) -> Path:
+        asked.append(downloads)
+        wheel = downloads / "mindspore_ascend-1.10.0-cp39-cp39-any.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("mindspore/_akg/akg/__init__.py", "")
+            archive.writestr("mindspore/lib/plugin/libakg.so", "library")
+            archive.writestr("mindspore/_akg/../../escaped", "no")
+        return wheel
+
+    monkeypatch.setattr(toolchain, "_download", download)
+    return asked
+
+
+def test_fetching_unpacks_the_packages_and_the_library(index, tmp_path):
+    home = toolchain.fetch(tmp_path / "data" / "akg")
+    assert (home / "akg" / "__init__.py").exists() and (home / "lib" / "libakg.so").read_text() == "library"
+    assert (home / "VERSION").read_text() == "mindspore-ascend 1.10.0\n"
+    assert [p.name for p in home.parent.iterdir()] == ["akg"]
+    assert not list(tmp_path.rglob("escaped"))
+    assert toolchain.fetch(home) == home and len(index) == 1
+
+
+def test_an_interrupted_fetch_goes_on_with_its_download(index, tmp_path, monkeypatch):
+    home = tmp_path / "akg"
+    with monkeypatch.context() as patch:
+        patch.setattr(toolchain, "_unpack", lambda wheel, folder: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            toolchain.fetch(home)
+    assert not home.exists()
+    wheel = next((tmp_path / "akg.download").iterdir())
+    monkeypatch.setitem(toolchain._WHEEL_SHA256, wheel.name, toolchain._sha256(wheel))
+    assert toolchain.fetch(home).is_dir() and len(index) == 1
+
+
+def test_a_wheel_without_akg_is_refused(tmp_path, monkeypatch):
+    def download(downloads: Path) -> Path:
+        with zipfile.ZipFile(downloads / "w.whl", "w") as archive:
+            archive.writestr("other", "")
+        return downloads / "w.whl"
+
+    monkeypatch.setattr(toolchain, "_download", download)
+    with pytest.raises(LoweringError, match="holds no AKG"):
+        toolchain.fetch(tmp_path / "akg")
+    assert not (tmp_path / "akg").exists()
+
+
+def test_home_is_where_the_variable_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("FQ_TVM_AKG_HOME", str(tmp_path))
+    assert toolchain.home() == tmp_path
+    assert "holds no akg/__init__.py and no lib/libakg.so; fetch it" in toolchain.probe().detail
+    (tmp_path / "akg").mkdir()
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libakg.so").touch()
+    (tmp_path / "akg" / "__init__.py").write_text("raise RuntimeError('half of it')")
+    found = toolchain.probe()
+    assert not found and "half of it" in found.detail
+    assert "akg" not in sys.modules
+    with pytest.raises(LoweringError, match="half of it"):
+        lower((4,), 0, soc=SOC, toolchain="akg", out_dir=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

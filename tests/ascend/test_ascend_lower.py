@@ -1,0 +1,267 @@
+"""The hook: choosing a toolchain, artifacts, errors, and processes that nothing disturbs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fq_tvm.ascend import (
+    AscendArtifact,
+    LoweringError,
+    Problem,
+    Toolchain,
+    ToolchainMissing,
+    lower,
+    product_of,
+    toolchain,
+    toolchains,
+)
+from fq_tvm.ascend import akg as akg_module
+from fq_tvm.ascend import npuir as npuir_module
+from fq_tvm.ascend import tbe as tbe_module
+from fq_tvm.errors import ArgumentError, FqError
+
+
+def nothing_left(folder: Path) -> bool:
+    return not any(folder.iterdir())
+
+
+def test_toolchains_say_why_not(monkeypatch):
+    found = toolchains()
+    assert list(found) == ["npuir", "akg", "tbe"]
+    for name, state in found.items():
+        assert state.name == name and (state.available or state.detail)
+        assert str(state).startswith("available" if state else "not available: ")
+    monkeypatch.setattr(npuir_module, "probe", lambda: 1 / 0)
+    assert str(toolchains()["npuir"]) == "not available: ZeroDivisionError: division by zero"
+
+
+@pytest.mark.parametrize(
+    ("soc", "product", "first"),
+    [
+        ("Ascend910B1", "Atlas A2", "npuir"),
+        ("Ascend910B4-1", "Atlas A2", "npuir"),
+        ("Ascend910B2C", "Atlas A2", "npuir"),
+        ("Ascend910_9362", "Atlas A3", "npuir"),
+        ("Ascend950PR_9599", "Ascend 950", "npuir"),
+        ("Ascend950DT_95A1", "Ascend 950", "npuir"),
+        ("Ascend910", "Atlas training series", "akg"),
+        ("Ascend910A", "Atlas training series", "akg"),
+        ("Ascend910B", "Atlas training series", "akg"),
+        ("Ascend310P3", "Atlas inference series", "tbe"),
+        ("Ascend310", "Atlas 200/300/500", "tbe"),
+    ],
+)
+def test_products(soc, product, first):
+    assert (product_of(soc).name, product_of(soc).toolchains[0]) == (product, first)
+
+
+@pytest.mark.parametrize("soc", ["", "Ascend", "ascend910b1", "Ascend910B9", "H100", "Ascend910_9300", "Ascend910B1 "])
+def test_an_unknown_soc_is_refused(soc, tmp_path):
+    with pytest.raises(ArgumentError, match=r"unknown SoC.*Atlas A2: Ascend910B1"):
+        lower((2, 3), 1, soc=soc, out_dir=tmp_path / "a")
+    assert nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dtype": "bfloat16"}, "dtype is 'bfloat16'"),
+        ({"axis": 5}, "axis is 5"),
+        ({"quant_max": 2**31 - 1}, "no Ascend vector unit"),
+        ({"toolchain": "xla"}, "expected auto, npuir"),
+        ({"toolchain": "akg"}, "akg does not serve Ascend910B1 .*npuir, tbe"),
+        ({"soc": "Ascend910A", "toolchain": "npuir"}, "npuir does not serve"),
+    ],
+)
+def test_arguments_are_checked(arguments, message, tmp_path):
+    with pytest.raises(ArgumentError, match=message):
+        lower(**{"shape": (2, 3), "axis": 1, **arguments, "out_dir": tmp_path / "a"})
+    assert nothing_left(tmp_path)
+
+
+def test_auto_takes_the_best_and_says_why(monkeypatch, tmp_path):
+    def built(*_):
+        return toolchain.Built("1", "text", False, ("finish it",), (), {})
+
+    for module in (npuir_module, tbe_module):
+        monkeypatch.setattr(module, "build", built)
+    monkeypatch.setattr(npuir_module, "probe", lambda: Toolchain("npuir", True, "1"))
+    monkeypatch.setattr(tbe_module, "probe", lambda: Toolchain("tbe", True, "2"))
+    artifact = lower((2, 3), 1, soc="Ascend910B1", out_dir=tmp_path / "a")
+    assert (artifact.toolchain, artifact.reason) == ("npuir", "the first available for Atlas A2 of npuir, tbe")
+    monkeypatch.setattr(npuir_module, "probe", lambda: Toolchain("npuir", False, detail="it is away"))
+    artifact = lower((2, 3), 1, soc="Ascend910B1", out_dir=tmp_path / "a")
+    assert artifact.toolchain == "tbe" and artifact.reason.endswith("npuir not available: it is away")
+    monkeypatch.setattr(tbe_module, "probe", lambda: Toolchain("tbe", False, detail="so is this"))
+    with pytest.raises(ToolchainMissing, match=r"npuir not available: it is away; tbe not available: so is this"):
+        lower((2, 3), 1, soc="Ascend910B1", out_dir=tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_missing_package_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(npuir_module.importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'fq_tvm[ascend]'" in str(toolchains()["npuir"])
+    with pytest.raises(ToolchainMissing, match="pip install"):
+        lower((2, 3), 1, soc="Ascend910B1", toolchain="npuir", out_dir=tmp_path / "a")
+    assert nothing_left(tmp_path)
+
+
+@pytest.mark.usefixtures("npuir")
+class TestWithNpuir:
+    """What needs a toolchain to run."""
+
+    def test_an_artifact_describes_itself(self, tmp_path):
+        target = tmp_path / "deep" / "a"
+        artifact = lower((64, 256, 56, 56), 1, "float16", soc="Ascend910B1", out_dir=target)
+        assert artifact.directory == target
+        assert not list(tmp_path.glob(".fq_tvm*"))
+        meta = json.loads((target / "meta.json").read_text())
+        assert meta == json.loads(json.dumps(artifact.to_json()))
+        assert AscendArtifact.read(target) == artifact
+        assert meta["soc"] == "Ascend910B1" and meta["toolchain_version"] == "1.2.0"
+        assert meta["mask"] == "int8, 0 or 1" and not meta["finished"]
+        assert any("hivmc" in line for line in meta["remaining"])
+        (kernel,) = meta["kernels"]
+        assert kernel["block_dim"] == 48 and kernel["dims"] == ["outer", "channels", "inner"]
+        assert [(a["name"], a["dtype"], a["shape"], a["role"]) for a in kernel["arguments"]] == [
+            ("x", "float16", [64, 256, 3136], "in"),
+            ("scale", "float32", [256], "in"),
+            ("zero_point", "int32", [256], "in"),
+            ("out", "float16", [64, 256, 3136], "out"),
+            ("mask", "int8", [64, 256, 3136], "out"),
+        ]
+        on_disk = {p.name for p in target.iterdir()}
+        assert on_disk == {"meta.json", "program.txt", *kernel["files"].values()}
+        assert str(Problem((64, 256, 56, 56), 1, "float16").program()) == (target / "program.txt").read_text()
+
+    def test_the_same_text_every_time(self, tmp_path):
+        for name in "ab":
+            lower((4, 16, 7), 1, soc="Ascend910B3", out_dir=tmp_path / name)
+        for file in (tmp_path / "a").iterdir():
+            assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
+
+    def test_an_artifact_is_replaced_and_nothing_else(self, tmp_path):
+        target = tmp_path / "a"
+        lower((4, 16), 1, out_dir=target)
+        (target / "stale").touch()
+        lower((4, 16), 1, out_dir=target)
+        assert not (target / "stale").exists()
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "file").touch()
+        with pytest.raises(ArgumentError, match="will not be replaced"):
+            lower((4, 16), 1, out_dir=tmp_path / "mine")
+        with pytest.raises(ArgumentError, match="is a file"):
+            lower((4, 16), 1, out_dir=tmp_path / "mine" / "file")
+        assert (tmp_path / "mine" / "file").exists()
+
+    def test_a_compiler_failure_ends_with_its_last_lines(self, tmp_path, monkeypatch):
+        lower((4, 16), 1, out_dir=tmp_path / "a")
+        before = (tmp_path / "a" / "meta.json").read_bytes()
+        monkeypatch.setitem(npuir_module.PRINTERS, "add", npuir_module._binary("plus"))
+        with pytest.raises(LoweringError, match=r"(?s)bishengir-opt failed with status 1 on fake_quant.linalg.mlir.*plus"):
+            lower((4, 16), 1, out_dir=tmp_path / "a")
+        with pytest.raises(FqError):
+            lower((4, 16), 1, out_dir=tmp_path / "new" / "b")
+        assert (tmp_path / "a" / "meta.json").read_bytes() == before
+        assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+    def test_a_compiler_that_hangs_is_ended(self, tmp_path, monkeypatch):
+        slow = tmp_path / "bin" / "bishengir-opt"
+        slow.parent.mkdir()
+        slow.write_text("#!/bin/sh\nexec sleep 60\n")
+        slow.chmod(0o755)
+        monkeypatch.setattr(toolchain, "TIMEOUT", 0.3)
+        monkeypatch.setattr(npuir_module, "_package", lambda: tmp_path)
+        with pytest.raises(LoweringError, match="did not end within 0.3 s"):
+            lower((4, 16), 1, out_dir=tmp_path / "a")
+        assert not (tmp_path / "a").exists()
+
+    def test_an_interruption_leaves_nothing(self, tmp_path, monkeypatch):
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(npuir_module, "_compile", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            lower((4, 16), 1, out_dir=tmp_path / "a")
+        assert nothing_left(tmp_path)
+
+    def test_neither_environment_nor_folder_matters(self, tmp_path):
+        # A caller with a broken environment, in a folder that is gone.
+        gone = tmp_path / "gone"
+        code = (
+            "import os, sys; os.rmdir(os.getcwd()); from fq_tvm.ascend import lower; "
+            "print(lower((4, 16, 7), 1, soc='Ascend910B3', out_dir=sys.argv[1]).reached)"
+        )
+        gone.mkdir()
+        root = str(Path(__file__).resolve().parents[2])
+        hostile = {
+            "PATH": "/nowhere",
+            "HOME": "/nowhere",
+            "LD_LIBRARY_PATH": "/nowhere",
+            "LD_DEBUG": "all",
+            "LANG": "tr_TR",
+            "PYTHONPATH": root,
+            "MLIR_ENABLE_DUMP": "1",
+        }
+        hostile["LD_DEBUG_OUTPUT"] = str(tmp_path / "ld")
+        command = [sys.executable, "-c", code, str(tmp_path / "b")]
+        ran = subprocess.run(command, cwd=gone, env=hostile, capture_output=True, text=True, timeout=120)
+        assert ran.returncode == 0, ran.stderr[-2000:]
+        lower((4, 16, 7), 1, soc="Ascend910B3", out_dir=tmp_path / "a")
+        for file in (tmp_path / "a").iterdir():
+            assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
+
+    @pytest.mark.parametrize("works", [True, False])
+    def test_a_backend_on_the_path_is_used(self, works, tmp_path, monkeypatch):
+        # What stands in for CANN's backend writes the file that it is asked for, or fails.
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        backend = tools / "hivmc"
+        body = 'while [ $# -gt 0 ]; do [ "$1" = -o ] && printf object > "$2"; shift; done' if works else "echo no; exit 3"
+        backend.write_text(f"#!/bin/sh\n{body}\n")
+        backend.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+        assert toolchains()["npuir"].detail == "with hivmc"
+        if not works:
+            with pytest.raises(LoweringError, match="bishengir-compile failed"):
+                lower((4, 16), 1, soc="Ascend910B1", out_dir=tmp_path / "a")
+            return
+        artifact = lower((4, 16), 1, soc="Ascend910B1", out_dir=tmp_path / "a")
+        assert artifact.finished and not artifact.remaining and artifact.reached == "object by hivmc"
+        assert (artifact.directory / artifact.kernels[0].files["object"]).read_text() == "object"
+
+
+@pytest.mark.usefixtures("akg")
+def test_a_ccec_on_the_path_is_used(tmp_path, monkeypatch):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "ccec").write_text('#!/bin/sh\nwhile [ $# -gt 0 ]; do [ "$1" = -o ] && printf object > "$2"; shift; done\n')
+    (tools / "ccec").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    artifact = lower((4, 16, 7), 1, soc="Ascend910A", out_dir=tmp_path / "a")
+    assert artifact.finished and artifact.toolchain == "akg"
+    assert (artifact.directory / artifact.kernels[0].files["object"]).read_text() == "object"
+    assert "tvm" not in {m.__name__ for m in (akg_module,)}
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    with pytest.raises(LoweringError, match="cannot write into .*Permission denied"):
+        lower((2, 3), 1, toolchain="npuir", out_dir=tmp_path / "a")
+
+
+def test_reading_what_is_no_artifact(tmp_path):
+    with pytest.raises(LoweringError, match="holds no artifact"):
+        AscendArtifact.read(tmp_path)
+    (tmp_path / "meta.json").write_text('{"format": 2}')
+    with pytest.raises(LoweringError, match="another format"):
+        AscendArtifact.read(tmp_path)
