@@ -1,16 +1,15 @@
-"""How fast the kernels are, as ratios to torch's own operator and to a copy, in one run.
+"""What the README and the documents claim about time, as ratios in one run.
 
     python benchmarks/compare.py [--json OUT]
 
-Contenders of a case take turns, so that a busy neighbour slows all of them; medians are compared.  ``limit`` is torch's
-``y.copy_(x)`` scaled by the bytes that the operator has to move: (x + out + mask) / (x + out).
+The cases of ``fq-tvm bench`` that the project began with, against a copy and torch's own operator; calls of tiny
+tensors; and building the whole catalogue.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -19,102 +18,41 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-# torch's idle threads would otherwise spin on the cores that the next contender needs
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 import numpy as np
-import torch
 
 import fq_tvm
-from fq_tvm import aclnn
+from fq_tvm import aclnn, bench
 from fq_tvm.arguments import Operands, describe
 from fq_tvm.environment import num_threads
 from fq_tvm.kernel import prepare
 from fq_tvm.runtime import AddressTensor
 
-CASES = [
-    ((64, 256, 56, 56), 1, "float32"),
-    ((32, 128, 28, 28), 1, "float32"),
-    ((4096, 4096), 0, "float32"),
-    ((4096, 4096), 1, "float32"),
-    ((64, 56, 56, 256), 3, "float32"),
-    ((32, 197, 768), 2, "float32"),
-    ((64, 256, 56, 56), 1, "float16"),
-    ((4096, 4096), 1, "float16"),
-]
-"""The shapes of the measurement that the project began with."""
-
-ROUNDS = 15
 TINY = 20000
 
 
-def torch_operator(*args: Any) -> Any:
-    """torch's own operator."""
-    return torch.ops.aten.fake_quantize_per_channel_affine_cachemask.default(*args)
+def measure_cases() -> list[dict[str, Any]]:
+    """Time the operator on the cases that the project began with."""
+    rows = []
+    print(f"{'case':30}{'ms':>9}{'spread':>9}{'GB/s':>7}{'/ limit':>9}{'torch / ours':>14}")
+    for case in bench.find_cases(["facts"]):
+        result = bench.measure(case, ["torch"], seconds=3)
+        rows.append(result.to_json())
+        print(
+            f"{case.name:30}{result.median() * 1e3:9.3f}{result.spread():9.0%}{result.gigabytes_per_second:7.1f}"
+            f"{result.over_limit:9.2f}{result.ratios()['torch']:13.1f}x"
+        )
+    return rows
 
 
-def interleaved(contenders: dict[str, Callable[[], Any]], rounds: int = ROUNDS) -> dict[str, list[float]]:
+def in_turns(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
     """Time each contender once a round; seconds."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for call in contenders.values():
-        call()
-        call()
     for _ in range(rounds):
         for name, call in contenders.items():
             start = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - start)
     return times
-
-
-def arguments(shape: tuple[int, ...], axis: int, dtype: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Data of a case."""
-    generator = torch.Generator().manual_seed(0)
-    x = (torch.randn(shape, generator=generator) * 40).to(getattr(torch, dtype))
-    channels = shape[axis]
-    scale = torch.rand(channels, generator=generator) + 0.1
-    return x, scale, torch.randint(-20, 20, (channels,), generator=generator, dtype=torch.int32)
-
-
-def measure_cases() -> list[dict[str, Any]]:
-    """Time the operator on every case."""
-    rows = []
-    print(f"{'case':34}{'ms':>9}{'spread':>9}{'GB/s':>7}{'/ limit':>9}{'torch / ours':>14}")
-    for shape, axis, dtype in CASES:
-        x, scale, zero_point = arguments(shape, axis, dtype)
-        out, mask, copy = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool), torch.empty_like(x)
-        args = (x, scale, zero_point, axis, -128, 127)
-        got = fq_tvm.fake_quantize_per_channel_affine_cachemask(*args, out=out, mask=mask)
-        for ours, theirs in zip(got, torch_operator(*args), strict=True):
-            assert torch.equal(ours, theirs), "a wrong result is not timed"
-        # one executor, launched again and again: no allocation, as for the copy
-        _, executor = aclnn.get_workspace_size(x, scale, zero_point, axis, -128, 127, out, mask)
-        aclnn.aclSetAclOpExecutorRepeatable(executor)
-        workspace = np.empty(executor.workspace_size, np.uint8)
-        times = interleaved(
-            {
-                "ours": lambda e=executor, w=workspace: aclnn.execute(w, w.nbytes, e, None),
-                "copy": lambda c=copy, x=x: c.copy_(x),
-                "torch": lambda args=args: torch_operator(*args),
-            }
-        )
-        moved = x.nbytes * 2 + x.numel()
-        median = {name: statistics.median(t) for name, t in times.items()}
-        spread = (max(times["ours"]) - min(times["ours"])) / median["ours"]
-        row = {
-            "case": f"{shape} axis {axis} {dtype}",
-            "ms": median["ours"] * 1e3,
-            "spread": spread,
-            "gb_per_s": moved / median["ours"] / 1e9,
-            "over_limit": median["ours"] / (median["copy"] * moved / (2 * x.nbytes)),
-            "torch_over_ours": median["torch"] / median["ours"],
-        }
-        rows.append(row)
-        print(
-            f"{row['case']:34}{row['ms']:9.3f}{row['spread']:9.0%}{row['gb_per_s']:7.1f}"
-            f"{row['over_limit']:9.2f}{row['torch_over_ours']:13.1f}x"
-        )
-    return rows
 
 
 def per_call(contenders: dict[str, Callable[[], Any]]) -> dict[str, float]:
@@ -128,7 +66,7 @@ def per_call(contenders: dict[str, Callable[[], Any]]) -> dict[str, float]:
 
         return run
 
-    times = interleaved({name: repeat(call) for name, call in contenders.items()}, 41)
+    times = in_turns({name: repeat(call) for name, call in contenders.items()}, 41)
     return {name: statistics.median(t) / block * 1e6 for name, t in times.items()}
 
 
@@ -152,24 +90,31 @@ def bare_kernel(x: Any, scale: Any, zero_point: Any, axis: int, out: Any, mask: 
 
 def measure_calls() -> dict[str, float]:
     """Time calls of tiny tensors, where only the way there counts."""
+    import torch
+
+    operator = torch.ops.aten.fake_quantize_per_channel_affine_cachemask.default
+    ours = fq_tvm.fake_quantize_per_channel_affine_cachemask
     result: dict[str, float] = {}
     print(f"\n{'a call of a tiny tensor':44}{'us':>8}{'/ torch':>9}")
     for name, (shape, axis) in {"(4, 8) axis 1": ((4, 8), 1), "(8, 256) axis 0": ((8, 256), 0)}.items():
-        x, scale, zero_point = arguments(shape, axis, "float32")
-        args = (x, scale, zero_point, axis, -128, 127)
-        arrays = (x.numpy(), scale.numpy(), zero_point.numpy(), axis, -128, 127)
+        arrays = bench.Inputs(bench.Case(shape, axis)).arguments
+        args = (*(torch.from_numpy(a) for a in arrays[:3]), *arrays[3:])
+        x, scale, zero_point = args[:3]
         out, mask = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
         _, executor = aclnn.get_workspace_size(x, scale, zero_point, axis, -128, 127, out, mask)
         aclnn.aclSetAclOpExecutorRepeatable(executor)
         workspace = np.empty(executor.workspace_size, np.uint8)
         size = workspace.nbytes
         bare = bare_kernel(x, scale, zero_point, axis, out, mask, workspace)
-        function = fq_tvm.fake_quantize_per_channel_affine_cachemask
         times = per_call(
             {
-                "torch's operator": lambda args=args: torch_operator(*args),
-                "the function, torch tensors": lambda args=args: function(*args),
-                "the function, numpy arrays": lambda arrays=arrays: function(*arrays),
+                "torch's operator": lambda args=args: operator(*args),
+                "the function, torch tensors": lambda args=args: fq_tvm.fake_quantize_per_channel_affine_cachemask(
+                    *args
+                ),
+                "the function, numpy arrays": lambda arrays=arrays: fq_tvm.fake_quantize_per_channel_affine_cachemask(
+                    *arrays
+                ),
                 "relaunch of an executor": lambda w=workspace, n=size, e=executor: (
                     aclnn.aclnnFakeQuantPerChannelAffineCachemask(w, n, e, None)
                 ),
@@ -199,8 +144,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", metavar="OUT", help="write the numbers here, too")
     options = parser.parse_args()
-    torch.set_num_threads(num_threads())
-    print(f"{num_threads()} threads each; medians of {ROUNDS} rounds in which contenders take turns\n")
+    bench.quiet_threads()
+    print(f"{num_threads()} threads each; medians of calls in which contenders take turns\n")
     result = {"cases": measure_cases(), "calls": measure_calls(), "build_seconds": measure_build()}
     if options.json:
         with open(options.json, "w") as file:

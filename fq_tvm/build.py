@@ -187,7 +187,8 @@ def lower(spec: FakeQuantSpec, schedule: Schedule) -> tvm.IRModule:
     -------
     tvm.IRModule
         ``serial`` and ``parallel``, the function ``fake_quant`` of :func:`state` in two schedules, and for lanes
-        ``expand_channels`` and ``expand_inner``, the function ``expand`` with either loop innermost.  Of a tensor argument, a DLTensor, only the address is read.
+        ``expand_channels`` and ``expand_inner``, the function ``expand`` with either loop innermost.  Of a tensor
+        argument, a DLTensor, only the address is read.
     """
     statements = state(spec)
     functions = {}

@@ -65,7 +65,17 @@ class Launch:
         Bytes that :meth:`__call__` needs: room for the expanded parameters of *lanes*, else 0.
     """
 
-    __slots__ = ("_expand", "_expand_values", "_parallel", "_serial", "_values", "kernel", "layout", "scalars", "workspace_size")
+    __slots__ = (
+        "_expand",
+        "_expand_values",
+        "_parallel",
+        "_serial",
+        "_values",
+        "kernel",
+        "layout",
+        "scalars",
+        "workspace_size",
+    )
 
     def __init__(
         self,
@@ -120,7 +130,6 @@ class Launch:
                 function(x, workspace, out, mask, *self._values)
         except Exception as error:
             raise LaunchError(f"{self.kernel.spec.name} failed: {error}") from error
-
 
     def calls(
         self, x: Any, scale: Any, zero_point: Any, out: Any, mask: Any, workspace: Any = None

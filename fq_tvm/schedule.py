@@ -188,11 +188,10 @@ def _tighten(func: tirx.PrimFunc) -> tirx.PrimFunc:
         return s_tir.SBlockRealize(block.iter_values, True, block.block)
 
     def shorten(loop: tirx.For) -> tirx.For:
-        extent = loop.extent
+        extent, zero = loop.extent, tirx.const(0, loop.loop_var.ty.dtype)
         for guard in list(guards):  # inner loops come first, and a guard is its innermost loop's
             if any(loop.loop_var.same_as(v) for v in tirx.analysis.undefined_vars(guard.a, [])):
                 guards.remove(guard)
-                zero = tirx.const(0, loop.loop_var.ty.dtype)
                 base = tvm_ffi.structural_map(guard.a, (tirx.Var, lambda v: zero if v.same_as(loop.loop_var) else v))
                 bound = tirx.min(loop.extent, guard.b - base)
                 if not tvm_ffi.structural_equal(bound, extent):  # both outputs have the same guard

@@ -54,9 +54,12 @@ def cases(spec: FakeQuantSpec) -> list[tuple[tuple[int, ...], int]]:
         return [((1, n), 0) for n in vector] + [((2, 3, n), 1) for n in boundaries(256, 16384) if n >= 256]
     vector.remove(1)  # one element has one channel, which is a row
     if spec.iteration == "lanes":
-        return [((n,), 0) for n in vector] + [((o, c), 1) for o in (1, 2, 17, 33, 70) for c in (3, 16, 65, 1023, 1025)] + [
-            ((5, 7, n), 1) for n in (2, 49, 255)
-        ] + [((2, n), 1) for n in boundaries(16384)]
+        return (
+            [((n,), 0) for n in vector]
+            + [((o, c), 1) for o in (1, 2, 17, 33, 70) for c in (3, 16, 65, 1023, 1025)]
+            + [((5, 7, n), 1) for n in (2, 49, 255)]
+            + [((2, n), 1) for n in boundaries(16384)]
+        )
     if spec.iteration == "strided_rows":
         return [((3, n, 5), 0) for n in (2, 17)] + [((2, 3, n), 1) for n in vector[:12]] + [((2, 2, 65537), 1)]
     return [((n,), 0) for n in vector] + [((3, n), 1) for n in vector[:12]] + [((1, 65537), 1)]

@@ -77,7 +77,9 @@ def assert_same(got: Any, expected: Any) -> None:
         differ = np.argwhere(np.atleast_1d(bits(a) != bits(b)))
         if len(differ):
             at = tuple(differ[0][: a.ndim])
-            raise AssertionError(f"{name} differs in {len(differ)} of {a.size} elements, first at {at}: {a[at]} for {b[at]}")
+            raise AssertionError(
+                f"{name} differs in {len(differ)} of {a.size} elements, first at {at}: {a[at]} for {b[at]}"
+            )
 
 
 def expected(x: Any, scale: Any, zero_point: Any, axis: int, low: int, high: int, out_dtype: Any = None) -> Any:

@@ -33,7 +33,9 @@ def args(rng):
 def test_numpy(rng, axis, dtypes, quant_range):
     x, scale, zero_point = make(rng, (3, 40, 170), axis, *dtypes, quant_range)
     for _ in range(2):  # first call, then the remembered plan
-        assert_same(fake_quant(x, scale, zero_point, axis, *quant_range), expected(x, scale, zero_point, axis, *quant_range))
+        assert_same(
+            fake_quant(x, scale, zero_point, axis, *quant_range), expected(x, scale, zero_point, axis, *quant_range)
+        )
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -181,7 +183,9 @@ def test_in_place(rng):
             assert_same((x, mask), want)
             view = np.concatenate([x, x])[::2]
             want = expected(view, scale[: view.shape[axis]], zero_point[: view.shape[axis]], axis, -8, 7)
-            assert_same(fake_quant(view, scale[: view.shape[axis]], zero_point[: view.shape[axis]], axis, -8, 7, out=view), want)
+            assert_same(
+                fake_quant(view, scale[: view.shape[axis]], zero_point[: view.shape[axis]], axis, -8, 7, out=view), want
+            )
 
 
 def test_out_exactly_on_scale(rng):
@@ -238,9 +242,15 @@ def bad_calls(args):
         "out has dtype int32": (*args, {"out": np.zeros(x.shape, "i4")}),
         "mask has dtype uint8": (*args, {"mask": np.zeros(x.shape, "u1")}),
         "out is read-only": (*args, {"out": frozen}),
-        "out has several elements in one place": (*args, {"out": np.lib.stride_tricks.as_strided(x.copy(), x.shape, (0, 4, 24))}),
+        "out has several elements in one place": (
+            *args,
+            {"out": np.lib.stride_tricks.as_strided(x.copy(), x.shape, (0, 4, 24))},
+        ),
         "out overlaps part of x": (source, *args[1:], {"out": shifted}),
-        "out and mask overlap": (*args, {"out": memory.view("f4").reshape(x.shape), "mask": memory[: x.size].view(bool).reshape(x.shape)}),
+        "out and mask overlap": (
+            *args,
+            {"out": memory.view("f4").reshape(x.shape), "mask": memory[: x.size].view(bool).reshape(x.shape)},
+        ),
         "mask overlaps part of x": (x, *args[1:], {"mask": x.view(bool)[..., :5]}),
         "mask overlaps part of scale": (x[:1, :, 0], scale, *args[2:], {"mask": scale.view(bool)[None, :6]}),
         "no multiples of its 4-byte elements": (np.zeros(30, [("a", "f4"), ("b", "u1")])["a"].reshape(5, 6), *args[1:]),
@@ -248,7 +258,10 @@ def bad_calls(args):
     }
 
 
-@pytest.mark.parametrize("message", [k for k in bad_calls((np.zeros((4, 6, 5), "f4"), np.ones(6, "f4"), np.zeros(6, "i4"), 1, 0, 1)) if k != "good"])
+@pytest.mark.parametrize(
+    "message",
+    [k for k in bad_calls((np.zeros((4, 6, 5), "f4"), np.ones(6, "f4"), np.zeros(6, "i4"), 1, 0, 1)) if k != "good"],
+)
 def test_bad_arguments(args, message):
     *positional, last = bad_calls(args)[message]
     keywords = last if isinstance(last, dict) else {}

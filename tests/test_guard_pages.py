@@ -15,7 +15,9 @@ SCRIPT = Path(__file__).with_name("guard_pages.py")
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent)}
-    return subprocess.run([sys.executable, SCRIPT, *arguments], env=environment, capture_output=True, text=True, timeout=400)
+    return subprocess.run(
+        [sys.executable, SCRIPT, *arguments], env=environment, capture_output=True, text=True, timeout=400
+    )
 
 
 def test_every_kernel_stays_within_its_tensors():

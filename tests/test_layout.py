@@ -91,9 +91,7 @@ def test_visits_every_element_once(data):
     walked = places(layout)
     indices = list(itertools.product(*map(range, shape)))
     channel = [index[axis] if rank else 0 for index in indices]
-    wanted = [
-        [sum(i * s for i, s in zip(index, strides, strict=True)) for index in indices] for strides in tensors
-    ]
+    wanted = [[sum(i * s for i, s in zip(index, strides, strict=True)) for index in indices] for strides in tensors]
     # one joint walk: the k-th place of each tensor is the same element
     joint = sorted(zip(*([p for p, _ in w] for w in walked), [c for _, c in walked[0]], strict=True))
     assert joint == sorted(zip(*wanted, channel, strict=True))

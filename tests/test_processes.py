@@ -42,7 +42,12 @@ def start(cache: Path | None, code: str = CALL, **options) -> subprocess.Popen:
         if value is not None:
             environment[name] = value
     return subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        [sys.executable, "-c", code],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
     )
 
 
@@ -107,7 +112,9 @@ def test_kill_in_the_middle_of_a_build(tmp_path):
 
 
 def test_kill_while_publishing(tmp_path):
-    code = CALL.replace("rng =", "import os, signal\nos.rename = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\nrng =", 1)
+    code = CALL.replace(
+        "rng =", "import os, signal\nos.rename = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\nrng =", 1
+    )
     process = start(tmp_path, code)
     process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
@@ -153,9 +160,7 @@ def test_a_cache_that_is_a_file(tmp_path):
 
 
 def test_no_home(tmp_path):
-    result = call(
-        None, environment={"HOME": None, "XDG_CACHE_HOME": str(tmp_path / "xdg")}, cwd=tmp_path
-    )
+    result = call(None, environment={"HOME": None, "XDG_CACHE_HOME": str(tmp_path / "xdg")}, cwd=tmp_path)
     assert result["warnings"] == []
     assert list(Store(tmp_path / "xdg" / "fq_tvm").entries())
 

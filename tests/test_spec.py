@@ -25,13 +25,11 @@ def test_catalogue_filters():
     chosen = catalogue(iteration="rows", dtype="float16", arithmetic="wide")
     assert len(chosen) == 4
     assert all(s.iteration == "rows" and s.dtype == "float16" and s.wide for s in chosen)
-    with pytest.raises(FqError, match="float64.*float32"):
+    with pytest.raises(FqError, match=r"float64.*float32"):
         catalogue(dtype="float64")
 
 
-@pytest.mark.parametrize(
-    "field", ["iteration", "dtype", "scale_dtype", "out_dtype", "zero_point_dtype", "arithmetic"]
-)
+@pytest.mark.parametrize("field", ["iteration", "dtype", "scale_dtype", "out_dtype", "zero_point_dtype", "arithmetic"])
 def test_a_value_outside_its_set_is_named(field):
     with pytest.raises(FqError, match=f"{field} is 'nonsense'; expected one of"):
         FakeQuantSpec(**{"iteration": "rows", field: "nonsense"})

@@ -1,0 +1,609 @@
+"""How fast the kernels are: against the speed of memory and against peers, in one run.
+
+The limit of a case is the time of a copy of x, scaled by the bytes that the operator has to move:
+``(x + out + mask) / (x + out)``.  Contenders take turns, so that a busy neighbour slows all of them; medians are
+compared.  Every contender that makes a mask is checked bit for bit before it is timed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .environment import num_threads
+from .errors import FqError
+
+__all__ = ["CASES", "PEERS", "Case", "Result", "find_cases", "measure", "plot", "quiet_threads", "summary"]
+
+QUANT_MIN, QUANT_MAX = -128, 127
+
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A tensor to be quantised.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the tensor.
+    axis : int
+        Its channel dimension.
+    dtype : {"float32", "float16"}
+        Of self and out; scale is float32, the zero point int32, the range int8.
+    memory : {"contiguous", "transposed", "channels_last"}
+        How it lies in memory: as its shape says, with the order of dimensions reversed, or with the second one last.
+    tags : tuple of str
+        ``"facts"`` for the shapes that the project began with.
+    """
+
+    shape: tuple[int, ...]
+    axis: int
+    dtype: str = "float32"
+    memory: str = "contiguous"
+    tags: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Shape, axis, dtype and memory, e.g. ``64x256x56x56@1:float32``."""
+        text = f"{'x'.join(map(str, self.shape))}@{self.axis}:{self.dtype}"
+        return text if self.memory == "contiguous" else f"{text}:{self.memory}"
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def x_bytes(self) -> int:
+        """Bytes of x."""
+        return self.elements * (4 if self.dtype == "float32" else 2)
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes that have to move: x, out and one of mask for each element."""
+        return 2 * self.x_bytes + self.elements
+
+    def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Make x, scale and zero point; a tenth of x is out of range."""
+        rng = np.random.default_rng(0)
+        order = list(range(len(self.shape)))
+        if self.memory == "transposed":
+            order.reverse()
+        elif self.memory == "channels_last":
+            order = [0, *range(2, len(self.shape)), 1]
+        dense = rng.standard_normal([self.shape[d] for d in order], np.float32)
+        dense *= 40
+        x = dense.astype(self.dtype).transpose(np.argsort(order))
+        channels = self.shape[self.axis]
+        scale = rng.random(channels, np.float32) + np.float32(0.3)
+        return x, scale, rng.integers(-20, 20, channels).astype(np.int32)
+
+
+def _cases() -> Iterator[Case]:
+    facts = ("facts",)
+    yield Case((64, 256, 56, 56), 1, tags=facts)
+    yield Case((32, 128, 28, 28), 1, tags=facts)
+    yield Case((4096, 4096), 0, tags=facts)
+    yield Case((4096, 4096), 1, tags=facts)
+    yield Case((64, 56, 56, 256), 3, tags=facts)
+    yield Case((32, 197, 768), 2, tags=facts)
+    yield Case((64, 256, 56, 56), 1, "float16", tags=facts)
+    yield Case((4096, 4096), 1, "float16", tags=facts)
+    for dtype in ("float32", "float16"):
+        yield Case((1, 1024), 1, dtype)  # 4 KB
+        yield Case((16, 64, 16), 1, dtype)  # 64 KB
+        yield Case((64, 256), 1, dtype)
+        yield Case((64, 256), 0, dtype)
+        yield Case((8, 64, 14, 14), 1, dtype)
+        yield Case((8, 64, 14, 14), 1, dtype, "channels_last")
+        yield Case((256, 768), 1, dtype)
+        yield Case((100003,), 0, dtype)  # every element a channel of its own, an odd length
+        yield Case((1, 1, 262144), 1, dtype)  # one channel
+        yield Case((100000, 3), 1, dtype)  # RGB, last
+        yield Case((8, 64, 56, 56), 1, dtype)
+        yield Case((8, 64, 56, 56), 1, dtype, "channels_last")
+        yield Case((64, 512, 7, 7), 1, dtype)  # inner 49
+        yield Case((512, 1000, 7), 1, dtype)
+        yield Case((1024, 1000, 3), 1, dtype)
+        yield Case((1024, 1000, 2), 1, dtype)
+        yield Case((4096, 1000), 1, dtype)
+        yield Case((4096, 1000), 0, dtype)
+        yield Case((333, 1001, 13), 1, dtype)
+        yield Case((2048, 2048), 0, dtype, "transposed")
+        yield Case((2048, 2048), 1, dtype, "transposed")
+        yield Case((128, 50257), 1, dtype)  # a vocabulary
+        yield Case((50257, 768), 0, dtype)
+        yield Case((1, 3, 2048, 2048), 1, dtype)  # an image, outer 1
+        yield Case((25, 4000000), 0, dtype)  # 400 MB
+
+
+CASES = tuple(_cases())
+"""Every case of ``fq-tvm bench``; the tuner and its tests use the same table."""
+
+
+def find_cases(names: Sequence[str]) -> list[Case]:
+    """Return the cases whose name contains one of the given texts, or whose tags do; all of them for none.
+
+    Raises
+    ------
+    FqError
+        If a text finds nothing.
+    """
+    if not names:
+        return list(CASES)
+    found = [case for case in CASES if any(n in case.name or n in case.tags for n in names)]
+    for name in names:
+        if not any(name in case.name or name in case.tags for case in CASES):
+            raise FqError(f"no case is called {name!r}; cases are: {', '.join(case.name for case in CASES)}, or facts")
+    return found
+
+
+@dataclass
+class Result:
+    """What was measured of a case.
+
+    Parameters
+    ----------
+    case : Case
+        The case.
+    seconds : dict of list of float
+        Times of one call by contender: ``fq_tvm``, ``copy`` and the peers.
+    absent : dict of str
+        Why a peer was left out.
+    """
+
+    case: Case
+    seconds: dict[str, list[float]]
+    absent: dict[str, str] = field(default_factory=dict)
+
+    def median(self, name: str = "fq_tvm") -> float:
+        """Median time of a contender in seconds."""
+        return statistics.median(self.seconds[name])
+
+    def spread(self, name: str = "fq_tvm") -> float:
+        """Interquartile range of a contender's times over their median."""
+        quartiles = statistics.quantiles(self.seconds[name], n=4)
+        return (quartiles[2] - quartiles[0]) / self.median(name)
+
+    @property
+    def over_limit(self) -> float:
+        """Our time over that of a copy, scaled by the bytes to move."""
+        return self.median() / (self.median("copy") * self.case.moved_bytes / (2 * self.case.x_bytes))
+
+    @property
+    def gigabytes_per_second(self) -> float:
+        """Bytes that have to move by our time."""
+        return self.case.moved_bytes / self.median() / 1e9
+
+    def ratios(self) -> dict[str, float]:
+        """How many times as long each peer takes."""
+        return {n: self.median(n) / self.median() for n in self.seconds if n not in ("fq_tvm", "copy")}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as a dictionary that :func:`json.dumps` takes."""
+        return {
+            **asdict(self.case),
+            "name": self.case.name,
+            "seconds": {n: self.median(n) for n in self.seconds},
+            "spread": {n: self.spread(n) for n in self.seconds},
+            "over_limit": self.over_limit,
+            "gigabytes_per_second": self.gigabytes_per_second,
+            "peer_over_ours": self.ratios(),
+            "absent": self.absent,
+        }
+
+
+def quiet_threads() -> None:
+    """Keep the idle threads of OpenMP from spinning on the cores that the next contender needs.
+
+    Raises
+    ------
+    FqError
+        If torch, which reads this when it starts, is there already, and set otherwise.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        if "torch" in sys.modules:
+            raise FqError("torch was imported before the benchmark; set OMP_WAIT_POLICY=passive")
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+    os.environ.setdefault("OMP_NUM_THREADS", str(num_threads()))
+
+
+class Inputs:
+    """The tensors of a case, as each contender wants them; all of them read the same memory."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.x, self.scale, self.zero_point = case.arrays()
+        self.arguments = (self.x, self.scale, self.zero_point, case.axis, QUANT_MIN, QUANT_MAX)
+
+    def torch(self) -> tuple[Any, ...]:
+        """Arguments as torch tensors."""
+        import torch
+
+        return (*(torch.from_numpy(a) for a in self.arguments[:3]), *self.arguments[3:])
+
+    def folded(self) -> tuple[np.ndarray[Any, Any], int, int, int]:
+        """Return x as the dense (outer, channels, inner) that it is in memory."""
+        order = sorted(range(self.x.ndim), key=lambda d: -self.x.strides[d])
+        dense = self.x.transpose(order)
+        at = order.index(self.case.axis)
+        shape = dense.shape
+        return dense, math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :])
+
+
+def ours(inputs: Inputs) -> tuple[Call, tuple[Any, Any]]:
+    """Prepare our own call: a launch whose tensors are there, as for every contender that can do so."""
+    from .arguments import Operands, check, describe
+    from .kernel import prepare
+    from .runtime import AddressTensor
+
+    out, mask = np.empty_like(inputs.x), np.empty_like(inputs.x, bool)
+    operands = Operands(*(describe(t, "tensor") for t in (*inputs.arguments[:3], out, mask)))
+    launch = prepare(operands, *check(operands, *inputs.arguments[3:]))
+    workspace = np.empty(launch.workspace_size + 64, np.uint8)
+    start = workspace.ctypes.data
+    tensors = [AddressTensor(o.address) for o in operands] + [AddressTensor(start + -start % 64)]
+    keep = (operands, workspace)
+
+    def call(keep: Any = keep) -> None:
+        launch(*tensors)
+
+    return call, (out, mask)
+
+
+def copy(inputs: Inputs) -> Call:
+    """Prepare a copy of x with all threads: torch's where it is installed, else numpy's in slices."""
+    order = sorted(range(inputs.x.ndim), key=lambda d: -inputs.x.strides[d])
+    source = inputs.x.transpose(order).reshape(-1)
+    target = np.empty_like(source)
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        torch.set_num_threads(num_threads())
+        to, of = torch.from_numpy(target), torch.from_numpy(source)
+        return lambda: to.copy_(of)
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool, parts = ThreadPoolExecutor(num_threads()), num_threads()
+    slices = list(zip(np.array_split(target, parts), np.array_split(source, parts), strict=True))
+    return lambda: list(pool.map(lambda pair: np.copyto(*pair), slices))
+
+
+def _torch(inputs: Inputs) -> tuple[Call, Any]:
+    import torch
+
+    torch.set_num_threads(num_threads())
+    arguments = inputs.torch()
+    operator = torch.ops.aten.fake_quantize_per_channel_affine_cachemask.default
+    return (lambda: operator(*arguments)), lambda: [t.numpy() for t in operator(*arguments)]
+
+
+def _inductor(inputs: Inputs) -> tuple[Call, Any]:
+    import torch
+
+    torch.set_num_threads(num_threads())
+    arguments = inputs.torch()
+    x, scale, zero_point, axis, low, high = arguments
+    view = [-1 if d == axis else 1 for d in range(x.dim())]
+
+    def decomposed(x: Any, scale: Any, zero_point: Any) -> Any:
+        s, z = scale.view(view), zero_point.view(view)
+        q = torch.round(x.float() * (1.0 / s)) + z
+        clip = torch.clamp(q, low, high)
+        return ((clip - z) * s).to(x.dtype), q == clip
+
+    torch._dynamo.reset()
+    compiled = torch.compile(decomposed, dynamic=False)
+    compiled(x, scale, zero_point)
+    return (lambda: compiled(x, scale, zero_point)), lambda: [t.numpy() for t in compiled(x, scale, zero_point)]
+
+
+def _numba(inputs: Inputs) -> tuple[Call, Any]:
+    if inputs.case.dtype == "float16":
+        raise FqError("numba has no float16 on a CPU")
+    import numba
+
+    numba.set_num_threads(num_threads())
+    dense, outer, channels, inner = inputs.folded()
+    x = dense.reshape(outer, channels, inner)
+    out, mask = np.empty_like(x), np.empty_like(x, bool)
+    scale, zero_point = inputs.scale, inputs.zero_point.astype(np.float32)
+    inverse = np.float32(1) / scale
+    low, high = np.float32(QUANT_MIN), np.float32(QUANT_MAX)
+
+    if inner >= 64:
+
+        @numba.njit(parallel=True)
+        def loop(x, scale, inverse, zero_point, out, mask):  # type: ignore[no-untyped-def]
+            for row in numba.prange(x.shape[0] * x.shape[1]):
+                o, c = row // x.shape[1], row % x.shape[1]
+                s, i, z = scale[c], inverse[c], zero_point[c]
+                for k in range(x.shape[2]):
+                    q = np.rint(x[o, c, k] * i) + z
+                    clip = min(max(q, low), high)
+                    out[o, c, k] = (clip - z) * s
+                    mask[o, c, k] = q == clip
+
+    else:
+
+        @numba.njit(parallel=True)
+        def loop(x, scale, inverse, zero_point, out, mask):  # type: ignore[no-untyped-def]
+            for o in numba.prange(x.shape[0]):
+                for c in range(x.shape[1]):
+                    s, i, z = scale[c], inverse[c], zero_point[c]
+                    for k in range(x.shape[2]):
+                        q = np.rint(x[o, c, k] * i) + z
+                        clip = min(max(q, low), high)
+                        out[o, c, k] = (clip - z) * s
+                        mask[o, c, k] = q == clip
+
+    def call() -> Any:
+        return loop(x, scale, inverse, zero_point, out, mask)
+
+    call()
+    order = sorted(range(inputs.x.ndim), key=lambda d: -inputs.x.strides[d])
+    return call, lambda: [a.reshape(dense.shape).transpose(np.argsort(order)) for a in (out, mask)]
+
+
+def _numpy(inputs: Inputs) -> tuple[Call, Any]:
+    from .reference import fake_quant
+
+    return (lambda: fake_quant(*inputs.arguments)), lambda: fake_quant(*inputs.arguments)
+
+
+def _openvino(inputs: Inputs) -> tuple[Call, Any]:
+    import openvino
+
+    dense, outer, channels, inner = inputs.folded()
+    dtype = np.float32 if inputs.case.dtype == "float32" else np.float16
+    ops = openvino.opset13
+    x = dense.reshape(outer, channels, inner)
+    parameter = ops.parameter(list(x.shape), dtype)
+    bounds = [
+        ((bound - inputs.zero_point) * inputs.scale).astype(dtype).reshape(1, -1, 1) for bound in (QUANT_MIN, QUANT_MAX)
+    ]
+    node = ops.fake_quantize(parameter, *bounds, *bounds, QUANT_MAX - QUANT_MIN + 1)
+    hint = "f32" if dtype is np.float32 else "f16"
+    settings = {"INFERENCE_NUM_THREADS": num_threads(), "INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": 1}
+    request = openvino.Core().compile_model(openvino.Model([node], [parameter]), "CPU", settings).create_infer_request()
+    request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(x), shared_memory=True))
+    return request.infer, None
+
+
+def _ort(inputs: Inputs) -> tuple[Call, Any]:
+    if inputs.case.dtype == "float16":
+        raise FqError("ONNX Runtime's QuantizeLinear takes no float16 on a CPU")
+    import onnx
+    import onnxruntime
+
+    dense, outer, channels, inner = inputs.folded()
+    helper, kinds = onnx.helper, onnx.TensorProto
+    x = np.ascontiguousarray(dense.reshape(outer, channels, inner))
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], axis=1),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "fake_quant",
+        [helper.make_tensor_value_info("x", kinds.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", kinds.FLOAT, x.shape)],
+        [
+            onnx.numpy_helper.from_array(inputs.scale, "scale"),
+            onnx.numpy_helper.from_array(inputs.zero_point.astype(np.int8), "zero"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    binding = session.io_binding()
+    out = np.empty_like(x)
+    value = onnxruntime.OrtValue.ortvalue_from_numpy
+    binding.bind_ortvalue_input("x", value(x))
+    binding.bind_ortvalue_output("y", value(out))
+    return (lambda: session.run_with_iobinding(binding)), None
+
+
+PEERS: dict[str, tuple[str, Callable[[Inputs], tuple[Call, Any]]]] = {
+    "torch": ("torch", _torch),
+    "inductor": ("torch", _inductor),
+    "numba": ("numba", _numba),
+    "openvino": ("openvino", _openvino),
+    "ort": ("onnxruntime", _ort),
+    "numpy": ("numpy", _numpy),
+}
+"""Contenders by name: the package each needs, and how its call is prepared.  openvino and ort make no mask, so there
+is nothing to be checked bit for bit."""
+
+
+def measure(case: Case, peers: Sequence[str] = (), seconds: float = 1.0) -> Result:
+    """Time a case.
+
+    Parameters
+    ----------
+    case : Case
+        What to quantise.
+    peers : sequence of str
+        Of :data:`PEERS`; one whose package is not installed, or that cannot do the case, is left out and named.
+    seconds : float
+        How long to measure, about; at least five rounds are run.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    FqError
+        If a peer is unknown, or a contender that has a mask gives another result than the reference.
+    """
+    if unknown := sorted(set(peers) - set(PEERS)):
+        raise FqError(f"unknown peer {', '.join(unknown)}; known: {', '.join(PEERS)}")
+    inputs = Inputs(case)
+    call, results = ours(inputs)
+    call()
+    expected = _expected(inputs)
+    _check("fq_tvm", case, results, expected)
+    calls = {"fq_tvm": call, "copy": copy(inputs)}
+    absent: dict[str, str] = {}
+    for name in peers:
+        package, prepare = PEERS[name]
+        if importlib.util.find_spec(package) is None:
+            absent[name] = f"{package} is not installed"
+            continue
+        try:
+            calls[name], answer = prepare(inputs)
+        except FqError as error:
+            absent[name] = str(error)
+            continue
+        if answer is not None:
+            _check(name, case, answer(), expected)
+    return Result(case, _interleave(calls, seconds), absent)
+
+
+def _expected(inputs: Inputs) -> tuple[Any, Any]:
+    from .reference import fake_quant
+
+    return fake_quant(*inputs.arguments)
+
+
+def _check(name: str, case: Case, got: Any, expected: Any) -> None:
+    for what, a, b in zip(("out", "mask"), got, expected, strict=True):
+        if not np.array_equal(np.asarray(a), b):
+            raise FqError(f"{name} gives another {what} than the reference for {case.name}; it is not timed")
+
+
+def _interleave(calls: dict[str, Call], seconds: float) -> dict[str, list[float]]:
+    """Time contenders in turns; a call that is short is repeated within its turn."""
+    repeats = {}
+    for name, call in calls.items():
+        call()
+        start = time.perf_counter()
+        call()
+        repeats[name] = max(1, min(1000, int(200e-6 / (time.perf_counter() - start + 1e-9))))
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times["copy"]) < 5:
+        for name, call in calls.items():
+            call()  # brings caches and threads back to this contender
+            number = repeats[name]
+            start = time.perf_counter()
+            for _ in range(number):
+                call()
+            times[name].append((time.perf_counter() - start) / number)
+    return times
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Geometric mean; NaN of nothing."""
+    return math.exp(statistics.fmean(map(math.log, values))) if values else math.nan
+
+
+def summary(results: Sequence[Result]) -> dict[str, Any]:
+    """Put together what the issue of speed is judged by.
+
+    Returns
+    -------
+    dict
+        ``memory`` (x above 1 MB) and ``cache`` (64 KB to 1 MB), each with the number of cases, the geometric mean
+        of time over the limit and the worst case; ``peers``, for each the least and the geometric mean of its time
+        over ours.
+    """
+    memory = [r for r in results if r.case.x_bytes > 2**20]
+    cache = [r for r in results if 2**16 <= r.case.x_bytes <= 2**20]
+    groups = {}
+    for name, group in (("memory", memory), ("cache", cache)):
+        if group:
+            worst = max(group, key=lambda r: r.over_limit)
+            groups[name] = {
+                "cases": len(group),
+                "over_limit": geometric_mean([r.over_limit for r in group]),
+                "worst": worst.over_limit,
+                "worst_case": worst.case.name,
+            }
+    peers = {}
+    for peer in {n for r in results for n in r.ratios()}:
+        ratios = {r.case.name: r.ratios()[peer] for r in results if peer in r.ratios()}
+        least = min(ratios, key=lambda n: ratios[n])
+        peers[peer] = {
+            "cases": len(ratios),
+            "least": ratios[least],
+            "least_case": least,
+            "mean": geometric_mean(list(ratios.values())),
+        }
+    return {**groups, "peers": peers}
+
+
+def plot(results: Sequence[Result], path: str | Path) -> None:
+    """Draw achieved bandwidth over tensor size against a copy, a line for each class and dtype.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        Measured cases.
+    path : path
+        Of the picture; its suffix decides the format.
+
+    Raises
+    ------
+    FqError
+        If matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise FqError('a plot needs matplotlib; `pip install "fq_tvm[plot]"`')
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 5.5), layout="constrained")
+    lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for result in results:
+        case = result.case
+        lines.setdefault((_class(case), case.dtype), []).append((case.moved_bytes, result.gigabytes_per_second))
+        copied = 2 * case.x_bytes / result.median("copy") / 1e9
+        lines.setdefault(("copy", case.dtype), []).append((2 * case.x_bytes, copied))
+    for (kind, dtype), points in sorted(lines.items()):
+        sizes, speeds = zip(*sorted(points), strict=True)
+        style = {"copy": "--", "rows": "-o", "lanes": "-s"}[kind]
+        color = {"copy": "0.5", "rows": "C0", "lanes": "C1"}[kind]
+        axes.plot(sizes, speeds, style, color=color, label=f"{kind}, {dtype}", alpha=1 if dtype == "float32" else 0.5)
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("bytes moved: x, out and mask")
+    axes.set_ylabel("GB/s")
+    axes.set_ylim(bottom=0)
+    axes.set_title(f"Fake quantisation against a copy, {num_threads()} threads")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _class(case: Case) -> str:
+    from .layout import arrange
+
+    x, _, _ = Case(case.shape, case.axis, "float16", case.memory), 0, 0
+    order = list(range(len(case.shape)))
+    if x.memory == "transposed":
+        order.reverse()
+    elif x.memory == "channels_last":
+        order = [0, *range(2, len(case.shape)), 1]
+    strides = [0] * len(order)
+    step = 1
+    for d in reversed(order):
+        strides[d] = step
+        step *= case.shape[d]
+    return arrange(case.shape, case.axis, [strides] * 3).iteration
