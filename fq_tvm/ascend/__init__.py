@@ -226,7 +226,7 @@ def _choose(product: Product, soc: str, wanted: str) -> tuple[str, str]:
             serving = ", ".join(product.toolchains)
             raise ArgumentError(f"{wanted} does not serve {soc} ({product.name}); {serving} does", "range")
         return wanted, "asked for"
-    passed_over = []
+    passed_over: list[str] = []
     for name in product.toolchains:
         found = _module(name).probe()
         if found:
@@ -243,7 +243,9 @@ def _check_replaceable(target: Path) -> None:
     if not target.is_dir():
         raise ArgumentError(f"out_dir {target} is a file; expected a folder of its own for the artifact", "range")
     if any(target.iterdir()) and not (target / _META).is_file():
-        raise ArgumentError(f"out_dir {target} holds something other than an artifact; it will not be replaced", "range")
+        raise ArgumentError(
+            f"out_dir {target} holds something other than an artifact; it will not be replaced", "range"
+        )
 
 
 def _publish(staged: Path, target: Path, work: Path) -> None:

@@ -1,7 +1,7 @@
 """A program as stages of AKG, and AKG on it, to CCE-C.
 
-Serves the Atlas training series.  AKG is the TVM 0.6 fork that MindSpore's wheel for Ascend bundles; it registers itself
-as top-level ``tvm``, so it only ever runs in a process of its own.  ``python -m fq_tvm.ascend.akg`` fetches it.
+Serves the Atlas training series.  AKG is the TVM 0.6 fork that MindSpore's wheel for Ascend bundles; it registers
+itself as top-level ``tvm``, so it only ever runs in a process of its own.  ``python -m fq_tvm.ascend.akg`` fetches it.
 ``ccec``, the compiler that makes an object of CCE-C, comes with CANN.
 """
 
@@ -39,7 +39,9 @@ WHEEL = "mindspore-ascend==1.10.0"
 """What AKG is taken from: a release that has it, for Ascend, on PyPI."""
 
 _WHEEL_SHA256 = {
-    "mindspore_ascend-1.10.0-cp39-cp39-manylinux1_x86_64.whl": "cba0fa09d2008ffeb3dc7690009a5a8a1bfd415f4ee4dfab2fbf60654ab72ff4",
+    "mindspore_ascend-1.10.0-cp39-cp39-manylinux1_x86_64.whl": (
+        "cba0fa09d2008ffeb3dc7690009a5a8a1bfd415f4ee4dfab2fbf60654ab72ff4"
+    ),
 }
 
 
@@ -306,7 +308,7 @@ def build(problem: Problem, soc: str, folder: Path, core_type: str = "") -> Buil
     compiler = shutil.which("ccec")
     with tempfile.TemporaryDirectory(prefix="fq_tvm-akg-") as scratch:
         work = Path(scratch)
-        command = [sys.executable, "-s", "-B", folder / script]
+        command: list[str | Path] = [sys.executable, "-s", "-B", folder / script]
         process = run(command, work, _environment(work, compiler))
         metadata = work / "akg_kernel_meta" / f"{name}.json"
         if process.returncode or not (work / source).is_file() or not metadata.is_file():
@@ -318,12 +320,18 @@ def build(problem: Problem, soc: str, folder: Path, core_type: str = "") -> Buil
             shutil.move(metadata.with_suffix(".o"), folder / f"{name}.o")
             shutil.move(metadata, folder / f"{name}.json")
             files.update(object=f"{name}.o", metadata=f"{name}.json")
-    outputs = [argument(v.name, "int8" if v.dtype == "bool" else v.dtype, program.shape, "out") for v in program.outputs]
+    outputs = [
+        argument(v.name, "int8" if v.dtype == "bool" else v.dtype, program.shape, "out") for v in program.outputs
+    ]
     inputs = [argument(v.name, v.dtype, program.extents(v), "in") for v in program.inputs]
     kernel = Kernel(described["kernelName"], "", whole.dims, described["blockDim"], (*inputs, *outputs), files)
-    remaining = () if compiler else (
-        "run the same lowering where CANN's ccec is on PATH, or there, which is what AKG runs:",
-        f"ccec -c -O2 {source} --cce-aicore-arch=dav-c100 --cce-aicore-only -o {name}.o",
+    remaining = (
+        ()
+        if compiler
+        else (
+            "run the same lowering where CANN's ccec is on PATH, or there, which is what AKG runs:",
+            f"ccec -c -O2 {source} --cce-aicore-arch=dav-c100 --cce-aicore-only -o {name}.o",
+        )
     )
     notes = {"buffer_padding_bytes": _PADDING, "magic": described["magic"]}
     reached = "object by ccec" if compiler else "CCE-C"

@@ -58,8 +58,10 @@ class _Text:
         scalar = self._once(f"constant_{operand.dtype}_{operand.value!r}", f"arith.constant {_literal(operand)}", "c")
         filled = Value("", operand.dtype, like.dims)
         empty, name = self.empty(filled), self.temporary("fill")
-        self.line(f"{name} = linalg.fill ins({scalar} : {_dtype(operand.dtype)}) outs({empty} : {self.type(filled)})"
-                  f" -> {self.type(filled)}")
+        self.line(
+            f"{name} = linalg.fill ins({scalar} : {_dtype(operand.dtype)}) outs({empty} : {self.type(filled)})"
+            f" -> {self.type(filled)}"
+        )
         return name
 
     def apply(self, operation: str, operands: tuple[Operand, ...], result: Value) -> None:
@@ -67,8 +69,10 @@ class _Text:
         names = [self.operand(o, result) for o in operands]
         types = [self.type(Value("", o.dtype, result.dims)) for o in operands]
         empty, kind = self.empty(result), self.type(result)
-        self.line(f"%{result.name} = {operation} ins({', '.join(names)} : {', '.join(types)})"
-                  f" outs({empty} : {kind}) -> {kind}")
+        self.line(
+            f"%{result.name} = {operation} ins({', '.join(names)} : {', '.join(types)})"
+            f" outs({empty} : {kind}) -> {kind}"
+        )
 
     def temporary(self, stem: str) -> str:
         """A name that no value of the program has, as none of them begins with an underscore."""
@@ -137,8 +141,10 @@ def _broadcast(text: _Text, step: Step) -> None:
     assert isinstance(source, Value)
     added = [str(i) for i, d in enumerate(step.result.dims) if d not in source.dims]
     empty, kind = text.empty(step.result), text.type(step.result)
-    text.line(f"%{step.result.name} = linalg.broadcast ins(%{source.name} : {text.type(source)})"
-              f" outs({empty} : {kind}) dimensions = [{', '.join(added)}]")
+    text.line(
+        f"%{step.result.name} = linalg.broadcast ins(%{source.name} : {text.type(source)})"
+        f" outs({empty} : {kind}) dimensions = [{', '.join(added)}]"
+    )
 
 
 _ROUND = _named("hfusion.cast", round_mode="#hfusion.round_mode<rint>")
@@ -326,9 +332,8 @@ def hfusion_pipeline(block_dim: int, canonicalize: str = "canonicalize-ext", tun
     tuning : int
         Bits of buffer for each element that tiles allow for beyond what the compiler counts; more makes tiles smaller.
     """
-    schedule = (
-        f"hfusion-auto-schedule{{block-dim={block_dim} enable-auto-multi-buffer=false max-buffer-count-tuning={tuning}}}"
-    )
+    options = f"block-dim={block_dim} enable-auto-multi-buffer=false max-buffer-count-tuning={tuning}"
+    schedule = f"hfusion-auto-schedule{{{options}}}"
     passes = []
     for text in _PASSES:
         if text.startswith("{canonicalize"):
@@ -479,10 +484,14 @@ def build(problem: Problem, soc: str, folder: Path, core_type: str = "") -> Buil
     backend = shutil.which(compiler.backend)
     cores = _vector_cores(compiler, soc, folder)
     kernels = tuple(_build_kernel(v, soc, compiler, backend, cores, folder) for v in _variants(problem))
-    remaining = () if backend else (
-        f"run the same lowering where CANN's {compiler.backend} is on PATH, or there, with ascendnpu-ir "
-        f"{toolchain.version} installed:",
-        *(f"{compiler.backend} {k.files['hivm']} {' '.join(_BACKEND_FLAGS)} -o {k.name}.o" for k in kernels),
+    remaining = (
+        ()
+        if backend
+        else (
+            f"run the same lowering where CANN's {compiler.backend} is on PATH, or there, with ascendnpu-ir "
+            f"{toolchain.version} installed:",
+            *(f"{compiler.backend} {k.files['hivm']} {' '.join(_BACKEND_FLAGS)} -o {k.name}.o" for k in kernels),
+        )
     )
     reached = f"object by {compiler.backend}" if backend else f"the module handed to {compiler.backend}"
     return Built(toolchain.version, reached, backend is not None, remaining, kernels, {"vector_cores": cores})
@@ -502,8 +511,8 @@ def _vector_cores(compiler: _Compiler, soc: str, folder: Path) -> int:
     """Ask the compiler how many vector cores a SoC has."""
     empty = folder / "empty.mlir"
     empty.write_text("module {}\n")
-    command = [compiler.program("bishengir-opt"), empty.name, f"--hacc-append-device-spec=target={soc}"]
-    process = run(command, folder, environment())
+    command: list[str | Path] = [compiler.program("bishengir-opt"), empty.name]
+    process = run([*command, f"--hacc-append-device-spec=target={soc}"], folder, environment())
     empty.unlink()
     found = re.search(r'"VECTOR_CORE_COUNT", (\d+)', process.stdout)
     if process.returncode or not found:
@@ -528,7 +537,9 @@ def _build_kernel(
         files["object"] = f"{variant.name}.o"
     module = (folder / files["hivm"]).read_text()
     blocks = re.search(r"hacc\.block_dim = (\d+)", module)
-    outputs = [argument(v.name, "int8" if v.dtype == "bool" else v.dtype, program.shape, "out") for v in program.outputs]
+    outputs = [
+        argument(v.name, "int8" if v.dtype == "bool" else v.dtype, program.shape, "out") for v in program.outputs
+    ]
     inputs = [argument(v.name, v.dtype, program.extents(v), "in") for v in program.inputs]
     tiling = []
     if any(n is None for n in program.shape):
@@ -538,13 +549,11 @@ def _build_kernel(
     return Kernel(variant.name, variant.when, variant.problem.dims, block_dim, arguments, files)
 
 
-def _tile(
-    variant: _Variant, files: dict[str, str], compiler: _Compiler, cores: int, tuning: int, folder: Path
-) -> None:
+def _tile(variant: _Variant, files: dict[str, str], compiler: _Compiler, cores: int, tuning: int, folder: Path) -> None:
     """Named ops to tiles."""
     pipeline = hfusion_pipeline(cores, compiler.canonicalize, tuning)
-    command = [compiler.program("bishengir-opt"), files["linalg"], f"--pass-pipeline={pipeline}"]
-    process = run([*command, "-o", files["hfusion"]], folder, environment())
+    command: list[str | Path] = [compiler.program("bishengir-opt"), files["linalg"], "-o", files["hfusion"]]
+    process = run([*command, f"--pass-pipeline={pipeline}"], folder, environment())
     tiled = folder / files["hfusion"]
     if process.returncode or not tiled.exists():
         raise failure(process, f"on {files['linalg']}")
@@ -556,7 +565,7 @@ def _compile(
 ) -> Any:
     """Tiles to the module for the backend, and through the backend where it is there."""
     temporary = folder / "stages"
-    command = [
+    command: list[str | Path] = [
         compiler.program("bishengir-compile"),
         files["hfusion"],
         f"--target={soc}",

@@ -118,9 +118,7 @@ class Problem:
 
     def program(self) -> Program:
         """The arithmetic as a list of primitives."""
-        return fake_quant_program(
-            self.shape, self.axis, self.dtype, self.scale_dtype, self.quant_min, self.quant_max
-        )
+        return fake_quant_program(self.shape, self.axis, self.dtype, self.scale_dtype, self.quant_min, self.quant_max)
 
 
 def _product(extents: Sequence[Extent]) -> Extent:

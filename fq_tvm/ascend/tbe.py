@@ -315,7 +315,9 @@ def build(problem: Problem, soc: str, folder: Path, core_type: str = "AiCore") -
     file = f"{name}.tbe.py"
     (folder / file).write_text(emit(program, name, soc, core_type))
     files = {"operator": file}
-    outputs = [argument(v.name, "int8" if v.dtype == "bool" else v.dtype, program.shape, "out") for v in program.outputs]
+    outputs = [
+        argument(v.name, "int8" if v.dtype == "bool" else v.dtype, program.shape, "out") for v in program.outputs
+    ]
     inputs = [
         argument(v.name, v.dtype, [program.shape[d] if d in v.dims else 1 for d in program.dims], "in")
         for v in program.inputs
@@ -329,7 +331,7 @@ def build(problem: Problem, soc: str, folder: Path, core_type: str = "AiCore") -
     reached, notes = "operator file", {"import": str(toolchain)}
     if toolchain:
         with tempfile.TemporaryDirectory(prefix="fq_tvm-tbe-") as scratch:
-            command = [sys.executable, "-B", folder / file, folder]
+            command: list[str | Path] = [sys.executable, "-B", folder / file, folder]
             process = run(command, Path(scratch), environment(cann=True))
         made = folder / "kernel_meta" / f"{name}.json"
         if process.returncode or not made.is_file():

@@ -59,7 +59,7 @@ class Kernel:
         command = ["g++", "-O1", "-w", "-std=c++17", "-ffp-contract=off", "-shared", "-fPIC", "kernel.cc", "-o", "k.so"]
         built = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
         if built.returncode:
-            raise Violation(f"the model does not compile the kernel: {built.stderr[:2000]}")
+            raise NotImplementedError(f"the model does not compile the kernel: {built.stderr[:2000]}")
         self._run = ctypes.CDLL(str(folder / "k.so")).run
         self._run.restype = ctypes.c_char_p
 
@@ -73,4 +73,3 @@ class Kernel:
                 raise Violation(said.decode())
         for array, copy in zip(arrays, padded, strict=True):
             array.reshape(-1).view(np.uint8)[...] = copy[: array.nbytes]
-

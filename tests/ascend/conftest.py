@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,8 @@ sys.path.insert(0, str(HERE))  # the models beside this file are modules of the 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     # tests/conftest.py may have it already; this one is read only where this folder is named on the command line.
-    try:
+    with contextlib.suppress(ValueError):
         parser.addoption("--update-golden", action="store_true", help="write golden files instead of comparing")
-    except ValueError:
-        pass
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ modelled.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import math
 import re
 import subprocess
@@ -490,7 +491,9 @@ class Module:
             shift, *extents = operands[1:]
             remaining = iter(extents)
             sizes = tuple(next(remaining) if n < 0 else n for n in kind.get_shape())
-            view = View(source.buffer, str(kind.element_type), sizes, dense(sizes), 0, source.base + shift, source.space)
+            view = View(
+                source.buffer, str(kind.element_type), sizes, dense(sizes), 0, source.base + shift, source.space
+            )
             needed = shift + -(-math.prod(sizes) * view.bits // 8)
             check(needed <= math.prod(source.sizes), f"a view of {needed} bytes in a buffer of {source.sizes}")
             return [view]
@@ -510,7 +513,7 @@ class Module:
             sizes, strides = [], []
             for group in _reassociation(operation):
                 real = [d for d in group if source.sizes[d] != 1] or group[-1:]
-                for a, b in zip(real, real[1:], strict=False):
+                for a, b in itertools.pairwise(real):
                     check(source.strides[a] == source.strides[b] * source.sizes[b], "a collapse of what is not dense")
                 sizes.append(math.prod(source.sizes[d] for d in group))
                 strides.append(source.strides[real[-1]])

@@ -95,8 +95,7 @@ def mutant(lowered, tmp_path):
         folder.mkdir()
         try:
             return sum(differences(artifact, problem, folder, changed))
-        except Violation as violation:
-            assert "does not compile" not in str(violation), violation
+        except Violation:
             return -1
 
     run.count = lambda pattern: len(re.findall(pattern, text))
@@ -106,7 +105,9 @@ def mutant(lowered, tmp_path):
 @needs_akg
 def test_catches_another_rounding_mode(mutant):
     floor = r"\1static void vconv_floor(int32_t *d, float *s, int n, int db, int sb, int dr, int sr)"
-    floor += r" { model::convert(d, s, n, db, sb, dr, sr, [](float v) -> int32_t { return model::rounded(floor(v)); }); }"
+    floor += (
+        r" { model::convert(d, s, n, db, sb, dr, sr, [](float v) -> int32_t { return model::rounded(floor(v)); }); }"
+    )
     assert mutant(r"(?s)\A(.*?)(extern .*?)vconv_f322s32r\(", floor + r"\n\2vconv_floor(") > 0
 
 

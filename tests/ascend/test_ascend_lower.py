@@ -164,7 +164,9 @@ class TestWithNpuir:
         lower((4, 16), 1, out_dir=tmp_path / "a")
         before = (tmp_path / "a" / "meta.json").read_bytes()
         monkeypatch.setitem(npuir_module.PRINTERS, "add", npuir_module._binary("plus"))
-        with pytest.raises(LoweringError, match=r"(?s)bishengir-opt failed with status 1 on fake_quant.linalg.mlir.*plus"):
+        with pytest.raises(
+            LoweringError, match=r"(?s)bishengir-opt failed with status 1 on fake_quant.linalg.mlir.*plus"
+        ):
             lower((4, 16), 1, out_dir=tmp_path / "a")
         with pytest.raises(FqError):
             lower((4, 16), 1, out_dir=tmp_path / "new" / "b")
@@ -178,7 +180,7 @@ class TestWithNpuir:
         slow.chmod(0o755)
         monkeypatch.setattr(toolchain, "TIMEOUT", 0.3)
         monkeypatch.setattr(npuir_module, "_package", lambda: tmp_path)
-        with pytest.raises(LoweringError, match="did not end within 0.3 s"):
+        with pytest.raises(LoweringError, match=r"did not end within 0\.3 s"):
             lower((4, 16), 1, out_dir=tmp_path / "a")
         assert not (tmp_path / "a").exists()
 
@@ -223,7 +225,9 @@ class TestWithNpuir:
         tools = tmp_path / "tools"
         tools.mkdir()
         backend = tools / "hivmc"
-        body = 'while [ $# -gt 0 ]; do [ "$1" = -o ] && printf object > "$2"; shift; done' if works else "echo no; exit 3"
+        body = (
+            'while [ $# -gt 0 ]; do [ "$1" = -o ] && printf object > "$2"; shift; done' if works else "echo no; exit 3"
+        )
         backend.write_text(f"#!/bin/sh\n{body}\n")
         backend.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
@@ -241,7 +245,9 @@ class TestWithNpuir:
 def test_a_ccec_on_the_path_is_used(tmp_path, monkeypatch):
     tools = tmp_path / "tools"
     tools.mkdir()
-    (tools / "ccec").write_text('#!/bin/sh\nwhile [ $# -gt 0 ]; do [ "$1" = -o ] && printf object > "$2"; shift; done\n')
+    (tools / "ccec").write_text(
+        '#!/bin/sh\nwhile [ $# -gt 0 ]; do [ "$1" = -o ] && printf object > "$2"; shift; done\n'
+    )
     (tools / "ccec").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
     artifact = lower((4, 16, 7), 1, soc="Ascend910A", out_dir=tmp_path / "a")
@@ -255,7 +261,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.mkdtemp", refuse)
-    with pytest.raises(LoweringError, match="cannot write into .*Permission denied"):
+    with pytest.raises(LoweringError, match=r"cannot write into .*Permission denied"):
         lower((2, 3), 1, toolchain="npuir", out_dir=tmp_path / "a")
 
 

@@ -1,7 +1,7 @@
 """Adding a primitive takes one line in program.py and one in each printer, as docs/ascend.md shows.
 
-The lines are added here at run time, an absolute value goes in front of the operator, and what each toolchain makes of it
-is executed.
+The lines are added here at run time, an absolute value goes in front of the operator, and what each toolchain
+makes of it is executed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def in_front(function_name):
     from fq_tvm import expression
 
     x = te.placeholder(SHAPE, "float32", "x")
-    scale, zero_point = te.placeholder(SHAPE[1:2], "float32", "scale"), te.placeholder(SHAPE[1:2], "int32", "zero_point")
+    scale = te.placeholder(SHAPE[1:2], "float32", "scale")
+    zero_point = te.placeholder(SHAPE[1:2], "int32", "zero_point")
     intrinsic = getattr(te, function_name)
     front = te.compute(SHAPE, lambda *i: intrinsic(x(*i)), name="front")
     out, mask = expression.fake_quant(front, scale, zero_point, AXIS, expression.QuantRange.constant(*RANGE))

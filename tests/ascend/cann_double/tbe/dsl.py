@@ -118,9 +118,7 @@ def build(schedules: list[Any], config: dict[str, Any]) -> None:
         if id(node) not in known:
             operands = [record(o) for o in node.operands]
             known[id(node)] = len(recorded)
-            recorded.append(
-                {"call": node.call, "shape": list(node.shape), "dtype": node.dtype, "operands": operands}
-            )
+            recorded.append({"call": node.call, "shape": list(node.shape), "dtype": node.dtype, "operands": operands})
         return known[id(node)]
 
     arguments = [record(t) for t in tensors]
