@@ -7,6 +7,8 @@ TVM nor a toolchain.  ``docs/ascend.md`` says what is proven without hardware an
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import json
 import os
@@ -252,12 +254,17 @@ def _publish(staged: Path, target: Path, work: Path) -> None:
     """Put a whole directory in place by rename, and take away the one that was there."""
     staged.chmod(0o755)
     target.parent.mkdir(parents=True, exist_ok=True)
-    replaced = work / "replaced"
-    if target.exists():
-        target.rename(replaced)
-    try:
-        staged.rename(target)
-    except OSError:
-        if replaced.exists():
-            replaced.rename(target)
-        raise
+    for attempt in range(100):
+        replaced = work / f"replaced{attempt}"
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(replaced)
+        try:
+            staged.rename(target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                if replaced.exists():
+                    replaced.rename(target)
+                raise
+            # Another process put its artifact there in between; the last one to finish stays.
+    raise LoweringError(f"{target} is being written by too many processes at once")

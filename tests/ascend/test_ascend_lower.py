@@ -265,6 +265,18 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
         lower((2, 3), 1, toolchain="npuir", out_dir=tmp_path / "a")
 
 
+def test_two_at_once_leave_one_whole_artifact(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def once(channels):
+        return lower((2, channels), 1, soc="Ascend910B1", toolchain="tbe", out_dir=tmp_path / "a")
+
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(once, range(2, 14)))
+    assert AscendArtifact.read(tmp_path / "a") in made
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
 def test_reading_what_is_no_artifact(tmp_path):
     with pytest.raises(LoweringError, match="holds no artifact"):
         AscendArtifact.read(tmp_path)
