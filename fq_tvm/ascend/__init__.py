@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -240,14 +241,17 @@ def _choose(product: Product, soc: str, wanted: str) -> tuple[str, str]:
 
 
 def _check_replaceable(target: Path) -> None:
-    if not target.exists():
-        return
-    if not target.is_dir():
+    if target.exists() and not target.is_dir():
         raise ArgumentError(f"out_dir {target} is a file; expected a folder of its own for the artifact", "range")
-    if any(target.iterdir()) and not (target / _META).is_file():
-        raise ArgumentError(
-            f"out_dir {target} holds something other than an artifact; it will not be replaced", "range"
-        )
+    for _ in range(5):
+        try:
+            names = {entry.name for entry in target.iterdir()}
+        except FileNotFoundError:
+            return
+        if not names or _META in names:
+            return
+        time.sleep(0.02)  # an artifact that another process is replacing right now looks incomplete for a moment
+    raise ArgumentError(f"out_dir {target} holds something other than an artifact; it will not be replaced", "range")
 
 
 def _publish(staged: Path, target: Path, work: Path) -> None:
