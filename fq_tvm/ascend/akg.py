@@ -237,7 +237,7 @@ def probe() -> Toolchain:
             [sys.executable, "-s", "-B", "-c", "import akg; from akg import tvm"],
             Path(scratch),
             _environment(Path(scratch), None),
-            timeout=60,
+            timeout=120,
         )
     if process.returncode:
         lines = process.stderr.strip().splitlines() or ["it said nothing"]

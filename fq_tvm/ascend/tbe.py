@@ -276,7 +276,7 @@ def probe() -> Toolchain:
     """Say whether CANN's fork can be imported, by trying in a process of its own: a package that is there may not."""
     with tempfile.TemporaryDirectory(prefix="fq_tvm-tbe-") as scratch:
         try:
-            process = run([sys.executable, "-B", "-c", _PROBE], Path(scratch), environment(cann=True), timeout=60)
+            process = run([sys.executable, "-B", "-c", _PROBE], Path(scratch), environment(cann=True), timeout=120)
         except LoweringError as error:
             return Toolchain("tbe", False, detail=str(error))
     said = [line for line in process.stdout.splitlines() if line.startswith("version")]
