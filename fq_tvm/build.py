@@ -17,7 +17,7 @@ import tvm_ffi
 from tvm import te, tirx
 
 from .errors import BuildError
-from .expression import ChannelParameters, QuantRange, channel_parameters, expand, quantize_dequantize
+from .expression import ChannelParameters, QuantRange, channel_parameters, cycle, expand, quantize_dequantize
 from .layout import MAX_RANK
 from .schedule import Schedule, apply, apply_expand
 from .spec import FakeQuantSpec
@@ -100,7 +100,7 @@ def state(spec: FakeQuantSpec) -> dict[str, Statement]:
         the quantisation range, see :func:`fq_tvm.spec.quant_range_scalars`; then int64 values.
 
         - expand: scale, zero_point, workspace; copies, channels, inner, scale_stride, zero_point_stride
-        - fake_quant, rows: self, scale, zero_point, out, mask; outer, channels, inner, scale_stride, zero_point_stride
+        - fake_quant, rows: self, scale, zero_point, out, mask; rows, channels, inner, scale_stride, zero_point_stride
         - fake_quant, lanes: self, workspace, out, mask; runs, run, tail
         - fake_quant, strided_rows: as rows, with eight loop extents (the channel's before the innermost) and eight
           strides each of self, out and mask in place of the first three values
@@ -113,7 +113,8 @@ def state(spec: FakeQuantSpec) -> dict[str, Statement]:
         runs, run, tail = extents = _integers("runs", "run", "tail")
         shape: tuple[Any, ...] = (runs, run)
     elif spec.iteration == "rows":
-        shape = extents = _integers("outer", "channels", "inner")
+        extents = _integers("rows", "channels", "inner")
+        shape = (extents[0], extents[2])
     else:
         shape = extents = _integers(*(f"n{i}" for i in range(MAX_RANK)))
     strides = [
@@ -133,8 +134,11 @@ def state(spec: FakeQuantSpec) -> dict[str, Statement]:
         sources = [Operand("workspace", p, run * i) for i, p in enumerate(parameters)]
         scalars = [*limits, *extents, *(s for each in strides for s in each)]
     else:
-        scale, zero_point, vector_strides = _vectors(spec, shape[-2])
+        channels = shape[-2] if spec.strided else extents[1]
+        scale, zero_point, vector_strides = _vectors(spec, channels)
         parameters = channel_parameters(scale.buffer, zero_point.buffer, spec.wide)
+        if not spec.strided:
+            parameters = cycle(parameters, channels, shape[0])
         out, mask = compute(x, parameters, len(shape) - 2, "fake_quant")
         sources = [scale, zero_point]
         scalars = [*limits, *extents, *(s for each in strides for s in each), *vector_strides]

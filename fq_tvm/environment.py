@@ -1,7 +1,7 @@
 """The environment variables of the library, read here and nowhere else.
 
 They are read when a value is needed, never at import: ``FQ_TVM_CACHE_DIR``, ``FQ_TVM_ARTIFACTS_DIR``,
-``FQ_TVM_TARGET``, ``FQ_TVM_NUM_THREADS``, ``FQ_TVM_REQUIRE_CACHE``, ``FQ_TVM_LOG``.
+``FQ_TVM_TARGET``, ``FQ_TVM_NUM_THREADS``, ``FQ_TVM_REQUIRE_CACHE``, ``FQ_TVM_LOG``, ``FQ_TVM_AKG_HOME``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from pathlib import Path
 
 from .errors import FqError
 
-__all__ = ["artifacts_dir", "cache_dir", "logger", "num_threads", "require_cache", "some_home", "target_name"]
+__all__ = [
+    "akg_home",
+    "artifacts_dir",
+    "cache_dir",
+    "logger",
+    "num_threads",
+    "require_cache",
+    "some_home",
+    "target_name",
+]
 
 
 def cache_dir() -> Path | None:
@@ -55,6 +64,15 @@ def artifacts_dir() -> Path | None:
     """Folder of kernels built ahead of time (``FQ_TVM_ARTIFACTS_DIR``), looked at first and never written."""
     given = os.environ.get("FQ_TVM_ARTIFACTS_DIR")
     return Path(given).expanduser().absolute() if given else None
+
+
+def akg_home() -> Path:
+    """Folder of AKG, for lowering to Ascend: ``FQ_TVM_AKG_HOME``, or ``akg`` in the platform's data folder."""
+    if given := os.environ.get("FQ_TVM_AKG_HOME"):
+        return Path(given).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("fq_tvm")) / "akg"
 
 
 def target_name() -> str:

@@ -13,7 +13,15 @@ from tvm import te, tirx
 
 from .spec import quant_range_scalars
 
-__all__ = ["ChannelParameters", "QuantRange", "channel_parameters", "expand", "fake_quant", "quantize_dequantize"]
+__all__ = [
+    "ChannelParameters",
+    "QuantRange",
+    "channel_parameters",
+    "cycle",
+    "expand",
+    "fake_quant",
+    "quantize_dequantize",
+]
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,30 @@ def expand(parameters: ChannelParameters, copies: Any, inner: Any) -> ChannelPar
     """
     shape = (copies, *parameters.scale.shape, inner)
     return ChannelParameters(*te.compute(shape, lambda k, c, i: tuple(t[c] for t in parameters), name="expand"))
+
+
+def cycle(parameters: ChannelParameters, channels: Any, rows: Any) -> ChannelParameters:
+    """Give each of many rows the parameters of its channel.
+
+    Parameters
+    ----------
+    parameters : ChannelParameters
+        Of shape (channels,).
+    channels, rows : Expr
+        Row ``r`` belongs to channel ``r % channels``.
+
+    Returns
+    -------
+    ChannelParameters
+        Three tensors of shape (rows,), the stages ``row_inverse_scale``, ``row_zero_point`` and ``row_scale``.
+    """
+    names = ("row_inverse_scale", "row_zero_point", "row_scale")
+
+    def look_up(tensor: te.Tensor, name: str) -> te.Tensor:
+        # Rows are never negative, which TVM cannot know: a floored remainder would cost several times as much.
+        return te.compute((rows,), lambda r: tensor[tirx.truncmod(r, channels)], name=name)
+
+    return ChannelParameters(*(look_up(t, n) for t, n in zip(parameters, names, strict=True)))
 
 
 def quantize_dequantize(

@@ -103,7 +103,7 @@ class Launch:
             self.workspace_size = 3 * 4 * run
             extents, vectors = (outer // copies, run, outer % copies * period), ()
         else:
-            extents = (*layout.outer, layout.channels, layout.inner)
+            extents = (layout.outer[0] * layout.channels if layout.outer else 0, layout.channels, layout.inner)
         if layout.strides:
             extents = _eight_loops(layout)
         self._values = (*scalars, *extents, *vectors)

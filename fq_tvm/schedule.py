@@ -88,9 +88,9 @@ def default_schedule(spec: FakeQuantSpec, target: object = None) -> Schedule:
 def apply(func: tirx.PrimFunc, spec: FakeQuantSpec, schedule: Schedule, parallel: bool) -> tirx.PrimFunc:
     """Schedule the function that :func:`fq_tvm.build.state` made.
 
-    The inner loop is split into tiles; the first outer loop, the channel where that is outside, and the tiles become
-    one loop of independent tasks.  The loop inside a tile stays serial: LLVM's vectoriser makes a main loop, an
-    epilogue and unaligned moves of it for any extent, which an explicit ``vectorize`` does not.
+    The inner loop is split into tiles; the first outer loop, the channel where that is outside, and the tiles are
+    independent tasks, one loop of them where threads share it.  The loop inside a tile stays serial: LLVM's vectoriser
+    makes a main loop, an epilogue and unaligned moves of it for any extent, which an explicit ``vectorize`` does not.
 
     Parameters
     ----------
@@ -128,9 +128,8 @@ def apply(func: tirx.PrimFunc, spec: FakeQuantSpec, schedule: Schedule, parallel
     else:
         tasks, middle = [*outer, tiles], []
     sch.reorder(*tasks, *middle, within)
-    task = sch.fuse(*tasks)
-    if parallel:
-        sch.parallel(task)
+    if parallel:  # only there: taking one index of the task apart again costs a division for each loop
+        sch.parallel(sch.fuse(*tasks))
     return _tighten(sch.mod["main"])
 
 
@@ -162,8 +161,11 @@ def apply_expand(func: tirx.PrimFunc, spec: FakeQuantSpec, innermost: str) -> ti
 
 
 def _inline_parameters(sch: s_tir.Schedule, spec: FakeQuantSpec) -> None:
-    """Inline the stages of channel_parameters, each too cheap to be stored by itself."""
-    for stage in ("scale_f32", "inverse_scale", *([] if spec.wide else ["zero_point_f32"])):
+    """Inline the stages before the operator itself, each too cheap to be stored."""
+    stages = ["scale_f32", "inverse_scale", *([] if spec.wide else ["zero_point_f32"])]
+    if spec.iteration == "rows":
+        stages += ["row_inverse_scale", "row_zero_point", "row_scale"]
+    for stage in stages:
         sch.compute_inline(sch.get_sblock(stage))
 
 
