@@ -277,7 +277,7 @@ def build(spec: FakeQuantSpec, schedule: Schedule, target: Target) -> Built:
     """
     try:
         module = lower(spec, schedule)
-        compiled = tvm.compile(module, target=tvm.target.Target(target.to_tvm())).mod
+        compiled = tvm.compile(module, target=tvm.target.Target(target.to_tvm(schedule.vector_bits))).mod
         with tempfile.TemporaryDirectory(prefix="fq_tvm-") as folder:
             path = Path(folder) / "kernel.o"
             compiled.write_to_file(str(path), "o")

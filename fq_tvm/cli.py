@@ -25,6 +25,7 @@ from .spec import FLOATS, FakeQuantSpec, arithmetic_for, catalogue
 
 if TYPE_CHECKING:
     from .cache import Store
+    from .target import Target
     from .weights import Report, TensorFile
 
 __all__ = ["main"]
@@ -264,6 +265,7 @@ def info(arguments: argparse.Namespace) -> None:
         "disabled": list(target.disabled),
         "missing": list(target.missing),
         "threads": environment.num_threads(),
+        "schedules": _describe_records(target),
         "cache": _describe_store(environment.cache_dir()),
         "artifacts": _describe_store(environment.artifacts_dir()),
         "versions": {
@@ -281,6 +283,7 @@ def info(arguments: argparse.Namespace) -> None:
         "features": " ".join(target.features),
         "disabled": " ".join(target.disabled) or "none",
         "threads": str(answer["threads"]),
+        "schedules": _records_text(answer["schedules"]),
         "cache": _store_text(answer["cache"]) or "none: no home folder, and FQ_TVM_CACHE_DIR is not set",
         "artifacts": _store_text(answer["artifacts"]) or "none: FQ_TVM_ARTIFACTS_DIR is not set",
         "versions": ", ".join(f"{name} {number}" for name, number in answer["versions"].items()),
@@ -293,6 +296,27 @@ def info(arguments: argparse.Namespace) -> None:
     for name, text in lines.items():
         print(f"{name:<10} {text}")
     return None
+
+
+def _describe_records(target: Target) -> dict[str, Any]:
+    from . import records
+
+    folders = [f for f in (records.user_folder(), records.shipped_folder()) if f is not None]
+    return {
+        "applied": [
+            {"path": found.path, "reason": found.reason, "records": len(found.content.records)}
+            for found in records.applicable(target)
+        ],
+        "looked_for": [f"{name}.json" for name, _ in records.candidates(target, ())],
+        "folders": folders,
+    }
+
+
+def _records_text(described: Mapping[str, Any]) -> str:
+    if described["applied"]:
+        return "; then ".join(f"{f['path']} ({f['reason']}, {f['records']} records)" for f in described["applied"])
+    where = " and ".join(map(str, described["folders"])) or "no folder"
+    return f"default ones: no {', '.join(described['looked_for'])} in {where}; `fq-tvm tune` makes one"
 
 
 def _describe_store(folder: Path | None) -> dict[str, Any] | None:
@@ -486,13 +510,15 @@ def build(arguments: argparse.Namespace) -> None:
     with _progress(len(specs), "kernel", arguments.quiet) as bar:
 
         def show(done: int, total: int, spec: FakeQuantSpec) -> None:
+            bar.total = total
             bar.set_postfix_str(spec.name)
             bar.update(done - bar.n)
 
         paths = build_library(arguments.output, specs, progress=show)
-        bar.update(len(specs) - bar.n)
+        bar.update(bar.total - bar.n)
     if arguments.json:
-        kernels = [{"name": s.name, "spec": s.to_json(), "path": p} for s, p in zip(specs, paths, strict=True)]
+        stated = [json.loads((p / "meta.json").read_text())["key"]["spec"] for p in paths]
+        kernels = [{"name": _name(s), "spec": s, "path": p} for s, p in zip(stated, paths, strict=True)]
         return _print_json({"output": arguments.output, "cpu": target.cpu, "kernels": kernels})
     size = sum(f.stat().st_size for p in paths for f in p.iterdir())
     seconds = time.perf_counter() - start
@@ -526,8 +552,9 @@ def inspect(arguments: argparse.Namespace) -> None:
     that language, so that the output is a file of it.
     """
     from .arguments import normalize_axis
-    from .kernel import get_kernel
-    from .layout import MAX_RANK, arrange
+    from .kernel import current_target, get_kernel, layout_for, schedule_for
+    from .layout import MAX_RANK
+    from .records import size_class_of
 
     shape = arguments.shape
     if len(shape) > MAX_RANK or any(n < 1 for n in shape):
@@ -538,11 +565,13 @@ def inspect(arguments: argparse.Namespace) -> None:
     if len(strides) != len(shape):
         raise FqError(f"--strides has {len(strides)} values; expected {len(shape)}, one for each extent")
     results = _dense_strides(shape, sorted(range(len(shape)), key=lambda d: -abs(strides[d])))
-    layout = arrange(shape, axis, (strides, results, results))
+    target = current_target()
+    layout = layout_for(target, shape, axis, (strides, results, results))
     out_dtype = arguments.out_dtype or arguments.dtype
     arithmetic = arithmetic_for(*_quant_range(arguments))
     spec = FakeQuantSpec(layout.iteration, arguments.dtype, arguments.scale_dtype, out_dtype, arithmetic=arithmetic)
-    kernel = get_kernel(spec)
+    schedule = schedule_for(spec, target, size_class_of(spec, layout.size))
+    kernel = get_kernel(spec, target, schedule)
     text = kernel.source(arguments.kind) if arguments.kind else None
     answer = {
         "name": spec.name,

@@ -41,6 +41,17 @@ def cache_dir() -> Path | None:
     return path if path.is_absolute() else None
 
 
+def data_dir() -> Path | None:
+    """Folder of what the user made, such as tuned schedules: the platform's data folder; None if there is no home."""
+    import platformdirs
+
+    try:
+        path = Path(platformdirs.user_data_dir("fq_tvm"))
+    except RuntimeError:
+        return None
+    return path if path.is_absolute() else None
+
+
 @contextmanager
 def some_home() -> Iterator[None]:
     """Let TVM be imported by a user without HOME and without a passwd entry, as containers have them.

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from . import cache as store
-from . import environment
+from . import environment, records
 from .arguments import Operands
 from .errors import BuildError, FqError, LaunchError
-from .layout import MAX_RANK, Layout, arrange
+from .layout import MAX_RANK, ROWS_MIN_INNER, Layout, arrange
 from .runtime import load, threads_ready
 from .schedule import Schedule, default_schedule
 from .spec import FakeQuantSpec, arithmetic_for, catalogue, quant_range_scalars
@@ -30,14 +30,16 @@ __all__ = [
     "build_library",
     "current_target",
     "get_kernel",
+    "layout_for",
     "prepare",
     "request_of",
+    "schedule_for",
     "versions",
 ]
 
 SOURCES = {"te": "kernel.te", "tir": "kernel.tir", "ll": "kernel.ll", "asm": "kernel.s"}
 OBJECT = "kernel.o"
-GENERATORS = ("spec.py", "expression.py", "schedule.py", "build.py")
+GENERATORS = ("spec.py", "expression.py", "schedule.py", "target.py", "build.py")
 """The modules whose text decides what code a specification leads to."""
 
 _kernels: dict[tuple[FakeQuantSpec, Target, Schedule], Kernel] = {}
@@ -308,6 +310,16 @@ def _try_to_remember(folder: store.Store, question: dict[str, Any], target: Targ
         store.warn_once(folder, error)
 
 
+def schedule_for(spec: FakeQuantSpec, target: Target, size_class: str = "memory") -> Schedule:
+    """Return the tuned schedule that applies to tensors of a size class, or the default one."""
+    return records.lookup(spec, target, size_class) or default_schedule(spec, target)
+
+
+def layout_for(target: Target, shape: Sequence[int], axis: int, strides: Sequence[Sequence[int]]) -> Layout:
+    """Find the loops as :func:`~fq_tvm.layout.arrange` does, with the class boundary that was measured for a CPU."""
+    return arrange(shape, axis, strides, records.rows_min_inner(target) or ROWS_MIN_INNER)
+
+
 def get_kernel(spec: FakeQuantSpec, target: Target | None = None, schedule: Schedule | None = None) -> Kernel:
     """Return the kernel of a specification: from memory, from the cache, or freshly built.
 
@@ -318,7 +330,7 @@ def get_kernel(spec: FakeQuantSpec, target: Target | None = None, schedule: Sche
     target : Target, optional
         For which CPU; :func:`current_target` by default.
     schedule : Schedule, optional
-        How; :func:`fq_tvm.schedule.default_schedule` by default.
+        How; :func:`schedule_for` tensors larger than caches by default.
 
     Returns
     -------
@@ -332,7 +344,7 @@ def get_kernel(spec: FakeQuantSpec, target: Target | None = None, schedule: Sche
         If ``FQ_TVM_REQUIRE_CACHE`` is set and it is in no cache.
     """
     target = target or current_target()
-    schedule = schedule or default_schedule(spec, target)
+    schedule = schedule or schedule_for(spec, target)
     key = (spec, target, schedule)
     if (kernel := _kernels.get(key)) is None:
         with _building:  # one thread builds; a second one that wants the same kernel finds it
@@ -366,11 +378,13 @@ def prepare(operands: Operands, axis: int, quant_min: int, quant_max: int) -> La
     x, scale, zero_point, out, mask = operands
     if 0 in x.shape:
         return EmptyLaunch()
-    layout = arrange(x.shape, axis, (x.strides, out.strides, mask.strides))
+    target = current_target()
+    layout = layout_for(target, x.shape, axis, (x.strides, out.strides, mask.strides))
     arithmetic = arithmetic_for(quant_min, quant_max)
     spec = FakeQuantSpec(layout.iteration, x.dtype, scale.dtype, out.dtype, zero_point.dtype, arithmetic)
     scalars = quant_range_scalars(quant_min, quant_max)
-    return get_kernel(spec).bind(layout, scale.strides[0], zero_point.strides[0], scalars)
+    schedule = schedule_for(spec, target, records.size_class_of(spec, layout.size))
+    return get_kernel(spec, target, schedule).bind(layout, scale.strides[0], zero_point.strides[0], scalars)
 
 
 def _entry(spec: FakeQuantSpec, target: Target, schedule: Schedule) -> store.Entry:
@@ -418,7 +432,7 @@ def build_library(
     Returns
     -------
     list of Path
-        The entries, in the order of the specifications.
+        The entries, in the order of the specifications; several of one whose schedule depends on the tensor's size.
 
     Raises
     ------
@@ -433,12 +447,15 @@ def build_library(
     target = target or current_target()
     if question is not None:
         folder.remember(question, target.to_json())
-    chosen = list(catalogue() if specs is None else specs)
+    chosen = [
+        (spec, schedule)
+        for spec in (catalogue() if specs is None else specs)
+        for schedule in dict.fromkeys(schedule_for(spec, target, size) for size in records.SIZE_CLASSES)
+    ]
     paths: list[Path] = []
-    for done, spec in enumerate(chosen):
+    for done, (spec, schedule) in enumerate(chosen):
         if progress is not None:
             progress(done, len(chosen), spec)
-        schedule = default_schedule(spec, target)
         request = request_of(spec, schedule, target)
         entry = folder.find(request)
         entry = entry or folder.put(_build(request, spec, schedule, target))

@@ -15,7 +15,9 @@ from .spec import FakeQuantSpec
 if TYPE_CHECKING:
     from tvm import s_tir, tirx
 
-__all__ = ["Schedule", "apply", "apply_expand", "default_schedule"]
+__all__ = ["VECTOR_BITS", "Schedule", "apply", "apply_expand", "default_schedule"]
+
+VECTOR_BITS = (0, 256, 512)
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,24 @@ class Schedule:
         Lanes only: the least length, in elements, of the run of virtual channels that whole outer rows are joined to.
     parallel_from : int
         Tensors of fewer elements run in the calling thread, where starting threads costs more than it saves.
+    vector_bits : {0, 256, 512}
+        Width of the vectors on a CPU with AVX-512; 0 leaves it to LLVM, which decides by the CPU's name.  Other CPUs
+        have no choice and ignore it.
     """
 
     tile: int = 16384
     rows: int = 16
     run: int = 1024
     parallel_from: int = 65536
+    vector_bits: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, int) or value < (field.name != "vector_bits"):
                 raise FqError(f"Schedule.{field.name} is {value!r}; expected a positive integer")
+        if self.vector_bits not in VECTOR_BITS:
+            raise FqError(f"Schedule.vector_bits is {self.vector_bits!r}; expected one of {VECTOR_BITS}")
 
     def to_json(self) -> dict[str, int]:
         """Return the knobs as a dictionary that :func:`json.dumps` takes."""

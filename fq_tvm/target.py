@@ -31,6 +31,13 @@ CPUINFO_FIELDS = (
 VECTOR_FEATURES = ("sse", "ssse", "avx", "f16c", "fma", "bmi", "lzcnt", "popcnt", "movbe", "neon", "sve", "fullfp16")
 """Prefixes of the features that generated code uses: a target may be run where the host has all of these."""
 
+_V3 = frozenset(("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"))
+LEVELS = {
+    "x86-64-v4": _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+    "x86-64-v3": _V3,
+}
+"""Feature levels of x86-64, the highest first, and the features that each needs."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -53,9 +60,22 @@ class Target:
     disabled: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
 
-    def to_tvm(self) -> dict[str, Any]:
-        """Return what :class:`tvm.target.Target` takes."""
-        return {"kind": "llvm", "mcpu": self.cpu, "mattr": [f"-{f}" for f in self.disabled]}
+    @property
+    def avx512(self) -> bool:
+        """Whether vectors may be 256 or 512 bits wide."""
+        return "avx512vl" in self.features
+
+    @property
+    def level(self) -> str | None:
+        """The highest feature level of x86-64 that the features fill, from v3 up."""
+        return next((name for name, needed in LEVELS.items() if needed <= set(self.features)), None)
+
+    def to_tvm(self, vector_bits: int = 0) -> dict[str, Any]:
+        """Return what :class:`tvm.target.Target` takes; the width of vectors counts where there is a choice."""
+        attributes = [f"-{f}" for f in self.disabled]
+        if vector_bits and self.avx512:
+            attributes.append("+prefer-256-bit" if vector_bits == 256 else "-prefer-256-bit")
+        return {"kind": "llvm", "mcpu": self.cpu, "mattr": attributes}
 
     def identity(self) -> dict[str, Any]:
         """Return what decides about the code: the name and the features."""

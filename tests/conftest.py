@@ -1,4 +1,4 @@
-"""One cache for the whole run, apart from the user's."""
+"""One cache and one data folder for the whole run, apart from the user's."""
 
 from __future__ import annotations
 
@@ -18,4 +18,5 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The cache that kernels of this run are built into."""
     path = str(tmp_path_factory.mktemp("cache"))
     os.environ["FQ_TVM_CACHE_DIR"] = path
+    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data"))  # schedules that the user tuned
     return path

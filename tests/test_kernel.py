@@ -166,7 +166,8 @@ def test_every_argument_of_code_generation_moves_the_key():
     schedule = default_schedule(spec)
     requests = [request_of(s, schedule, target) for s in catalogue()]
     for field in dataclasses.fields(Schedule):
-        more = dataclasses.replace(schedule, **{field.name: getattr(schedule, field.name) + 1})
+        other = 256 if field.name == "vector_bits" else getattr(schedule, field.name) + 1
+        more = dataclasses.replace(schedule, **{field.name: other})
         requests.append(request_of(spec, more, target))
     for changed in (dataclasses.replace(target, cpu="x86-64-v3"), dataclasses.replace(target, features=("avx",))):
         requests.append(request_of(spec, schedule, changed))
