@@ -85,77 +85,116 @@ class Statement:
         return cls(func, tuple(operands))
 
 
-def state(spec: FakeQuantSpec) -> dict[str, Statement]:
+def state(spec: FakeQuantSpec, rows: int = 1) -> dict[str, Statement]:
     """State what a kernel computes, on symbolic extents.
 
     Parameters
     ----------
     spec : FakeQuantSpec
         The kernel.
+    rows : int
+        Lanes only: how many runs ``"blocked"`` takes at a time; 1 for no such function.
 
     Returns
     -------
     dict of Statement
-        ``"fake_quant"`` and, for lanes, ``"expand"``, which has to run before it.  Arguments, in order: the tensors;
-        the quantisation range, see :func:`fq_tvm.spec.quant_range_scalars`; then int64 values.
+        ``"fake_quant"``; for lanes also ``"expand"``, which has to run before it, and ``"blocked"``, which can do most
+        of its work.  Arguments, in order: the tensors; the quantisation range, see
+        :func:`fq_tvm.spec.quant_range_scalars`, but for expand; then int64 values.
 
         - expand: scale, zero_point, workspace; copies, channels, inner, scale_stride, zero_point_stride
         - fake_quant, rows: self, scale, zero_point, out, mask; rows, channels, inner, scale_stride, zero_point_stride
-        - fake_quant, lanes: self, workspace, out, mask; runs, run, tail
+        - fake_quant, lanes: self, workspace, out, mask; first, runs, run, tail, where first is the element to begin at
+        - blocked: self, workspace, out, mask; blocks, run
         - fake_quant, strided_rows: as rows, with eight loop extents (the channel's before the innermost) and eight
           strides each of self, out and mask in place of the first three values
-        - fake_quant, strided_lanes: as lanes, with eight loop extents (the channel's last) and the strides
+        - fake_quant, strided_lanes: self, workspace, out, mask; eight loop extents (the channel's last) and the strides
     """
-    quant_range = _symbolic_range(spec)
-    # fields that are None belong to the other path
-    limits = [v for v in (quant_range.low, quant_range.high, quant_range.least, quant_range.greatest) if v is not None]
-    if spec.iteration == "lanes":
-        runs, run, tail = extents = _integers("runs", "run", "tail")
-        shape: tuple[Any, ...] = (runs, run)
-    elif spec.iteration == "rows":
-        extents = _integers("rows", "channels", "inner")
-        shape = (extents[0], extents[2])
-    else:
-        shape = extents = _integers(*(f"n{i}" for i in range(MAX_RANK)))
-    strides = [
-        _integers(*(f"{tensor}_stride{i}" for i in range(MAX_RANK))) if spec.strided else ()
-        for tensor in ("self", "out", "mask")
-    ]
-    x = te.placeholder(shape, spec.dtype, "x")
-
-    def compute(x: te.Tensor, parameters: ChannelParameters, axis: int, name: str) -> Any:
-        return quantize_dequantize(x, parameters, axis, quant_range, spec.promoted_dtype, spec.out_dtype, name)
-
-    if spec.lanes:
-        run = shape[-1]
-        dtypes = ("float32", spec.zero_point_dtype if spec.wide else "float32", "float32")
-        parameters = ChannelParameters(*(te.placeholder((run,), d, n) for d, n in zip(dtypes, RUN_NAMES, strict=True)))
-        out, mask = compute(x, parameters, len(shape) - 1, "fake_quant")
-        sources = [Operand("workspace", p, run * i) for i, p in enumerate(parameters)]
-        scalars = [*limits, *extents, *(s for each in strides for s in each)]
-    else:
-        channels = shape[-2] if spec.strided else extents[1]
-        scale, zero_point, vector_strides = _vectors(spec, channels)
-        parameters = channel_parameters(scale.buffer, zero_point.buffer, spec.wide)
-        if not spec.strided:
-            parameters = cycle(parameters, channels, shape[0])
-        out, mask = compute(x, parameters, len(shape) - 2, "fake_quant")
-        sources = [scale, zero_point]
-        scalars = [*limits, *extents, *(s for each in strides for s in each), *vector_strides]
-    operands = [Operand("self", x, 0, strides[0]), *sources]
-    operands += [Operand("out", out, 0, strides[1]), Operand("mask", mask, 0, strides[2])]
-    if spec.iteration == "lanes":
-        # The last outer rows, when they do not fill a run: a prefix of one more run.
-        rest = te.placeholder((tail,), spec.dtype, "x_tail")
-        views = (rest, *compute(rest, parameters, 0, "tail"))
-        operands += [Operand(t, v, runs * run) for t, v in zip(("self", "out", "mask"), views, strict=True)]
-    statements = {"fake_quant": Statement.of(operands, scalars)}
-    if spec.lanes:
-        statements["expand"] = _state_expand(spec)
+    if not spec.lanes:
+        return {"fake_quant": _state_rows(spec)}
+    statements = {"fake_quant": _state_lanes(spec), "expand": _state_expand(spec)}
+    if spec.iteration == "lanes" and rows > 1:
+        statements["blocked"] = _state_blocked(spec, rows)
     return statements
 
 
-RUN_NAMES = ("run_inverse_scale", "run_zero_point", "run_scale")
+def _state_rows(spec: FakeQuantSpec) -> Statement:
+    """State rows of any kind: parameters are read where they lie."""
+    extents, strides = _loops(spec, "rows", "channels", "inner")
+    quant_range, limits = _symbolic_range(spec)
+    shape = extents if spec.strided else (extents[0], extents[2])
+    channels = extents[-2]
+    scale, zero_point, vector_strides = _vectors(spec, channels)
+    parameters = channel_parameters(scale.buffer, zero_point.buffer, spec.wide)
+    if not spec.strided:
+        parameters = cycle(parameters, channels, shape[0])
+    x = te.placeholder(shape, spec.dtype, "x")
+    out, mask = _compute(spec, x, parameters, len(shape) - 2, quant_range)
+    operands = [Operand("self", x, 0, strides[0]), scale, zero_point]
+    operands += [Operand("out", out, 0, strides[1]), Operand("mask", mask, 0, strides[2])]
+    return Statement.of(operands, [*limits, *extents, *(s for each in strides for s in each), *vector_strides])
+
+
+def _state_lanes(spec: FakeQuantSpec) -> Statement:
+    """State lanes of any kind: parameters come from the workspace."""
+    extents, strides = _loops(spec, "first", "runs", "run", "tail")
+    quant_range, limits = _symbolic_range(spec)
+    first, shape = (0, extents) if spec.strided else (extents[0], extents[1:3])
+    parameters, sources = _run_parameters(spec, shape[-1])
+    x = te.placeholder(shape, spec.dtype, "x")
+    out, mask = _compute(spec, x, parameters, len(shape) - 1, quant_range)
+    operands = [Operand("self", x, first, strides[0]), *sources]
+    operands += [Operand("out", out, first, strides[1]), Operand("mask", mask, first, strides[2])]
+    if not spec.strided:
+        # The last outer rows, when they do not fill a run: a prefix of one more run.
+        rest = te.placeholder((extents[3],), spec.dtype, "x_tail")
+        views = (rest, *_compute(spec, rest, parameters, 0, quant_range, "tail"))
+        start = first + shape[0] * shape[1]
+        operands += [Operand(t, v, start) for t, v in zip(("self", "out", "mask"), views, strict=True)]
+    return Statement.of(operands, [*limits, *extents, *(s for each in strides for s in each)])
+
+
+def _state_blocked(spec: FakeQuantSpec, rows: int) -> Statement:
+    """State lanes for whole blocks of runs, so that a schedule can read parameters once for all runs of a block."""
+    blocks, run = _integers("blocks", "run")
+    quant_range, limits = _symbolic_range(spec)
+    parameters, sources = _run_parameters(spec, run)
+    x = te.placeholder((blocks * rows, run), spec.dtype, "x")
+    out, mask = _compute(spec, x, parameters, 1, quant_range)
+    return Statement.of(
+        [Operand("self", x), *sources, Operand("out", out), Operand("mask", mask)], [*limits, blocks, run]
+    )
+
+
+def _compute(
+    spec: FakeQuantSpec,
+    x: te.Tensor,
+    parameters: ChannelParameters,
+    axis: int,
+    quant_range: QuantRange,
+    name: str = "fake_quant",
+) -> tuple[te.Tensor, te.Tensor]:
+    return quantize_dequantize(x, parameters, axis, quant_range, spec.promoted_dtype, spec.out_dtype, name)
+
+
+def _loops(spec: FakeQuantSpec, *contiguous: str) -> tuple[tuple[Any, ...], list[tuple[Any, ...]]]:
+    """Return the extents of a class and, where it is strided, the strides of self, out and mask."""
+    if not spec.strided:
+        return _integers(*contiguous), [(), (), ()]
+    tensors = ("self", "out", "mask")
+    strides = [_integers(*(f"{tensor}_stride{i}" for i in range(MAX_RANK))) for tensor in tensors]
+    return _integers(*(f"n{i}" for i in range(MAX_RANK))), strides
+
+
+def _run_parameters(spec: FakeQuantSpec, run: Any) -> tuple[ChannelParameters, list[Operand]]:
+    """Return the expanded parameters, and where they lie in the workspace."""
+    dtypes = {
+        "run_inverse_scale": "float32",
+        "run_zero_point": spec.zero_point_dtype if spec.wide else "float32",
+        "run_scale": "float32",
+    }
+    parameters = ChannelParameters(*(te.placeholder((run,), dtype, name) for name, dtype in dtypes.items()))
+    return parameters, [Operand("workspace", p, run * i) for i, p in enumerate(parameters)]
 
 
 def _state_expand(spec: FakeQuantSpec) -> Statement:
@@ -178,10 +217,11 @@ def _integers(*names: str) -> tuple[Any, ...]:
     return tuple(te.var(name, "int64") for name in names)
 
 
-def _symbolic_range(spec: FakeQuantSpec) -> QuantRange:
-    if spec.wide:
-        return QuantRange(*(te.var(n, "float64") for n in ("quant_min", "quant_max", "least", "greatest")))
-    return QuantRange(te.var("quant_min", "float32"), te.var("quant_max", "float32"))
+def _symbolic_range(spec: FakeQuantSpec) -> tuple[QuantRange, list[Any]]:
+    """Return the range of a path, and its scalars in the order of the kernel's arguments."""
+    names = ("quant_min", "quant_max", "least", "greatest") if spec.wide else ("quant_min", "quant_max")
+    scalars = [te.var(name, "float64" if spec.wide else "float32") for name in names]
+    return QuantRange(*scalars), scalars
 
 
 def lower(spec: FakeQuantSpec, schedule: Schedule) -> tvm.IRModule:
@@ -190,18 +230,20 @@ def lower(spec: FakeQuantSpec, schedule: Schedule) -> tvm.IRModule:
     Returns
     -------
     tvm.IRModule
-        ``serial`` and ``parallel``, the function ``fake_quant`` of :func:`state` in two schedules, and for lanes
-        ``expand_channels`` and ``expand_inner``, the function ``expand`` with either loop innermost.  Of a tensor
-        argument, a DLTensor, only the address is read.
+        ``serial`` and ``parallel``, the function ``fake_quant`` of :func:`state` in two schedules; for lanes also
+        ``blocked_serial`` and ``blocked_parallel``, and ``expand_channels`` and ``expand_inner``, the function
+        ``expand`` with either loop innermost.  Of a tensor argument, a DLTensor, only the address is read.
     """
-    statements = state(spec)
+    statements = state(spec, schedule.rows)
     functions = {}
     for innermost in EXPANSIONS[spec.iteration]:
         expansion = statements["expand"]
         functions[f"expand_{innermost}"] = _by_address(apply_expand(expansion.func, spec, innermost), expansion)
-    main = statements["fake_quant"]
-    for name in ("serial", "parallel"):
-        functions[name] = _by_address(apply(main.func, spec, schedule, parallel=name == "parallel"), main)
+    for name, prefix in (("fake_quant", ""), ("blocked", "blocked_")):
+        if stated := statements.get(name):
+            for suffix in ("serial", "parallel"):
+                scheduled = apply(stated.func, spec, schedule, suffix == "parallel", blocked=name == "blocked")
+                functions[prefix + suffix] = _by_address(scheduled, stated)
     return tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in functions.items()})
 
 
@@ -284,7 +326,7 @@ def build(spec: FakeQuantSpec, schedule: Schedule, target: Target) -> Built:
             code = path.read_bytes()
         return Built(
             object=code,
-            te="\n".join(s.func.script() for s in state(spec).values()),
+            te="\n".join(s.func.script() for s in state(spec, schedule.rows).values()),
             tir=module.script(),
             ll=compiled.inspect_source("ll"),
             asm=compiled.inspect_source("asm"),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import cache as store
 from . import environment, records
@@ -67,17 +67,7 @@ class Launch:
         Bytes that :meth:`__call__` needs: room for the expanded parameters of *lanes*, else 0.
     """
 
-    __slots__ = (
-        "_expand",
-        "_expand_values",
-        "_parallel",
-        "_serial",
-        "_values",
-        "kernel",
-        "layout",
-        "scalars",
-        "workspace_size",
-    )
+    __slots__ = ("_steps", "_threaded_steps", "kernel", "layout", "scalars", "workspace_size")
 
     def __init__(
         self,
@@ -88,27 +78,43 @@ class Launch:
         scalars: tuple[float, ...],
     ) -> None:
         self.kernel, self.layout, self.scalars = kernel, layout, scalars
-        self._serial = kernel.function("serial")
-        large = layout.size >= kernel.schedule.parallel_from
-        self._parallel = kernel.function("parallel") if large else None
-        self._expand = kernel.function(_expansion(layout.inner)) if kernel.spec.lanes else None
-        self._expand_values: tuple[int, ...] = ()
         self.workspace_size = 0
-        vectors: tuple[int, ...] = (scale_stride, zero_point_stride)
-        extents: tuple[int, ...]
-        if kernel.spec.lanes:
-            outer = layout.outer[0] if layout.outer else 1
-            period = layout.channels * layout.inner
-            copies = 1 if layout.strides else _copies(outer, period, kernel.schedule.run)
-            run = copies * period
-            self._expand_values = (copies, layout.channels, layout.inner, *vectors)
-            self.workspace_size = 3 * 4 * run
-            extents, vectors = (outer // copies, run, outer % copies * period), ()
-        else:
-            extents = (layout.outer[0] * layout.channels if layout.outer else 0, layout.channels, layout.inner)
+        steps = self._plan((scale_stride, zero_point_stride))
+        large = kernel.schedule.parallel_from
+        self._steps = tuple((kernel.function(s.serial), s.vectors, s.values) for s in steps)
+        self._threaded_steps = None
+        if layout.size >= large:
+            self._threaded_steps = tuple(
+                (kernel.function(s.parallel if s.size >= large else s.serial), s.vectors, s.values) for s in steps
+            )
+
+    def _plan(self, vector_strides: tuple[int, int]) -> list[_Step]:
+        """Choose the functions to call and their integers, see :func:`fq_tvm.build.state`."""
+        layout, schedule = self.layout, self.kernel.schedule
+        scalars, lanes = self.scalars, self.kernel.spec.lanes
+        if not lanes:
+            rows = layout.outer[0] * layout.channels if layout.outer else 0
+            extents = _eight_loops(layout) if layout.strides else (rows, layout.channels, layout.inner)
+            return [_Step("serial", "parallel", layout.size, False, (*scalars, *extents, *vector_strides))]
+        period = layout.channels * layout.inner
+        outer = layout.outer[0] if layout.outer else 1
+        copies = 1 if layout.strides else _copies(outer, period, schedule.run)
+        run = copies * period
+        self.workspace_size = 3 * 4 * run
+        expand = _expansion(layout.inner)
+        steps = [_Step(expand, expand, 0, True, (copies, layout.channels, layout.inner, *vector_strides))]
         if layout.strides:
-            extents = _eight_loops(layout)
-        self._values = (*scalars, *extents, *vectors)
+            steps.append(_Step("serial", "parallel", layout.size, False, (*scalars, *_eight_loops(layout))))
+            return steps
+        runs, tail = outer // copies, outer % copies * period
+        blocks = runs // schedule.rows if schedule.rows > 1 and run > CACHED_RUN else 0
+        first = blocks * schedule.rows * run
+        if blocks:
+            steps.append(_Step("blocked_serial", "blocked_parallel", first, False, (*scalars, blocks, run)))
+        if first < layout.size:
+            rest = (first, runs - blocks * schedule.rows, run, tail)
+            steps.append(_Step("serial", "parallel", layout.size - first, False, (*scalars, *rest)))
+        return steps
 
     def __call__(self, x: Any, scale: Any, zero_point: Any, out: Any, mask: Any, workspace: Any = None) -> None:
         """Run now, in this thread and the threads of its pool.
@@ -123,13 +129,15 @@ class Launch:
         LaunchError
             If the kernel reports an error.
         """
-        function = self._serial if self._parallel is None or not threads_ready() else self._parallel
+        threaded = self._threaded_steps
         try:
-            if self._expand is None:
-                function(x, scale, zero_point, out, mask, *self._values)
-            else:
-                self._expand(scale, zero_point, workspace, *self._expand_values)
-                function(x, workspace, out, mask, *self._values)
+            for function, vectors, values in self._steps if threaded is None or not threads_ready() else threaded:
+                if not self.workspace_size:
+                    function(x, scale, zero_point, out, mask, *values)
+                elif vectors:
+                    function(scale, zero_point, workspace, *values)
+                else:
+                    function(x, workspace, out, mask, *values)
         except Exception as error:
             raise LaunchError(f"{self.kernel.spec.name} failed: {error}") from error
 
@@ -137,13 +145,29 @@ class Launch:
         self, x: Any, scale: Any, zero_point: Any, out: Any, mask: Any, workspace: Any = None
     ) -> list[tuple[Any, tuple[Any, ...]]]:
         """Return the bare calls that :meth:`__call__` makes, as functions and arguments, to be timed or shown."""
-        function = self._serial if self._parallel is None or not threads_ready() else self._parallel
-        if self._expand is None:
-            return [(function, (x, scale, zero_point, out, mask, *self._values))]
-        return [
-            (self._expand, (scale, zero_point, workspace, *self._expand_values)),
-            (function, (x, workspace, out, mask, *self._values)),
-        ]
+        found: list[tuple[Any, tuple[Any, ...]]] = []
+        threaded = self._threaded_steps
+        for function, vectors, values in self._steps if threaded is None or not threads_ready() else threaded:
+            if not self.workspace_size:
+                tensors: tuple[Any, ...] = (x, scale, zero_point, out, mask)
+            else:
+                tensors = (scale, zero_point, workspace) if vectors else (x, workspace, out, mask)
+            found.append((function, (*tensors, *values)))
+        return found
+
+
+class _Step(NamedTuple):
+    """One call of a function of the object code."""
+
+    serial: str
+    parallel: str
+    size: int
+    vectors: bool
+    values: tuple[float, ...]
+
+
+CACHED_RUN = 1024
+"""Longest run, in elements, whose parameters (12 bytes each) stay in the first-level cache beside what streams past."""
 
 
 class EmptyLaunch:

@@ -29,7 +29,8 @@ class Schedule:
     tile : int
         Elements of the innermost loop in one task, the unit that is spread over threads.
     rows : int
-        Lanes only: outer rows in one task, over which a tile of parameters stays in the first-level cache.
+        Lanes only: how many runs are taken at a time where a run is too long for its parameters to stay in the
+        first-level cache; 1 for never.
     run : int
         Lanes only: the least length, in elements, of the run of virtual channels that whole outer rows are joined to.
     parallel_from : int
@@ -40,7 +41,7 @@ class Schedule:
     """
 
     tile: int = 16384
-    rows: int = 16
+    rows: int = 4
     run: int = 1024
     parallel_from: int = 65536
     vector_bits: int = 0
@@ -88,12 +89,12 @@ def default_schedule(spec: FakeQuantSpec, target: object = None) -> Schedule:
     """
     del target
     # Strided tasks keep whole inner loops together where they can: their cost is cache lines, not elements.
-    if spec.strided:
-        return Schedule(tile=65536)
-    return Schedule(tile=1024) if spec.lanes else Schedule()
+    return Schedule(tile=65536) if spec.strided else Schedule()
 
 
-def apply(func: tirx.PrimFunc, spec: FakeQuantSpec, schedule: Schedule, parallel: bool) -> tirx.PrimFunc:
+def apply(
+    func: tirx.PrimFunc, spec: FakeQuantSpec, schedule: Schedule, parallel: bool, blocked: bool = False
+) -> tirx.PrimFunc:
     """Schedule the function that :func:`fq_tvm.build.state` made.
 
     The inner loop is split into tiles; the first outer loop, the channel where that is outside, and the tiles are
@@ -110,6 +111,9 @@ def apply(func: tirx.PrimFunc, spec: FakeQuantSpec, schedule: Schedule, parallel
         The knobs.
     parallel : bool
         Whether tasks are spread over threads.
+    blocked : bool
+        Whether this is the function that takes ``schedule.rows`` runs at a time: they become the innermost loop,
+        unrolled, so that parameters are read once for all of them.
 
     Returns
     -------
@@ -123,16 +127,17 @@ def apply(func: tirx.PrimFunc, spec: FakeQuantSpec, schedule: Schedule, parallel
         _inline_parameters(sch, spec)
     *outer, inner = sch.get_loops(sch.get_sblock("fake_quant_v0"))
     tiles, within = sch.split(inner, [None, schedule.tile])
-    if spec.iteration == "lanes":
-        blocks, rows = sch.split(outer[0], [None, schedule.rows])
     if spec.iteration == "strided_rows":
         first, *middle, channel = outer
         tasks, middle = [first, channel, tiles], middle
     elif spec.iteration == "strided_lanes":
         first, *middle = outer
         tasks = [first, tiles]
-    elif spec.iteration == "lanes":
-        tasks, middle = [blocks, tiles], [rows]
+    elif blocked:
+        block, rows = sch.split(outer[0], [None, schedule.rows])
+        tasks, middle = [block, tiles], []
+        sch.reorder(block, tiles, within, rows)
+        sch.unroll(rows)
     else:
         tasks, middle = [*outer, tiles], []
     sch.reorder(*tasks, *middle, within)

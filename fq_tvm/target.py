@@ -75,7 +75,14 @@ class Target:
         attributes = [f"-{f}" for f in self.disabled]
         if vector_bits and self.avx512:
             attributes.append("+prefer-256-bit" if vector_bits == 256 else "-prefer-256-bit")
-        return {"kind": "llvm", "mcpu": self.cpu, "mattr": attributes}
+        return {
+            "kind": "llvm",
+            "mcpu": self.cpu,
+            "mattr": attributes,
+            # Blocks of runs store to one tensor in several places, whose distance LLVM has to compare at run time
+            # before it vectorises; by default it gives up at eight comparisons.
+            "cl-opt": ["-runtime-memory-check-threshold:uint=128"],
+        }
 
     def identity(self) -> dict[str, Any]:
         """Return what decides about the code: the name and the features."""

@@ -1000,7 +1000,7 @@ def test_kernel_that_fails(monkeypatch: pytest.MonkeyPatch, case: Case) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(executor._launch, "_expand", broken)
+    monkeypatch.setattr(executor._launch, "_steps", ((broken, False, ()),))
     assert launch(workspace_of(size), size, executor, None) == RUNTIME
     assert "out of luck" in message()
     assert case.untouched
