@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench akg clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python examples/demo.py
@@ -20,6 +20,10 @@ check: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/compare.py $(BENCH_ARGS)
+
+# AKG, which lowers to the Atlas training series: a wheel of 300 MB or so, of which a part is kept in the data folder.
+akg: $(VENV)/installed-dev
+	$(BIN)/python -m fq_tvm.ascend.akg
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -50,11 +50,12 @@ environment:
   FQ_TVM_NUM_THREADS    threads of a kernel (default: the CPUs that the process may use)
   FQ_TVM_REQUIRE_CACHE  1: a kernel that is not built yet is an error
   FQ_TVM_LOG            debug, info, ...: log to standard error
+  FQ_TVM_AKG_HOME       folder of AKG, one of the Ascend toolchains (default: in the platform's data folder)
 
 exit status: 0 done; 1 a result differs from the reference (`run --verify`); 2 bad input, with one line on stderr.
 """
 
-EXTRAS = {"demo": ("safetensors",), "torch": ("torch",)}
+EXTRAS = {"ascend": ("ascendnpu-ir", "decorator"), "demo": ("safetensors",), "torch": ("torch",)}
 """Optional parts and the packages that they need."""
 
 MEGABYTE = 1_000_000
@@ -250,6 +251,7 @@ def info(arguments: argparse.Namespace) -> None:
     """Show the CPU, threads, cache and versions that kernels are built and run with."""
     from importlib.metadata import PackageNotFoundError, version
 
+    from .ascend import toolchains
     from .kernel import current_target, versions
 
     def installed(package: str) -> str | None:
@@ -275,6 +277,7 @@ def info(arguments: argparse.Namespace) -> None:
             "python": ".".join(map(str, sys.version_info[:3])),
         },
         "extras": {name: {p: installed(p) for p in packages} for name, packages in EXTRAS.items()},
+        "ascend": {name: str(found) for name, found in toolchains().items()},
     }
     if arguments.json:
         return _print_json(answer)
@@ -293,8 +296,11 @@ def info(arguments: argparse.Namespace) -> None:
     for name, packages in answer["extras"].items():
         have = ", ".join(f"{p} {number}" for p, number in packages.items() if number)
         lines[f"[{name}]"] = have or f'not installed: pip install "fq_tvm[{name}]"'
+    for name, text in answer["ascend"].items():
+        lines[f"ascend {name}"] = text
+    width = max(map(len, lines)) + 1
     for name, text in lines.items():
-        print(f"{name:<10} {text}")
+        print(f"{name:<{width}} {text}")
     return None
 
 
@@ -606,6 +612,69 @@ def _dense_strides(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...
     for d in reversed(order):
         strides[d], step = step, step * shape[d]
     return tuple(strides)
+
+
+def _extents(text: str) -> tuple[int | None, ...]:
+    """Parse extents of which some may be ``?``."""
+    try:
+        return tuple(None if part.strip() == "?" else int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of extents, such as 64,256,56,56 or ?,256,56,56"
+        ) from None
+
+
+@command(
+    option(
+        "--shape",
+        type=_extents,
+        required=True,
+        metavar="N,N,...",
+        help="extents; ? for one known only at run time (npuir)",
+    ),
+    option("--axis", type=int, default=0, help="the channel dimension (default: 0)"),
+    option("--dtype", choices=("float32", "float16"), default="float32", help="of x and out (default: float32)"),
+    option("--scale-dtype", choices=("float32", "float16"), default="float32", help="of scale (default: float32)"),
+    *BITS,
+    option("--soc", default="Ascend910B1", help="the processor, as CANN spells it (default: Ascend910B1)"),
+    option(
+        "--toolchain", default="auto", metavar="auto|npuir|akg|tbe", help="what lowers it (default: the best there is)"
+    ),
+    option(
+        "-o", "--output", default="artifacts/ascend", metavar="DIR", help="of the artifact (default: artifacts/ascend)"
+    ),
+    JSON,
+)
+def ascend(arguments: argparse.Namespace) -> None:
+    """Lower the operator for an Ascend NPU, as far as the toolchains on this machine go.
+
+    The artifact is a directory: what was emitted, what each stage made of it, the object where the machine can make
+    one, and meta.json, which says what a machine with CANN has to do to finish. docs/ascend.md has the table of
+    products and toolchains.
+    """
+    from .ascend import lower
+
+    low, high = _quant_range(arguments)
+    made = lower(
+        arguments.shape,
+        arguments.axis,
+        arguments.dtype,
+        arguments.scale_dtype,
+        low,
+        high,
+        arguments.soc,
+        arguments.toolchain,
+        arguments.output,
+    )
+    if arguments.json:
+        return _print_json({"directory": made.directory, **made.to_json()})
+    print(f"{made.directory}: {made.product}, {made.toolchain} {made.toolchain_version} ({made.reason})")
+    print(f"reached: {made.reached}")
+    for kernel in made.kernels:
+        print(f"kernel {kernel.name}: block dimension {kernel.block_dim}, files {', '.join(kernel.files.values())}")
+    for step in made.remaining:
+        print(f"to finish: {step}")
+    return None
 
 
 @command(

@@ -7,6 +7,10 @@ import os
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write golden files instead of comparing")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # Variables of the caller must not decide what is tested.
     for name in [n for n in os.environ if n.startswith("FQ_TVM_") and n != "FQ_TVM_AKG_HOME"]:

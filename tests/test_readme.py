@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -28,10 +29,11 @@ def test_examples_run(tmp_path, monkeypatch, capsys):
     assert len(sources) >= 8
     for source in sources:
         exec(compile(source, "README.md", "exec"), names)
-    (commands,) = blocks("sh")
-    for line in commands.splitlines():
+    for line in "".join(blocks("sh")).splitlines():
         program, *arguments = shlex.split(line)
         assert program == "fq-tvm"
+        if arguments[0] == "ascend" and importlib.util.find_spec("ascendnpuir") is None:
+            continue
         assert cli.main(arguments) == 0, line
     assert "equals the numpy reference bit for bit" in capsys.readouterr().out
     assert (tmp_path / "quantised.npz").exists()

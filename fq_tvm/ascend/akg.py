@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from ..environment import akg_home
 from ..errors import FqError
 from .problem import Problem
 from .program import Constant, Operand, Program, Step, Value
@@ -33,7 +33,7 @@ from .toolchain import (
     run,
 )
 
-__all__ = ["PRINTERS", "build", "emit", "fetch", "home", "probe"]
+__all__ = ["PRINTERS", "build", "emit", "fetch", "probe"]
 
 WHEEL = "mindspore-ascend==1.10.0"
 """What AKG is taken from: a release that has it, for Ascend, on PyPI."""
@@ -215,15 +215,6 @@ def emit(program: Program, name: str) -> str:
     )
 
 
-def home() -> Path:
-    """Folder of AKG: ``FQ_TVM_AKG_HOME``, or ``akg`` in the platform's data folder."""
-    if given := os.environ.get("FQ_TVM_AKG_HOME"):
-        return Path(given).expanduser().absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("fq_tvm")) / "akg"
-
-
 _VERSION = "VERSION"
 
 
@@ -247,7 +238,7 @@ def probe() -> Toolchain:
 
 def _missing() -> str:
     """What is not where AKG should be, and what to do about it; empty if all is."""
-    folder = home()
+    folder = akg_home()
     parts = [part for part in ("akg/__init__.py", "lib/libakg.so") if not (folder / part).is_file()]
     if not parts:
         return ""
@@ -255,7 +246,7 @@ def _missing() -> str:
 
 
 def _version() -> str:
-    file = home() / _VERSION
+    file = akg_home() / _VERSION
     return file.read_text().strip() if file.is_file() else ""
 
 
@@ -270,7 +261,7 @@ def _environment(folder: Path, compiler: str | None) -> dict[str, str]:
         stub.chmod(0o755)
     path = [Path(compiler).parent] if compiler else [tools]
     made = environment(path, cann=compiler is not None)
-    return {**made, "PYTHONPATH": str(home())}
+    return {**made, "PYTHONPATH": str(akg_home())}
 
 
 def build(problem: Problem, soc: str, folder: Path, core_type: str = "") -> Built:
@@ -361,7 +352,7 @@ def fetch(folder: Path | None = None) -> Path:
     LoweringError
         If pip fails, the wheel is not the one that is known, or it holds no AKG.
     """
-    folder = folder or home()
+    folder = folder or akg_home()
     if (folder / "lib" / "libakg.so").is_file():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

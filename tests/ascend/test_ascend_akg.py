@@ -217,7 +217,7 @@ def test_a_wheel_without_akg_is_refused(tmp_path, monkeypatch):
 
 def test_home_is_where_the_variable_says(monkeypatch, tmp_path):
     monkeypatch.setenv("FQ_TVM_AKG_HOME", str(tmp_path))
-    assert toolchain.home() == tmp_path
+    assert toolchain.akg_home() == tmp_path
     assert "holds no akg/__init__.py and no lib/libakg.so; fetch it" in toolchain.probe().detail
     (tmp_path / "akg").mkdir()
     (tmp_path / "lib").mkdir()
