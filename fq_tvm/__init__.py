@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .schedule import Schedule
     from .spec import FakeQuantSpec, catalogue
     from .target import Target
+    from .tune import tune
 
 __version__ = "0.1.0"
 
@@ -34,7 +35,7 @@ _HOME = {
 }
 """Where each public name lives: modules are imported when a name is first used, so `import fq_tvm` costs nothing."""
 
-_MODULES = ("aclnn", "ascend", "reference", "relax", "torch")
+_MODULES = ("aclnn", "ascend", "reference", "relax", "torch", "tune")
 
 __all__ = [
     "ArgumentError",
@@ -52,6 +53,7 @@ __all__ = [
     "fake_quantize_per_channel_affine_cachemask",
     "get_kernel",
     "reference",
+    "tune",
 ]
 
 

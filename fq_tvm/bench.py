@@ -13,8 +13,9 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,24 @@ import numpy as np
 
 from .environment import num_threads
 from .errors import FqError
+from .layout import arrange
 
-__all__ = ["CASES", "PEERS", "Case", "Result", "find_cases", "measure", "plot", "quiet_threads", "summary"]
+__all__ = [
+    "CASES",
+    "PEERS",
+    "Case",
+    "Claim",
+    "Result",
+    "check_peers",
+    "claims",
+    "copy",
+    "find_cases",
+    "interleave",
+    "measure",
+    "plot",
+    "quiet_threads",
+    "summary",
+]
 
 QUANT_MIN, QUANT_MAX = -128, 127
 
@@ -42,8 +59,9 @@ class Case:
         Its channel dimension.
     dtype : {"float32", "float16"}
         Of self and out; scale is float32, the zero point int32, the range int8.
-    memory : {"contiguous", "transposed", "channels_last"}
-        How it lies in memory: as its shape says, with the order of dimensions reversed, or with the second one last.
+    memory : {"contiguous", "transposed", "channels_last", "stepped"}
+        How it lies in memory: as its shape says, with the order of dimensions reversed, with the second one last, or
+        as every second element of a tensor twice as long in its last dimension.
     tags : tuple of str
         ``"facts"`` for the shapes that the project began with.
     """
@@ -60,6 +78,16 @@ class Case:
         text = f"{'x'.join(map(str, self.shape))}@{self.axis}:{self.dtype}"
         return text if self.memory == "contiguous" else f"{text}:{self.memory}"
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a dictionary that :func:`json.dumps` takes."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Case:
+        """Make a case of what :meth:`to_json` returned."""
+        shape, tags = tuple(value["shape"]), tuple(value["tags"])
+        return cls(shape, value["axis"], value["dtype"], value["memory"], tags)
+
     @property
     def elements(self) -> int:
         """Number of elements."""
@@ -75,17 +103,35 @@ class Case:
         """Bytes that have to move: x, out and one of mask for each element."""
         return 2 * self.x_bytes + self.elements
 
-    def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Make x, scale and zero point; a tenth of x is out of range."""
-        rng = np.random.default_rng(0)
+    @property
+    def order(self) -> list[int]:
+        """Dimensions as they lie in memory, the outermost first."""
         order = list(range(len(self.shape)))
         if self.memory == "transposed":
             order.reverse()
         elif self.memory == "channels_last":
             order = [0, *range(2, len(self.shape)), 1]
-        dense = rng.standard_normal([self.shape[d] for d in order], np.float32)
+        return order
+
+    @property
+    def iteration(self) -> str:
+        """The class of kernels that does this case, with the default boundary between classes."""
+        strides = [0] * len(self.shape)
+        step = 1
+        for d in reversed(self.order):
+            strides[d] = step
+            step *= self.shape[d]
+        x = [2 * s if self.memory == "stepped" else s for s in strides]
+        return arrange(self.shape, self.axis, (x, strides, strides)).iteration
+
+    def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Make x, scale and zero point; a tenth of x is out of range."""
+        rng = np.random.default_rng(0)
+        dense = rng.standard_normal([self.shape[d] for d in self.order], np.float32)
         dense *= 40
-        x = dense.astype(self.dtype).transpose(np.argsort(order))
+        x = dense.astype(self.dtype).transpose(np.argsort(self.order))
+        if self.memory == "stepped":
+            x = np.repeat(x, 2, axis=-1)[..., ::2]
         channels = self.shape[self.axis]
         scale = rng.random(channels, np.float32) + np.float32(0.3)
         return x, scale, rng.integers(-20, 20, channels).astype(np.int32)
@@ -243,15 +289,35 @@ class Inputs:
         return dense, math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :])
 
 
-def ours(inputs: Inputs) -> tuple[Call, tuple[Any, Any]]:
-    """Prepare our own call: a launch whose tensors are there, as for every contender that can do so."""
+def ours(inputs: Inputs, cpu: str | None = None, tuned: bool = True) -> tuple[Call, tuple[Any, Any]]:
+    """Prepare our own call: a launch whose tensors are there, as for every contender that can do so.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        The tensors.
+    cpu : str, optional
+        Generate code for this CPU instead, in the schedule that applies to it.
+    tuned : bool
+        Whether tuned schedules apply.
+    """
     from .arguments import Operands, check, describe
-    from .kernel import prepare
+    from .kernel import Launch, current_target, get_kernel, prepare, schedule_for
+    from .records import size_class
     from .runtime import AddressTensor
+    from .schedule import default_schedule
+    from .target import resolve
 
     out, mask = np.empty_like(inputs.x), np.empty_like(inputs.x, bool)
     operands = Operands(*(describe(t, "tensor") for t in (*inputs.arguments[:3], out, mask)))
     launch = prepare(operands, *check(operands, *inputs.arguments[3:]))
+    assert isinstance(launch, Launch)
+    if cpu is not None or not tuned:
+        spec = launch.kernel.spec
+        target = resolve(cpu) if cpu is not None else current_target()
+        tuned_schedule = schedule_for(spec, target, size_class(inputs.case.moved_bytes))
+        schedule = tuned_schedule if tuned else default_schedule(spec, target)
+        launch = get_kernel(spec, target, schedule).bind(launch.layout, 1, 1, launch.scalars)
     workspace = np.empty(launch.workspace_size + 64, np.uint8)
     start = workspace.ctypes.data
     tensors = [AddressTensor(o.address) for o in operands] + [AddressTensor(start + -start % 64)]
@@ -263,10 +329,9 @@ def ours(inputs: Inputs) -> tuple[Call, tuple[Any, Any]]:
     return call, (out, mask)
 
 
-def copy(inputs: Inputs) -> Call:
+def copy(x: np.ndarray[Any, Any]) -> Call:
     """Prepare a copy of x with all threads: torch's where it is installed, else numpy's in slices."""
-    order = sorted(range(inputs.x.ndim), key=lambda d: -inputs.x.strides[d])
-    source = inputs.x.transpose(order).reshape(-1)
+    source = x.transpose(sorted(range(x.ndim), key=lambda d: -x.strides[d])).reshape(-1)
     target = np.empty_like(source)
     if importlib.util.find_spec("torch") is not None:
         import torch
@@ -323,31 +388,7 @@ def _numba(inputs: Inputs) -> tuple[Call, Any]:
     inverse = np.float32(1) / scale
     low, high = np.float32(QUANT_MIN), np.float32(QUANT_MAX)
 
-    if inner >= 64:
-
-        @numba.njit(parallel=True)
-        def loop(x, scale, inverse, zero_point, out, mask):  # type: ignore[no-untyped-def]
-            for row in numba.prange(x.shape[0] * x.shape[1]):
-                o, c = row // x.shape[1], row % x.shape[1]
-                s, i, z = scale[c], inverse[c], zero_point[c]
-                for k in range(x.shape[2]):
-                    q = np.rint(x[o, c, k] * i) + z
-                    clip = min(max(q, low), high)
-                    out[o, c, k] = (clip - z) * s
-                    mask[o, c, k] = q == clip
-
-    else:
-
-        @numba.njit(parallel=True)
-        def loop(x, scale, inverse, zero_point, out, mask):  # type: ignore[no-untyped-def]
-            for o in numba.prange(x.shape[0]):
-                for c in range(x.shape[1]):
-                    s, i, z = scale[c], inverse[c], zero_point[c]
-                    for k in range(x.shape[2]):
-                        q = np.rint(x[o, c, k] * i) + z
-                        clip = min(max(q, low), high)
-                        out[o, c, k] = (clip - z) * s
-                        mask[o, c, k] = q == clip
+    loop = _numba_loop(inner >= 64, float(low), float(high))
 
     def call() -> Any:
         return loop(x, scale, inverse, zero_point, out, mask)
@@ -355,6 +396,36 @@ def _numba(inputs: Inputs) -> tuple[Call, Any]:
     call()
     order = sorted(range(inputs.x.ndim), key=lambda d: -inputs.x.strides[d])
     return call, lambda: [a.reshape(dense.shape).transpose(np.argsort(order)) for a in (out, mask)]
+
+
+@cache
+def _numba_loop(long: bool, low: float, high: float) -> Any:
+    """Compile the loop that one writes by hand: rows over threads where they are long, else outer rows."""
+    import numba
+
+    low, high = np.float32(low), np.float32(high)
+
+    @numba.njit(inline="always")
+    def row(x, scale, inverse, zero_point, out, mask, o, c):  # type: ignore[no-untyped-def]
+        s, i, z = scale[c], inverse[c], zero_point[c]
+        for k in range(x.shape[2]):
+            q = np.rint(x[o, c, k] * i) + z
+            clip = min(max(q, low), high)
+            out[o, c, k] = (clip - z) * s
+            mask[o, c, k] = q == clip
+
+    @numba.njit(parallel=True)
+    def over_rows(x, scale, inverse, zero_point, out, mask):  # type: ignore[no-untyped-def]
+        for index in numba.prange(x.shape[0] * x.shape[1]):
+            row(x, scale, inverse, zero_point, out, mask, index // x.shape[1], index % x.shape[1])
+
+    @numba.njit(parallel=True)
+    def over_outer(x, scale, inverse, zero_point, out, mask):  # type: ignore[no-untyped-def]
+        for o in numba.prange(x.shape[0]):
+            for c in range(x.shape[1]):
+                row(x, scale, inverse, zero_point, out, mask, o, c)
+
+    return over_rows if long else over_outer
 
 
 def _numpy(inputs: Inputs) -> tuple[Call, Any]:
@@ -418,6 +489,12 @@ def _ort(inputs: Inputs) -> tuple[Call, Any]:
     return (lambda: session.run_with_iobinding(binding)), None
 
 
+def _own(inputs: Inputs, cpu: str | None = None, tuned: bool = True) -> tuple[Call, Any]:
+    call, results = ours(inputs, cpu, tuned)
+    call()
+    return call, lambda: results
+
+
 PEERS: dict[str, tuple[str, Callable[[Inputs], tuple[Call, Any]]]] = {
     "torch": ("torch", _torch),
     "inductor": ("torch", _inductor),
@@ -425,9 +502,23 @@ PEERS: dict[str, tuple[str, Callable[[Inputs], tuple[Call, Any]]]] = {
     "openvino": ("openvino", _openvino),
     "ort": ("onnxruntime", _ort),
     "numpy": ("numpy", _numpy),
+    "default": ("numpy", lambda inputs: _own(inputs, tuned=False)),
+    "x86-64-v3": ("numpy", lambda inputs: _own(inputs, "x86-64-v3")),
 }
 """Contenders by name: the package each needs, and how its call is prepared.  openvino and ort make no mask, so there
-is nothing to be checked bit for bit."""
+is nothing to be checked bit for bit.  The last two are our own kernels: not tuned, and for lesser CPUs."""
+
+
+def check_peers(peers: Sequence[str]) -> None:
+    """Refuse names that are not in :data:`PEERS`.
+
+    Raises
+    ------
+    FqError
+        If there is one.
+    """
+    if unknown := sorted(set(peers) - set(PEERS)):
+        raise FqError(f"unknown peer {', '.join(unknown)}; known: {', '.join(PEERS)}")
 
 
 def measure(case: Case, peers: Sequence[str] = (), seconds: float = 1.0) -> Result:
@@ -451,14 +542,13 @@ def measure(case: Case, peers: Sequence[str] = (), seconds: float = 1.0) -> Resu
     FqError
         If a peer is unknown, or a contender that has a mask gives another result than the reference.
     """
-    if unknown := sorted(set(peers) - set(PEERS)):
-        raise FqError(f"unknown peer {', '.join(unknown)}; known: {', '.join(PEERS)}")
+    check_peers(peers)
     inputs = Inputs(case)
     call, results = ours(inputs)
     call()
     expected = _expected(inputs)
     _check("fq_tvm", case, results, expected)
-    calls = {"fq_tvm": call, "copy": copy(inputs)}
+    calls = {"fq_tvm": call, "copy": copy(inputs.x)}
     absent: dict[str, str] = {}
     for name in peers:
         package, prepare = PEERS[name]
@@ -472,7 +562,7 @@ def measure(case: Case, peers: Sequence[str] = (), seconds: float = 1.0) -> Resu
             continue
         if answer is not None:
             _check(name, case, answer(), expected)
-    return Result(case, _interleave(calls, seconds), absent)
+    return Result(case, interleave(calls, seconds), absent)
 
 
 def _expected(inputs: Inputs) -> tuple[Any, Any]:
@@ -487,8 +577,14 @@ def _check(name: str, case: Case, got: Any, expected: Any) -> None:
             raise FqError(f"{name} gives another {what} than the reference for {case.name}; it is not timed")
 
 
-def _interleave(calls: dict[str, Call], seconds: float) -> dict[str, list[float]]:
-    """Time contenders in turns; a call that is short is repeated within its turn."""
+def interleave(calls: Mapping[str, Call], seconds: float) -> dict[str, list[float]]:
+    """Time contenders in turns, five at least; a call that is short is repeated within its turn.
+
+    Returns
+    -------
+    dict of list of float
+        Seconds of one call, by contender.
+    """
     repeats = {}
     for name, call in calls.items():
         call()
@@ -497,7 +593,9 @@ def _interleave(calls: dict[str, Call], seconds: float) -> dict[str, list[float]
         repeats[name] = max(1, min(1000, int(200e-6 / (time.perf_counter() - start + 1e-9))))
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["copy"]) < 5:
+    rounds = 0
+    while time.perf_counter() < end or rounds < 5:
+        rounds += 1
         for name, call in calls.items():
             call()  # brings caches and threads back to this contender
             number = repeats[name]
@@ -548,6 +646,82 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
     return {**groups, "peers": peers}
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A statement about speed, and whether it holds.
+
+    Parameters
+    ----------
+    text : str
+        What is claimed.
+    value, bound : float
+        What was measured, and what it may not exceed; reached at ``least`` where that is so.
+    least : bool
+        Whether the value may not fall below the bound instead.
+    where : str
+        The case that decides, if it is one.
+    """
+
+    text: str
+    value: float
+    bound: float
+    least: bool = False
+    where: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is so."""
+        return self.value >= self.bound if self.least else self.value <= self.bound
+
+
+def claims(results: Sequence[Result]) -> list[Claim]:
+    """Judge the statements about speed that the results allow to be judged.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        Measured cases, of one run.
+
+    Returns
+    -------
+    list of Claim
+    """
+    found = []
+    summed = summary(results)
+    if memory := summed.get("memory"):
+        found.append(Claim("time / limit above 1 MB, geometric mean", memory["over_limit"], 1.10))
+        found.append(Claim("time / limit above 1 MB, worst", memory["worst"], 1.35, where=memory["worst_case"]))
+    if cached := summed.get("cache"):
+        found.append(Claim("time / limit from 64 KB to 1 MB, geometric mean", cached["over_limit"], 1.5))
+
+    def worst(peer: str, bound: float, text: str, tag: str = "", spread: bool = False) -> None:
+        chosen = [r for r in results if peer in r.seconds and (not tag or tag in r.case.tags)]
+        if chosen:
+            # beyond the spread: half of the spreads of both is what a median may be off by chance
+            def value(r: Result) -> float:
+                return r.ratios()[peer] * (1 + (r.spread() + r.spread(peer)) / 2 if spread else 1)
+
+            least = min(chosen, key=value)
+            found.append(Claim(text, value(least), bound, True, least.case.name))
+
+    worst("torch", 10, "torch / ours, facts, least", "facts")
+    worst("inductor", 10, "torch.compile / ours, facts, least", "facts")
+    worst("numba", 1, "numba / ours beyond the spread, least", spread=True)
+    worst("openvino", 1.5, "OpenVINO without a mask / ours, least")
+
+    def mean(peer: str, bound: float, text: str, chosen: Sequence[Result]) -> None:
+        ratios = [r.ratios()[peer] for r in chosen if peer in r.seconds]
+        if ratios:
+            found.append(Claim(text, geometric_mean(ratios), bound))
+
+    mean("default", 1.10, "default schedule / tuned, geometric mean", results)
+    large = [r for r in results if r.case.x_bytes > 64 * 2**20]
+    small = [r for r in results if 2**16 <= r.case.x_bytes <= 2**20]
+    for text, chosen, bound in (("above 64 MB", large, 1.3), ("from 64 KB to 1 MB", small, 2.0)):
+        mean("x86-64-v3", bound, f"x86-64-v3 code / native {text}, geometric mean", chosen)
+    return found
+
+
 def plot(results: Sequence[Result], path: str | Path) -> None:
     """Draw achieved bandwidth over tensor size against a copy, a line for each class and dtype.
 
@@ -574,13 +748,12 @@ def plot(results: Sequence[Result], path: str | Path) -> None:
     lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for result in results:
         case = result.case
-        lines.setdefault((_class(case), case.dtype), []).append((case.moved_bytes, result.gigabytes_per_second))
+        lines.setdefault((case.iteration, case.dtype), []).append((case.moved_bytes, result.gigabytes_per_second))
         copied = 2 * case.x_bytes / result.median("copy") / 1e9
         lines.setdefault(("copy", case.dtype), []).append((2 * case.x_bytes, copied))
     for (kind, dtype), points in sorted(lines.items()):
         sizes, speeds = zip(*sorted(points), strict=True)
-        style = {"copy": "--", "rows": "-o", "lanes": "-s"}[kind]
-        color = {"copy": "0.5", "rows": "C0", "lanes": "C1"}[kind]
+        style, color = {"copy": ("--", "0.5"), "rows": ("-o", "C0"), "lanes": ("-s", "C1")}.get(kind, ("-^", "C2"))
         axes.plot(sizes, speeds, style, color=color, label=f"{kind}, {dtype}", alpha=1 if dtype == "float32" else 0.5)
     axes.set_xscale("log", base=2)
     axes.set_xlabel("bytes moved: x, out and mask")
@@ -590,20 +763,3 @@ def plot(results: Sequence[Result], path: str | Path) -> None:
     axes.legend()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
-
-
-def _class(case: Case) -> str:
-    from .layout import arrange
-
-    x, _, _ = Case(case.shape, case.axis, "float16", case.memory), 0, 0
-    order = list(range(len(case.shape)))
-    if x.memory == "transposed":
-        order.reverse()
-    elif x.memory == "channels_last":
-        order = [0, *range(2, len(case.shape)), 1]
-    strides = [0] * len(order)
-    step = 1
-    for d in reversed(order):
-        strides[d] = step
-        step *= case.shape[d]
-    return arrange(case.shape, case.axis, [strides] * 3).iteration

@@ -55,7 +55,14 @@ environment:
 exit status: 0 done; 1 a result differs from the reference (`run --verify`); 2 bad input, with one line on stderr.
 """
 
-EXTRAS = {"ascend": ("ascendnpu-ir", "decorator"), "demo": ("safetensors",), "torch": ("torch",)}
+EXTRAS = {
+    "ascend": ("ascendnpu-ir", "decorator"),
+    "demo": ("safetensors",),
+    "torch": ("torch",),
+    "tune": ("cloudpickle", "psutil", "tornado"),
+    "plot": ("matplotlib",),
+    "peers": ("numba", "onnx", "onnxruntime", "openvino"),
+}
 """Optional parts and the packages that they need."""
 
 MEGABYTE = 1_000_000
@@ -230,6 +237,27 @@ def _integers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(",")) if text.strip() else ()
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of integers; expected e.g. 64,256,56,56") from None
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number of seconds")
+    return value
+
+
+def _host_port(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}; expected HOST:PORT")
+    return text
 
 
 def _quant_range(arguments: argparse.Namespace) -> tuple[int, int]:
@@ -674,6 +702,189 @@ def ascend(arguments: argparse.Namespace) -> None:
         print(f"kernel {kernel.name}: block dimension {kernel.block_dim}, files {', '.join(kernel.files.values())}")
     for step in made.remaining:
         print(f"to finish: {step}")
+    return None
+
+
+CASE = option(
+    "--case", action="append", default=[], metavar="TEXT", help="cases whose name has this text, or `facts`; repeatable"
+)
+
+
+@command(
+    CASE,
+    option(
+        "--peers",
+        type=_names,
+        default=[],
+        metavar="NAME,...",
+        help="torch, inductor, numba, openvino, ort, numpy; default (no tuned schedules), x86-64-v3 (code for it)",
+    ),
+    option("--seconds", type=_seconds, default=1.0, metavar="S", help="for each case (default: 1)"),
+    option("--json", metavar="OUT", help="write the numbers here as JSON"),
+    option("--plot", metavar="OUT.png", help="draw the bandwidth over size, a line a class and dtype, and a copy's"),
+    QUIET,
+)
+def bench(arguments: argparse.Namespace) -> None:
+    """Measure how fast kernels are: against a copy, and against peers.
+
+    For each case the median time and its spread (interquartile range), GB/s of x, out and mask, and the ratio to the
+    limit: the time of a copy of x in the same run, scaled by the bytes to move. Then how many times as long each peer
+    takes. Contenders take turns, and each that makes a mask is checked bit for bit first. A peer that is not
+    installed is left out and named.
+    """
+    from . import bench as measuring
+
+    measuring.quiet_threads()
+    cases = measuring.find_cases(arguments.case)
+    for path in (arguments.json, arguments.plot):
+        if path and not Path(path).absolute().parent.is_dir():
+            raise FqError(f"there is no folder for {path}")
+    peers = arguments.peers
+    measuring.check_peers(peers)
+    results = []
+    with _progress(len(cases), "case", arguments.quiet) as bar:
+        for case in cases:
+            bar.set_postfix_str(case.name)
+            results.append(measuring.measure(case, peers, arguments.seconds))
+            bar.update()
+    header = ["case", "ms", "spread", "GB/s", "/ limit", *peers]
+    rows = []
+    for result in results:
+        ratios = result.ratios()
+        rows.append(
+            [
+                result.case.name,
+                f"{result.median() * 1e3:.4g}",
+                f"{result.spread():.0%}",
+                f"{result.gigabytes_per_second:.1f}",
+                f"{result.over_limit:.2f}",
+                *(f"{ratios[peer]:.2f}x" if peer in ratios else "-" for peer in peers),
+            ]
+        )
+    _print_table(header, rows)
+    summary, claims = measuring.summary(results), measuring.claims(results)
+    print(f"\n{environment.num_threads()} threads; a column of a peer is its time over ours")
+    _print_summary(summary)
+    absent = {(peer, reason) for result in results for peer, reason in result.absent.items()}
+    for peer, reason in sorted(absent):
+        left_out = sum(result.absent.get(peer) == reason for result in results)
+        print(f"left out: {peer} in {left_out} of {len(results)} cases: {reason}")
+    if claims:
+        print()
+        _print_table(
+            ["what must hold", "measured", "bound", "", ""],
+            [
+                [
+                    c.text,
+                    f"{c.value:.2f}",
+                    f"{'>=' if c.least else '<='} {c.bound:g}",
+                    "yes" if c.holds else "NO",
+                    c.where,
+                ]
+                for c in claims
+            ],
+        )
+    if arguments.json:
+        answer = {
+            "threads": environment.num_threads(),
+            "cases": [result.to_json() for result in results],
+            "summary": summary,
+            "claims": [{**dataclasses.asdict(c), "holds": c.holds} for c in claims],
+        }
+        Path(arguments.json).write_text(json.dumps(_plain(answer), indent=2) + "\n")
+    if arguments.plot:
+        measuring.plot(results, arguments.plot)
+
+
+def _print_summary(summary: Mapping[str, Any]) -> None:
+    for name, text in (("memory", "above 1 MB"), ("cache", "64 KB to 1 MB")):
+        if name in summary:
+            group = summary[name]
+            print(
+                f"{text}: {group['over_limit']:.2f} of the limit's time in geometric mean of {group['cases']} cases, "
+                f"worst {group['worst']:.2f} ({group['worst_case']})"
+            )
+    for peer, ratios in sorted(summary["peers"].items()):
+        print(
+            f"{peer}: {ratios['mean']:.2f}x our time in geometric mean of {ratios['cases']} cases, "
+            f"least {ratios['least']:.2f}x ({ratios['least_case']})"
+        )
+
+
+@command(
+    (CASE, option("--all", action="store_true", help="every case, and the boundary between rows and lanes")),
+    option("--budget", type=_seconds, default=600.0, metavar="SECONDS", help="of the whole search (default: 600)"),
+    option("--seconds", type=_seconds, default=0.3, metavar="S", help="of one comparison (default: 0.3)"),
+    option("--seed", type=int, default=0, metavar="N", help="of the order of candidates (default: 0)"),
+    option("--rpc", type=_host_port, metavar="HOST:PORT", help="measure on a machine of this tvm.rpc tracker"),
+    option("--key", metavar="KEY", help="of the machine at the tracker; needs --rpc"),
+    option("-o", "--output", metavar="FILE", help="the record file (default: as said above)"),
+    option("--log", metavar="FILE", help="the log of trials (default: beside the record file)"),
+    option("--plot", metavar="OUT.png", help="draw the search"),
+    QUIET,
+    JSON,
+)
+def tune(arguments: argparse.Namespace) -> None:
+    """Find faster schedules by measuring, and keep them.
+
+    Cases are grouped by class, dtype and size; each group is searched for its share of the budget. Candidates are
+    built, checked bit for bit and timed in another process, in turns with the best so far, which is replaced only by
+    what is better by more than the noise. Every trial is a line of the log; a search that was interrupted goes on
+    from there when it is started again. What was found is written to schedules/CPU.json in a checkout, to the user's
+    data folder elsewhere, and used by every later process; `fq-tvm info` says so. FQ_TVM_TARGET tunes code for a
+    lesser CPU. Leave the machine alone meanwhile.
+    """
+    import importlib.util
+
+    from .bench import find_cases
+
+    tuning = importlib.import_module("fq_tvm.tune")
+    if not arguments.all and not arguments.case:
+        raise FqError("give --case TEXT, or --all")
+    if bool(arguments.rpc) != bool(arguments.key):
+        raise FqError("--rpc and --key need each other")
+    if arguments.plot and importlib.util.find_spec("matplotlib") is None:
+        raise FqError('--plot needs matplotlib; `pip install "fq_tvm[plot]"`')
+    with _progress(1, "trial", arguments.quiet) as bar:
+
+        def show(step: Any) -> None:
+            if step.trial == 1:
+                bar.set_description(step.job)
+                bar.reset(step.trials - 1)
+            best = f"best {step.best:.3f} of default"
+            bar.set_postfix_str(f"{best}, {step.seconds_left:.0f} s and {step.jobs_left} jobs left")
+            bar.update(step.trial - 1 - bar.n)
+
+        path, content = tuning.tune_cases(
+            find_cases(arguments.case),
+            budget=arguments.budget,
+            seed=arguments.seed,
+            output=arguments.output,
+            log=arguments.log,
+            rpc=arguments.rpc,
+            key=arguments.key or "",
+            seconds=arguments.seconds,
+            progress=show,
+            boundary=arguments.all,
+        )
+    log = arguments.log or Path(path).with_suffix(".trials.jsonl")
+    if arguments.plot:
+        tuning.plot_trials(log, arguments.plot)
+    if arguments.json:
+        return _print_json({"path": path, "log": log, **content.to_json()})
+    rows = [
+        [
+            f"{dict(r.match).get('iteration')} {dict(r.match).get('dtype')} {r.size_class}",
+            f"{r.measured.get('over_default', math.nan):.3f}",
+            f"{r.measured.get('over_limit', math.nan):.3f}",
+            ", ".join(f"{knob} {value}" for knob, value in r.schedule.to_json().items()),
+        ]
+        for r in content.records
+    ]
+    _print_table(["kernels", "/ default", "/ limit", "schedule"], rows)
+    if content.rows_min_inner is not None:
+        print(f"rows from an inner extent of {content.rows_min_inner}")
+    print(f"wrote {path}; trials are in {log}")
     return None
 
 

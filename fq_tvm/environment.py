@@ -25,6 +25,7 @@ __all__ = [
     "require_cache",
     "some_home",
     "target_name",
+    "with_cache",
 ]
 
 
@@ -50,6 +51,12 @@ def data_dir() -> Path | None:
     except RuntimeError:
         return None
     return path if path.is_absolute() else None
+
+
+def with_cache(folder: str) -> dict[str, str]:
+    """Return the environment for a process that shall use this cache and nothing else that was built before."""
+    others = ("FQ_TVM_ARTIFACTS_DIR", "FQ_TVM_REQUIRE_CACHE")
+    return {**{k: v for k, v in os.environ.items() if k not in others}, "FQ_TVM_CACHE_DIR": folder}
 
 
 @contextmanager

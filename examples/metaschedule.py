@@ -1,0 +1,78 @@
+"""Search the space of schedules with TVM's MetaSchedule, and replay the best from its database.
+
+    python examples/metaschedule.py [TRIALS]
+
+For people who experiment there; the library's own tuner is `fq-tvm tune`.  Needs `pip install "fq_tvm[tune]"`, and a C
+compiler, which MetaSchedule links every candidate with.
+"""
+
+import logging
+import os
+import sys
+import tempfile
+
+import numpy as np
+import tvm
+from tvm.s_tir import meta_schedule
+
+import fq_tvm
+from fq_tvm.kernel import current_target
+
+TRIALS = int(sys.argv[1]) if len(sys.argv) > 1 else 2
+SPEC, SHAPE = fq_tvm.FakeQuantSpec("rows"), (8, 64, 784)
+
+
+def build(module, target, _parameters):
+    """What MetaSchedule's own builder does, less an import that takes half a minute."""
+    import tvm
+
+    return tvm.tirx.build(module, target=target)
+
+
+def main() -> None:
+    logging.disable(logging.WARNING)
+    module = fq_tvm.tune.metaschedule_module(SPEC, SHAPE)
+    target = tvm.target.Target({**current_target().to_tvm(), "num-cores": os.cpu_count() or 1})
+    builder = meta_schedule.builder.LocalBuilder(max_workers=1, timeout_sec=120, f_build=build)
+    runner = meta_schedule.runner.LocalRunner(
+        timeout_sec=120,
+        evaluator_config=meta_schedule.runner.EvaluatorConfig(number=3, repeat=1, min_repeat_ms=5),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        database = meta_schedule.tune_tir(
+            module,
+            target,
+            work_dir=folder,
+            max_trials_global=TRIALS,
+            num_trials_per_iter=TRIALS,
+            builder=builder,
+            runner=runner,
+            space=fq_tvm.tune.metaschedule_space(SPEC),
+            strategy="replay-trace",
+            cost_model="random",
+            measure_callbacks=[meta_schedule.measure_callback.AddToDatabase()],
+            seed=1,
+        )
+        replayed = database.query_schedule(module, target, "main")
+        if replayed is None:
+            sys.exit("no trial could be measured")
+        records = database.get_all_tuning_records()
+        print(f"{len(records)} trials, best {min(float(r.run_secs[0]) for r in records) * 1e6:.1f} us")
+
+    run = tvm.compile(replayed.mod, target=target)["main"]
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(SHAPE, np.float32) * 40
+    scale, zero_point = rng.random(SHAPE[1], np.float32) + 0.3, rng.integers(-9, 9, SHAPE[1]).astype(np.int32)
+    # TVM's own calling convention promises 64-byte alignment, so the tensors are TVM's.
+    inputs = [x, np.float32(1) / scale, zero_point.astype(np.float32), scale]
+    tensors = [tvm.runtime.tensor(np.ascontiguousarray(a, np.float32)) for a in inputs]
+    out, mask = tvm.runtime.empty(SHAPE, "float32"), tvm.runtime.empty(SHAPE, "bool")
+    run(*tensors, out, mask)
+    expected = fq_tvm.reference.fake_quant(x, scale, zero_point, 1, -128, 127)
+    assert out.numpy().tobytes() == expected[0].tobytes()
+    assert mask.numpy().tobytes() == expected[1].tobytes()
+    print("the replayed kernel equals the reference bit for bit")
+
+
+if __name__ == "__main__":
+    main()

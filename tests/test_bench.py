@@ -1,0 +1,162 @@
+"""The benchmark: its table of cases, what it computes from times, its peers, its command; no time is asserted."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+from fq_tvm import FqError, bench, cli
+from fq_tvm.bench import CASES, Case, Result
+from fq_tvm.kernel import prepare
+
+TINY = Case((16, 300), 0)
+
+
+def result(case: Case, **seconds: float) -> Result:
+    """A result without spread."""
+    return Result(case, {name: [value] * 5 for name, value in seconds.items()})
+
+
+def test_the_table_has_what_was_asked_for():
+    assert len({case.name for case in CASES}) == len(CASES)
+    assert sum("facts" in case.tags for case in CASES) == 8
+    assert {case.dtype for case in CASES} == {"float32", "float16"}
+    assert {case.memory for case in CASES} == {"contiguous", "transposed", "channels_last"}
+    assert {case.iteration for case in CASES} == {"rows", "lanes"}
+    channels = {case.shape[case.axis] for case in CASES}
+    assert channels >= {1, 3, 64, 1000, 4096, 50257}
+    inner = {int(np.prod(case.shape[case.axis + 1 :])) for case in CASES if case.memory == "contiguous"}
+    assert inner >= {1, 2, 3, 7, 49}
+    assert min(case.x_bytes for case in CASES) <= 4096
+    assert max(case.x_bytes for case in CASES) >= 400e6
+
+
+@pytest.mark.parametrize("memory", ["contiguous", "transposed", "channels_last", "stepped"])
+def test_arrays_lie_as_the_case_says(memory):
+    from fq_tvm.arguments import Operands, describe
+
+    case = Case((4, 5, 6, 7), 1, "float16", memory)
+    x, scale, zero_point = case.arrays()
+    assert x.shape == case.shape
+    assert x.dtype == case.dtype
+    assert scale.shape == zero_point.shape == (5,)
+    results = np.empty_like(x), np.empty_like(x, bool)
+    launch = prepare(Operands(*(describe(a, "a") for a in (x, scale, zero_point, *results))), 1, -8, 7)
+    assert launch.layout.iteration == case.iteration
+    assert Case.from_json(json.loads(json.dumps(case.to_json()))) == case
+
+
+def test_finding_cases():
+    assert len(bench.find_cases([])) == len(CASES)
+    assert len(bench.find_cases(["facts"])) == 8
+    assert {c.dtype for c in bench.find_cases(["4096x4096@1"])} == {"float32", "float16"}
+    with pytest.raises(FqError, match="no case is called '9x9'"):
+        bench.find_cases(["facts", "9x9"])
+
+
+def test_numbers_of_a_result():
+    got = result(Case((1000,), 0), fq_tvm=2e-6, copy=1e-6, torch=2e-5)
+    assert got.over_limit == pytest.approx(2 / (9 / 8))
+    assert got.gigabytes_per_second == pytest.approx(4.5)
+    assert got.ratios() == {"torch": pytest.approx(10)}
+    assert got.spread() == 0
+    assert result(Case((1000,), 0, "float16"), fq_tvm=1, copy=1).over_limit == pytest.approx(4 / 5)
+    assert json.dumps(got.to_json())
+
+
+def test_summary_and_claims():
+    big, small = Case((64, 2**20), 0, tags=("facts",)), Case((64, 2**10), 0)
+    good = [
+        result(big, fq_tvm=9.0, copy=8.0, torch=99.0, numba=9.0, openvino=18.0, default=9.9),
+        result(small, fq_tvm=9.0, copy=8.0, torch=10.0),
+    ]
+    summed = bench.summary(good)
+    assert summed["memory"]["cases"] == summed["cache"]["cases"] == 1
+    assert summed["memory"]["over_limit"] == pytest.approx(1)
+    assert summed["memory"]["worst_case"] == big.name
+    assert summed["peers"]["torch"]["least_case"] == small.name
+    assert all(claim.holds for claim in bench.claims(good))
+    assert len(bench.claims(good)) == 7
+    bad = [result(big, fq_tvm=9.0, copy=4.0, torch=89.0, numba=8.9, openvino=9.0, **{"x86-64-v3": 20.0})]
+    assert [claim.holds for claim in bench.claims(bad)] == [False] * 6
+    assert bench.claims([]) == []
+
+
+@pytest.mark.parametrize("peer", bench.PEERS)
+@pytest.mark.parametrize(
+    "case", [Case((6, 300), 0), Case((3, 4, 5), 1, "float16", "channels_last")], ids=lambda c: c.name
+)
+def test_peers(peer, case):
+    """Each that is installed runs; its result, where it has a mask, was compared before it was timed."""
+    if peer == "inductor":
+        pytest.skip("compiling takes too long for a test; `fq-tvm bench` checks it")
+    package, _ = bench.PEERS[peer]
+    got = bench.measure(case, [peer], seconds=0.001)
+    if importlib.util.find_spec(package) is None:
+        assert "not installed" in got.absent[peer]
+    else:
+        assert peer in got.seconds or "float16" in got.absent[peer]
+    assert {"fq_tvm", "copy"} <= set(got.seconds)
+    assert all(len(times) >= 5 for times in got.seconds.values())
+
+
+def test_an_absent_peer_is_named(monkeypatch):
+    monkeypatch.setitem(bench.PEERS, "torch", ("no_such_package", lambda inputs: None))
+    assert bench.measure(TINY, ["torch"], 0.001).absent == {"torch": "no_such_package is not installed"}
+    with pytest.raises(FqError, match="unknown peer abacus"):
+        bench.measure(TINY, ["abacus"])
+
+
+def test_a_wrong_contender_is_not_timed(monkeypatch):
+    def wrong(inputs):
+        out, mask = bench._expected(inputs)
+        return (lambda: None), lambda: (out, ~mask)
+
+    monkeypatch.setitem(bench.PEERS, "numpy", ("numpy", wrong))
+    with pytest.raises(FqError, match="numpy gives another mask"):
+        bench.measure(TINY, ["numpy"], 0.001)
+
+
+def test_the_copy_copies():
+    x = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1)
+    bench.copy(x)()
+    x = Case((5, 6), 0, memory="stepped").arrays()[0]
+    bench.copy(x)()
+
+
+def test_plot(tmp_path):
+    pytest.importorskip("matplotlib")
+    cases = [Case((2**n, 300), a, d) for n in (4, 8) for a in (0, 1) for d in ("float32", "float16")]
+    bench.plot([result(case, fq_tvm=1e-5, copy=1e-5) for case in cases], tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    out = tmp_path / "out.json"
+    arguments = [
+        "bench",
+        "--case",
+        "64x256@",
+        "--peers",
+        "numpy,default",
+        "--seconds",
+        "0.01",
+        "--json",
+        str(out),
+        "-q",
+    ]
+    monkeypatch.setitem(bench.PEERS, "numpy", ("no_such_package", lambda inputs: None))
+    assert cli.main(arguments) == 0
+    text = capsys.readouterr().out
+    for word in ("64x256@1:float32", "GB/s", "/ limit", "left out: numpy in 4 of 4 cases", "what must hold"):
+        assert word in text
+    written = json.loads(out.read_text())
+    assert len(written["cases"]) == 4
+    assert written["claims"][0]["bound"] == 1.5
+    for bad in (["--peers", "abacus"], ["--case", "none"], ["--seconds", "-1"], ["--json", str(tmp_path / "no" / "x")]):
+        assert cli.main(["bench", "-q", *bad]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
