@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from fq_tvm import environment
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write golden files instead of comparing")
@@ -15,6 +17,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Variables of the caller must not decide what is tested.
     for name in [n for n in os.environ if n.startswith("FQ_TVM_") and n != "FQ_TVM_AKG_HOME"]:
         del os.environ[name]
+    # AKG is the user's own, from `make akg`; the data folder of this run is another one.
+    os.environ["FQ_TVM_AKG_HOME"] = str(environment.akg_home())
 
 
 @pytest.fixture(scope="session", autouse=True)
