@@ -1,9 +1,8 @@
-"""What the README and the documents claim about time, as ratios in one run.
+"""What the README and the documents claim about time, beside what ``fq-tvm bench`` measures, as ratios in one run.
 
     python benchmarks/compare.py [--json OUT]
 
-The cases of ``fq-tvm bench`` that the project began with, against a copy and torch's own operator; calls of tiny
-tensors; and building the whole catalogue.
+Calls of tiny tensors, and building the whole catalogue.
 """
 
 from __future__ import annotations
@@ -28,20 +27,6 @@ from fq_tvm.kernel import prepare
 from fq_tvm.runtime import AddressTensor
 
 TINY = 20000
-
-
-def measure_cases() -> list[dict[str, Any]]:
-    """Time the operator on the cases that the project began with."""
-    rows = []
-    print(f"{'case':30}{'ms':>9}{'spread':>9}{'GB/s':>7}{'/ limit':>9}{'torch / ours':>14}")
-    for case in bench.find_cases(["facts"]):
-        result = bench.measure(case, ["torch"], seconds=3)
-        rows.append(result.to_json())
-        print(
-            f"{case.name:30}{result.median() * 1e3:9.3f}{result.spread():9.0%}{result.gigabytes_per_second:7.1f}"
-            f"{result.over_limit:9.2f}{result.ratios()['torch']:13.1f}x"
-        )
-    return rows
 
 
 def in_turns(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
@@ -95,7 +80,7 @@ def measure_calls() -> dict[str, float]:
     operator = torch.ops.aten.fake_quantize_per_channel_affine_cachemask.default
     ours = fq_tvm.fake_quantize_per_channel_affine_cachemask
     result: dict[str, float] = {}
-    print(f"\n{'a call of a tiny tensor':44}{'us':>8}{'/ torch':>9}")
+    print(f"{'a call of a tiny tensor':44}{'us':>8}{'/ torch':>9}")
     for name, (shape, axis) in {"(4, 8) axis 1": ((4, 8), 1), "(8, 256) axis 0": ((8, 256), 0)}.items():
         arrays = bench.Inputs(bench.Case(shape, axis)).arguments
         args = (*(torch.from_numpy(a) for a in arrays[:3]), *arrays[3:])
@@ -142,7 +127,7 @@ def main() -> None:
     options = parser.parse_args()
     bench.quiet_threads()
     print(f"{num_threads()} threads each; medians of calls in which contenders take turns\n")
-    result = {"cases": measure_cases(), "calls": measure_calls(), "build_seconds": measure_build()}
+    result = {"calls": measure_calls(), "build_seconds": measure_build()}
     if options.json:
         with open(options.json, "w") as file:
             json.dump(result, file, indent=2)

@@ -845,6 +845,7 @@ def tune(arguments: argparse.Namespace) -> None:
         raise FqError("--rpc and --key need each other")
     if arguments.plot and importlib.util.find_spec("matplotlib") is None:
         raise FqError('--plot needs matplotlib; `pip install "fq_tvm[plot]"`')
+    cases = find_cases(arguments.case)
     with _progress(1, "trial", arguments.quiet) as bar:
 
         def show(step: Any) -> None:
@@ -856,7 +857,7 @@ def tune(arguments: argparse.Namespace) -> None:
             bar.update(step.trial - 1 - bar.n)
 
         path, content = tuning.tune_cases(
-            find_cases(arguments.case),
+            cases,
             budget=arguments.budget,
             seed=arguments.seed,
             output=arguments.output,

@@ -709,8 +709,8 @@ def metaschedule_space(spec: FakeQuantSpec) -> Any:
     -------
     ScheduleFn
         Of modules that :func:`metaschedule_module` makes.  Its decisions are the tile, and for lanes the runs at a
-        time, of :func:`fq_tvm.records.space`, less those that do not divide an extent; the width of vectors belongs to the
-        target, and every tensor is spread over threads.
+        time, of :func:`fq_tvm.records.space`, less those that do not divide an extent; the width of vectors belongs to
+        the target, and every tensor is spread over threads.
 
     Raises
     ------

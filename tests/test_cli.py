@@ -90,7 +90,7 @@ def test_help_imports_nothing_heavy():
     done = run_process("-c", code)
     assert done.returncode == 0, done.stderr
     assert "TVM tensor expression" in done.stdout
-    for name in ("info", "run", "build", "inspect", "cache", "FQ_TVM_CACHE_DIR", "exit status"):
+    for name in ("info", "run", "build", "inspect", "bench", "tune", "cache", "FQ_TVM_CACHE_DIR", "exit status"):
         assert name in done.stdout
 
 
@@ -101,7 +101,7 @@ def test_module_is_the_command():
     assert done.stderr == "fq-tvm: error: cannot read nowhere.npy: No such file or directory\n"
 
 
-@pytest.mark.parametrize("name", ["info", "run", "build", "inspect", "cache"])
+@pytest.mark.parametrize("name", ["info", "run", "build", "inspect", "bench", "tune", "cache"])
 def test_every_command_has_help(name, ask):
     text = ask(name, "--help")
     assert text.startswith(f"usage: fq-tvm {name}")
