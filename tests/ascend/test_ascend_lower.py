@@ -197,7 +197,8 @@ class TestWithNpuir:
         # A caller with a broken environment, in a folder that is gone.
         gone = tmp_path / "gone"
         code = (
-            "import os, sys; os.rmdir(os.getcwd()); from fq_tvm.ascend import lower; "
+            "import os, sys, tvm; os.rmdir(os.getcwd()); "  # what tvm-ffi imports may itself need a folder to start in
+            "from fq_tvm.ascend import lower; "
             "print(lower((4, 16, 7), 1, soc='Ascend910B3', out_dir=sys.argv[1]).reached)"
         )
         gone.mkdir()
