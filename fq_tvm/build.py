@@ -98,14 +98,16 @@ def state(spec: FakeQuantSpec, rows: int = 1) -> dict[str, Statement]:
     Returns
     -------
     dict of Statement
-        ``"fake_quant"``; for lanes also ``"expand"``, which has to run before it, and ``"blocked"``, which can do most
-        of its work.  Arguments, in order: the tensors; the quantisation range, see
-        :func:`fq_tvm.spec.quant_range_scalars`, but for expand; then int64 values.
+        ``"fake_quant"``; for lanes also ``"expand"``, which has to run before it, ``"blocked"``, which can do most of
+        its work, and ``"direct"``, which does all of it where the channel is last and hardly repeated.  Arguments, in
+        order: the tensors; the quantisation range, see :func:`fq_tvm.spec.quant_range_scalars`, but for expand; then
+        int64 values.
 
         - expand: scale, zero_point, workspace; copies, channels, inner, scale_stride, zero_point_stride
         - fake_quant, rows: self, scale, zero_point, out, mask; rows, channels, inner, scale_stride, zero_point_stride
         - fake_quant, lanes: self, workspace, out, mask; first, runs, run, tail, where first is the element to begin at
         - blocked: self, workspace, out, mask; blocks, run
+        - direct: self, scale, zero_point, out, mask; outer, channels, scale_stride, zero_point_stride
         - fake_quant, strided_rows: as rows, with eight loop extents (the channel's before the innermost) and eight
           strides each of self, out and mask in place of the first three values
         - fake_quant, strided_lanes: self, workspace, out, mask; eight loop extents (the channel's last) and the strides
@@ -113,8 +115,10 @@ def state(spec: FakeQuantSpec, rows: int = 1) -> dict[str, Statement]:
     if not spec.lanes:
         return {"fake_quant": _state_rows(spec)}
     statements = {"fake_quant": _state_lanes(spec), "expand": _state_expand(spec)}
-    if spec.iteration == "lanes" and rows > 1:
-        statements["blocked"] = _state_blocked(spec, rows)
+    if spec.iteration == "lanes":
+        statements["direct"] = _state_direct(spec)
+        if rows > 1:
+            statements["blocked"] = _state_blocked(spec, rows)
     return statements
 
 
@@ -164,6 +168,18 @@ def _state_blocked(spec: FakeQuantSpec, rows: int) -> Statement:
     return Statement.of(
         [Operand("self", x), *sources, Operand("out", out), Operand("mask", mask)], [*limits, blocks, run]
     )
+
+
+def _state_direct(spec: FakeQuantSpec) -> Statement:
+    """State lanes whose channel is last, with parameters read where they lie: expanding pays by repetition alone."""
+    outer, channels = _integers("outer", "channels")
+    quant_range, limits = _symbolic_range(spec)
+    scale, zero_point, vector_strides = _vectors(spec, channels)
+    x = te.placeholder((outer, channels), spec.dtype, "x")
+    parameters = channel_parameters(scale.buffer, zero_point.buffer, spec.wide)
+    out, mask = _compute(spec, x, parameters, 1, quant_range)
+    operands = [Operand("self", x), scale, zero_point, Operand("out", out), Operand("mask", mask)]
+    return Statement.of(operands, [*limits, outer, channels, *vector_strides])
 
 
 def _compute(
@@ -231,7 +247,7 @@ def lower(spec: FakeQuantSpec, schedule: Schedule) -> tvm.IRModule:
     -------
     tvm.IRModule
         ``serial`` and ``parallel``, the function ``fake_quant`` of :func:`state` in two schedules; for lanes also
-        ``blocked_serial`` and ``blocked_parallel``, and ``expand_channels`` and ``expand_inner``, the function
+        ``blocked_`` and ``direct_serial`` and ``parallel``, and ``expand_channels`` and ``expand_inner``, the function
         ``expand`` with either loop innermost.  Of a tensor argument, a DLTensor, only the address is read.
     """
     statements = state(spec, schedule.rows)
@@ -239,10 +255,10 @@ def lower(spec: FakeQuantSpec, schedule: Schedule) -> tvm.IRModule:
     for innermost in EXPANSIONS[spec.iteration]:
         expansion = statements["expand"]
         functions[f"expand_{innermost}"] = _by_address(apply_expand(expansion.func, spec, innermost), expansion)
-    for name, prefix in (("fake_quant", ""), ("blocked", "blocked_")):
+    for name, prefix in (("fake_quant", ""), ("blocked", "blocked_"), ("direct", "direct_")):
         if stated := statements.get(name):
             for suffix in ("serial", "parallel"):
-                scheduled = apply(stated.func, spec, schedule, suffix == "parallel", blocked=name == "blocked")
+                scheduled = apply(stated.func, spec, schedule, suffix == "parallel", name)
                 functions[prefix + suffix] = _by_address(scheduled, stated)
     return tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in functions.items()})
 

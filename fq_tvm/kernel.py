@@ -98,6 +98,9 @@ class Launch:
             return [_Step("serial", "parallel", layout.size, False, (*scalars, *extents, *vector_strides))]
         period = layout.channels * layout.inner
         outer = layout.outer[0] if layout.outer else 1
+        if layout.inner == 1 and outer <= DIRECT_OUTER and not layout.strides:
+            values = (*scalars, outer, layout.channels, *vector_strides)
+            return [_Step("direct_serial", "direct_parallel", layout.size, False, values)]
         copies = 1 if layout.strides else _copies(outer, period, schedule.run)
         run = copies * period
         self.workspace_size = 3 * 4 * run
@@ -165,6 +168,9 @@ class _Step(NamedTuple):
     vectors: bool
     values: tuple[float, ...]
 
+
+DIRECT_OUTER = 8
+"""Most repetitions of a channel for which dividing again costs less than expanding the parameters."""
 
 CACHED_RUN = 1024
 """Longest run, in elements, whose parameters (12 bytes each) stay in the first-level cache beside what streams past."""

@@ -93,7 +93,7 @@ def default_schedule(spec: FakeQuantSpec, target: object = None) -> Schedule:
 
 
 def apply(
-    func: tirx.PrimFunc, spec: FakeQuantSpec, schedule: Schedule, parallel: bool, blocked: bool = False
+    func: tirx.PrimFunc, spec: FakeQuantSpec, schedule: Schedule, parallel: bool, name: str = "fake_quant"
 ) -> tirx.PrimFunc:
     """Schedule the function that :func:`fq_tvm.build.state` made.
 
@@ -111,9 +111,9 @@ def apply(
         The knobs.
     parallel : bool
         Whether tasks are spread over threads.
-    blocked : bool
-        Whether this is the function that takes ``schedule.rows`` runs at a time: they become the innermost loop,
-        unrolled, so that parameters are read once for all of them.
+    name : {"fake_quant", "blocked", "direct"}
+        Which of the kernel's functions this is.  The runs that ``"blocked"`` takes at a time become the innermost
+        loop, unrolled, so that parameters are read once for all of them.
 
     Returns
     -------
@@ -123,7 +123,7 @@ def apply(
     from tvm import s_tir
 
     sch = s_tir.Schedule(func)
-    if not spec.lanes:
+    if not spec.lanes or name == "direct":
         _inline_parameters(sch, spec)
     *outer, inner = sch.get_loops(sch.get_sblock("fake_quant_v0"))
     tiles, within = sch.split(inner, [None, schedule.tile])
@@ -133,7 +133,7 @@ def apply(
     elif spec.iteration == "strided_lanes":
         first, *middle = outer
         tasks = [first, tiles]
-    elif blocked:
+    elif name == "blocked":
         block, rows = sch.split(outer[0], [None, schedule.rows])
         tasks, middle = [block, tiles], []
         sch.reorder(block, tiles, within, rows)

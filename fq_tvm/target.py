@@ -79,9 +79,6 @@ class Target:
             "kind": "llvm",
             "mcpu": self.cpu,
             "mattr": attributes,
-            # Blocks of runs store to one tensor in several places, whose distance LLVM has to compare at run time
-            # before it vectorises; by default it gives up at eight comparisons.
-            "cl-opt": ["-runtime-memory-check-threshold:uint=128"],
         }
 
     def identity(self) -> dict[str, Any]:

@@ -51,13 +51,13 @@ def boundaries(*steps: int) -> list[int]:
 def cases(spec: FakeQuantSpec) -> list[tuple[tuple[int, ...], int]]:
     vector = boundaries(1, 4, 8, 16, 32, 64)
     if spec.iteration == "rows":
-        return [((1, n), 0) for n in vector] + [((2, 3, n), 1) for n in boundaries(256, 16384) if n >= 256]
+        return [((1, n), 0) for n in vector] + [((2, 3, n), 1) for n in boundaries(32, 256, 16384) if n >= 32]
     vector.remove(1)  # one element has one channel, which is a row
     if spec.iteration == "lanes":
         return (
             [((n,), 0) for n in vector]
             + [((o, c), 1) for o in (1, 2, 4, 17, 33) for c in (3, 16, 65, 1023, 1025)]
-            + [((5, 7, n), 1) for n in (2, 49, 255)]
+            + [((5, 7, n), 1) for n in (2, 7, 31)]
             + [((2, n), 1) for n in boundaries(16384)]
         )
     if spec.iteration == "strided_rows":

@@ -125,7 +125,7 @@ def test_the_inner_loops_are_vectorised(spec):
     """In the serial functions and in the tasks that the parallel ones hand to threads."""
     bodies = functions_of(get_kernel(spec).source("ll"))
     working = [n for n in bodies if n.endswith("serial_compute_") or n.startswith("__tvm_parallel_lambda")]
-    assert len(working) == (4 if spec.lanes else 2)
+    assert len(working) == (6 if spec.lanes else 2)
     for name in working:
         assert "x float> @llvm.nearbyint.v" in bodies[name], name
 
