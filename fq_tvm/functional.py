@@ -123,7 +123,8 @@ def fake_quantize_per_channel_affine_cachemask(
             launch = _plans.get(key)
             if launch is not None and x.flags.writeable and scale.flags.writeable and zero_point.flags.writeable:
                 out, mask = np.empty_like(x), np.empty_like(x, bool)
-                launch(x, scale, zero_point, out, mask, _workspace.of(launch.workspace_size))
+                size = launch.workspace_size
+                launch(x, scale, zero_point, out, mask, _workspace.of(size) if size else None)
                 return out, mask
         elif (torch := sys.modules.get("torch")) is not None and kind is torch.Tensor:
             if type(scale) is kind and type(zero_point) is kind:
@@ -136,7 +137,8 @@ def fake_quantize_per_channel_affine_cachemask(
                 plain = not (x.requires_grad or scale.requires_grad or x.is_neg() or scale.is_neg())
                 if launch is not None and here and plain:
                     out, mask = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
-                    launch(x, scale, zero_point, out, mask, _workspace.of(launch.workspace_size))
+                    size = launch.workspace_size
+                    launch(x, scale, zero_point, out, mask, _workspace.of(size) if size else None)
                     return out, mask
     return _first_call(key, x, scale, zero_point, axis, quant_min, quant_max, out, mask)
 
