@@ -156,16 +156,19 @@ def fake_quantize_per_channel_affine(
 def _first_call(
     key: Any, x: Any, scale: Any, zero_point: Any, axis: Any, low: Any, high: Any, out: Any, mask: Any
 ) -> tuple[Any, Any]:
-    """Describe, check and prepare; then launch, and remember what was prepared."""
+    """Describe and check, prepare what was not seen before, then launch; remember under the caller's key, too."""
     inputs = describe(x, "x"), describe(scale, "scale"), describe(zero_point, "zero_point")
     out = _like(x, inputs[0], inputs[0].dtype) if out is None else out
     mask = _like(x, inputs[0], "bool") if mask is None else mask
     operands = Operands(*inputs, describe(out, "out"), describe(mask, "mask"))
     axis, low, high = check(operands, axis, low, high)
-    launch = prepare(operands, axis, low, high)
-    if key is not None:
+    described = (tuple((o.dtype, o.shape, o.strides) for o in operands), axis, low, high)
+    launch = _plans.get(described)
+    if launch is None:
         if len(_plans) >= MAX_PLANS:
             _plans.clear()
+        launch = _plans[described] = prepare(operands, axis, low, high)
+    if key is not None:
         _plans[key] = launch
     tensors = [*(operand.tensor for operand in operands), _workspace.of(launch.workspace_size)]
     launch(*tensors)

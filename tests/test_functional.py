@@ -173,6 +173,14 @@ def test_out_and_mask(args):
     assert_same((only, fake_quant(*args, mask=mask)[1]), expected(*args))
 
 
+def test_given_outputs_are_prepared_for_once(args, monkeypatch):
+    out, mask = np.empty_like(args[0]), np.empty_like(args[0], bool)
+    fake_quant(*args, out=out, mask=mask)
+    monkeypatch.setattr(functional, "prepare", None)  # a second preparation would fail
+    out[...] = 0
+    assert_same(fake_quant(*args, out=out, mask=mask), expected(*args))
+
+
 def test_in_place(rng):
     for shape, axis in [((64, 64, 300), 1), ((513, 64), 1), ((4, 1001), 0), ((70000, 3), 1)]:
         for dtype in ("float32", "float16"):
@@ -287,7 +295,7 @@ def test_plans_do_not_grow_for_ever(monkeypatch, rng):
     for n in range(1, 30):
         x, scale, zero_point = make(rng, (n, 3), 1)
         assert_same(fake_quant(x, scale, zero_point, 1, -8, 7), expected(x, scale, zero_point, 1, -8, 7))
-        assert len(functional._plans) <= 10
+        assert len(functional._plans) <= 11  # a call may add its key to what it prepared
 
 
 def test_single_output(args):
