@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm import te, tirx
 
-from .spec import quant_range_scalars
+from .spec import promote, quant_range_scalars
 
 __all__ = [
     "ChannelParameters",
@@ -237,7 +237,7 @@ def fake_quant(
     out, mask : te.Tensor
         Of x's shape; mask is bool.
     """
-    promoted = "float16" if x.dtype == scale.dtype == "float16" else "float32"
+    promoted = promote(x.dtype, scale.dtype)
     parameters = channel_parameters(scale, zero_point, quant_range.wide)
     axis = axis % len(x.shape)
     return quantize_dequantize(x, parameters, axis, quant_range, promoted, out_dtype or x.dtype)

@@ -21,6 +21,7 @@ __all__ = [
     "FakeQuantSpec",
     "arithmetic_for",
     "catalogue",
+    "promote",
     "quant_range_scalars",
 ]
 
@@ -103,7 +104,7 @@ class FakeQuantSpec:
     @property
     def promoted_dtype(self) -> str:
         """The dtype that the product is rounded to first: float16 for two float16 inputs, else float32."""
-        return "float16" if self.dtype == self.scale_dtype == "float16" else "float32"
+        return promote(self.dtype, self.scale_dtype)
 
     @property
     def name(self) -> str:
@@ -131,6 +132,11 @@ class FakeQuantSpec:
         if "iteration" not in value:
             raise FqError("FakeQuantSpec needs the field 'iteration'")
         return cls(**value)
+
+
+def promote(dtype: str, scale_dtype: str) -> str:
+    """Return the dtype that a product of self and scale is rounded to first: float16 for two of it, else float32."""
+    return "float16" if dtype == scale_dtype == "float16" else "float32"
 
 
 def arithmetic_for(quant_min: int, quant_max: int) -> str:
