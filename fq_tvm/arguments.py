@@ -18,7 +18,7 @@ import numpy as np
 from .errors import ArgumentError
 from .layout import MAX_RANK
 from .runtime import AddressTensor
-from .spec import FLOATS
+from .spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS
 
 __all__ = [
     "Names",
@@ -32,7 +32,10 @@ __all__ = [
     "overlap",
 ]
 
-ITEMSIZE = {"float16": 2, "float32": 4, "int32": 4, "bool": 1}
+ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "int32": 4, "bool": 1}
+
+DTYPES = (EXTENDED_FLOATS, EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, EXTENDED_FLOATS, ("bool",))
+"""What each of the :class:`Operands` may hold; a facade that takes less has to say so itself."""
 
 INT64 = range(-(2**63), 2**63)
 
@@ -156,7 +159,8 @@ def _describe_array(array: np.ndarray[Any, Any], name: str) -> Operand:
         )
     address = array.ctypes.data
     dtype = array.dtype.name if array.dtype.isnative else array.dtype.str
-    plain = array.flags.writeable and array.dtype.isnative  # DLPack refuses to export any other
+    # DLPack refuses to export any other, and numpy knows no code for a dtype that is not its own (bfloat16's kind is V)
+    plain = array.flags.writeable and array.dtype.isnative and array.dtype.kind != "V"
     tensor = array if plain else AddressTensor(address)
     return Operand(tensor, dtype, array.shape, tuple(s // size for s in strides), address, array.flags.writeable)
 
@@ -230,7 +234,9 @@ def _integer(value: Any, name: str) -> int:
         raise ArgumentError(f"{name} is {value!r}; expected an integer", kind) from None
 
 
-def check(operands: Operands, axis: Any, quant_min: Any, quant_max: Any, names: Names = NAMES) -> tuple[int, int, int]:
+def check(
+    operands: Operands, axis: Any, quant_min: Any, quant_max: Any, names: Names = NAMES
+) -> tuple[int | None, int, int]:
     """Check the arguments of the operator against the contract.
 
     Parameters
@@ -238,14 +244,14 @@ def check(operands: Operands, axis: Any, quant_min: Any, quant_max: Any, names: 
     operands : Operands
         As :func:`describe` made them; null arguments were refused there.
     axis, quant_min, quant_max : int
-        As the caller gave them.
+        As the caller gave them.  An axis of None stands for one scale and one zero point of the whole tensor.
     names : Names
         For messages.
 
     Returns
     -------
     axis, quant_min, quant_max : int
-        The axis counted from the front.
+        The axis counted from the front; None if it was that.
 
     Raises
     ------
@@ -253,7 +259,7 @@ def check(operands: Operands, axis: Any, quant_min: Any, quant_max: Any, names: 
         At the first fault, in the contract's order: dtype, shape, quantisation range, overlap.
     """
     x, scale, zero_point, out, mask = operands
-    for name, allowed, operand in zip(names, (FLOATS, FLOATS, ("int32",), FLOATS, ("bool",)), operands, strict=False):
+    for name, allowed, operand in zip(names, DTYPES, operands, strict=False):
         if operand.dtype not in allowed:
             raise ArgumentError(f"{name} has dtype {operand.dtype}; expected {' or '.join(allowed)}", "dtype")
     rank = len(x.shape)
@@ -262,12 +268,27 @@ def check(operands: Operands, axis: Any, quant_min: Any, quant_max: Any, names: 
     for name, operand in ((names.out, out), (names.mask, mask)):
         if operand.shape != x.shape:
             raise ArgumentError(f"{name} has shape {operand.shape}; expected that of {names.x}, {x.shape}")
-    vectors = ((names.scale, scale), (names.zero_point, zero_point))
+    axis = _check_vectors(x, ((names.scale, scale), (names.zero_point, zero_point)), axis, names)
+    low, high = check_range(quant_min, quant_max, names)
+    check_overlap(operands, names)
+    return axis, low, high
+
+
+def _check_vectors(x: Operand, vectors: Sequence[tuple[str, Operand]], axis: Any, names: Names) -> int | None:
+    """Check the shapes of scale and zero point; return the axis counted from the front."""
+    if axis is None:
+        for name, operand in vectors:
+            if operand.shape not in ((), (1,)):
+                raise ArgumentError(
+                    f"{name} has shape {operand.shape}; expected one element, () or (1,), as axis is None"
+                )
+        return None
     for name, operand in vectors:
         if len(operand.shape) != 1:
             raise ArgumentError(
                 f"{name} has shape {operand.shape}; expected one dimension, of {names.x}'s size along axis"
             )
+    rank = len(x.shape)
     axis = normalize_axis(axis, rank)
     channels = x.shape[axis] if rank else 1
     for name, operand in vectors:
@@ -276,9 +297,7 @@ def check(operands: Operands, axis: Any, quant_min: Any, quant_max: Any, names: 
                 f"{name} has {operand.shape[0]} elements; "
                 f"expected {channels}, the size of {names.x} {x.shape} along axis {axis}"
             )
-    low, high = check_range(quant_min, quant_max, names)
-    check_overlap(operands, names)
-    return axis, low, high
+    return int(axis)
 
 
 def check_overlap(operands: Operands, names: Names = NAMES) -> None:

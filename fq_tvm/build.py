@@ -206,10 +206,11 @@ def _run_parameters(spec: FakeQuantSpec, run: Any) -> tuple[ChannelParameters, l
     """Return the expanded parameters, and where they lie in the workspace."""
     dtypes = {
         "run_inverse_scale": "float32",
-        "run_zero_point": spec.zero_point_dtype if spec.wide else "float32",
+        "run_zero_point": spec.parameter_dtype,
         "run_scale": "float32",
     }
-    parameters = ChannelParameters(*(te.placeholder((run,), dtype, name) for name, dtype in dtypes.items()))
+    inverse, zero, scale = (te.placeholder((run,), dtype, name) for name, dtype in dtypes.items())
+    parameters = ChannelParameters(inverse, zero, scale, spec.float_zero_point)
     return parameters, [Operand("workspace", p, run * i) for i, p in enumerate(parameters)]
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from . import __version__, environment
 from .errors import ArgumentError, FqError
-from .spec import FLOATS, FakeQuantSpec, arithmetic_for, catalogue
+from .spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, arithmetic_for, catalogue
 
 if TYPE_CHECKING:
     from .cache import Store
@@ -509,13 +509,18 @@ def _print_reports(reports: Sequence[Report]) -> None:
 
 @command(
     (
-        option("--all", action="store_true", help="every kernel of the family"),
+        option("--all", action="store_true", help="every kernel of aclnn's contract"),
         option(
             "--spec",
             nargs="+",
             metavar="FIELD=VALUE",
             help="those with these fields, e.g. iteration=rows dtype=float16",
         ),
+    ),
+    option(
+        "--extensions",
+        action="store_true",
+        help="those of dtypes beyond aclnn's contract, too; implied by a FIELD=VALUE that is beyond it",
     ),
     option("-o", "--output", metavar="DIR", required=True, help="the folder; kernels that it has are kept"),
     QUIET,
@@ -525,7 +530,8 @@ def build(arguments: argparse.Namespace) -> None:
     """Build kernels ahead of time.
 
     The folder serves as FQ_TVM_ARTIFACTS_DIR on any machine of the same CPU and versions, with no compiler. Set
-    FQ_TVM_TARGET to build for another CPU. Fields: iteration, dtype, scale_dtype, out_dtype, arithmetic.
+    FQ_TVM_TARGET to build for another CPU. Fields: iteration, dtype, scale_dtype, out_dtype, zero_point_dtype,
+    arithmetic.
     """
     from .kernel import build_library, current_target
 
@@ -534,11 +540,11 @@ def build(arguments: argparse.Namespace) -> None:
         raise FqError("give --all, or --spec with one or more FIELD=VALUE")
     for item in arguments.spec or ():
         field, sign, value = item.partition("=")
-        allowed = catalogue.__kwdefaults__ or {}
+        allowed = [f.name for f in dataclasses.fields(FakeQuantSpec)]
         if not sign or field not in allowed:
             raise FqError(f"--spec {item!r}: expected FIELD=VALUE, where FIELD is one of {', '.join(allowed)}")
         fields[field] = value
-    specs = catalogue(**fields)
+    specs = catalogue(**fields, extensions=arguments.extensions)
     target = current_target()
     start = time.perf_counter()
     with _progress(len(specs), "kernel", arguments.quiet) as bar:
@@ -571,9 +577,10 @@ def build(arguments: argparse.Namespace) -> None:
         metavar="N,N,...",
         help="in elements (default: C order); out and mask as numpy's empty_like",
     ),
-    option("--dtype", choices=FLOATS, default="float32", help="of x (default: float32)"),
-    option("--scale-dtype", choices=FLOATS, default="float32", help="of scale (default: float32)"),
-    option("--out-dtype", choices=FLOATS, help="of out (default: that of x)"),
+    option("--dtype", choices=EXTENDED_FLOATS, default="float32", help="of x (default: float32)"),
+    option("--scale-dtype", choices=EXTENDED_FLOATS, default="float32", help="of scale (default: float32)"),
+    option("--zero-point-dtype", choices=EXTENDED_ZERO_POINTS, default="int32", help="of zero point (default: int32)"),
+    option("--out-dtype", choices=EXTENDED_FLOATS, help="of out (default: that of x)"),
     *BITS,
     option("--kind", choices=("te", "tir", "ll", "asm"), help="print this text of the kernel too"),
     JSON,
@@ -603,7 +610,8 @@ def inspect(arguments: argparse.Namespace) -> None:
     layout = layout_for(target, shape, axis, (strides, results, results))
     out_dtype = arguments.out_dtype or arguments.dtype
     arithmetic = arithmetic_for(*_quant_range(arguments))
-    spec = FakeQuantSpec(layout.iteration, arguments.dtype, arguments.scale_dtype, out_dtype, arithmetic=arithmetic)
+    dtypes = (arguments.dtype, arguments.scale_dtype, out_dtype, arguments.zero_point_dtype)
+    spec = FakeQuantSpec(layout.iteration, *dtypes, arithmetic)
     schedule = schedule_for(spec, target, size_class_of(spec, layout.size))
     kernel = get_kernel(spec, target, schedule)
     text = kernel.source(arguments.kind) if arguments.kind else None

@@ -6,17 +6,19 @@ printers and the graph compiler on the caller's.  Knows nothing of schedules, st
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from tvm import te, tirx
 
-from .spec import promote, quant_range_scalars
+from .spec import ZERO_POINTS, promote, quant_range_scalars
 
 __all__ = [
     "ChannelParameters",
     "QuantRange",
     "channel_parameters",
+    "convert",
     "cycle",
     "expand",
     "fake_quant",
@@ -65,14 +67,17 @@ class ChannelParameters:
     inverse_scale : te.Tensor
         ``1 / float32(scale)``, float32.
     zero_point : te.Tensor
-        float32 in the narrow path; the zero point itself in the wide one, where the last subtraction is exact.
+        float32, but an integer of the wide path, whose last subtraction takes it exactly, as it is.
     scale : te.Tensor
         ``float32(scale)``.
+    float_zero_point : bool
+        Whether the zero point was one of floats, which is added before rounding.
     """
 
     inverse_scale: te.Tensor
     zero_point: te.Tensor
     scale: te.Tensor
+    float_zero_point: bool = False
 
     def __iter__(self) -> Any:
         return iter((self.inverse_scale, self.zero_point, self.scale))
@@ -84,9 +89,9 @@ def channel_parameters(scale: te.Tensor, zero_point: te.Tensor, wide: bool = Fal
     Parameters
     ----------
     scale : te.Tensor
-        Any float dtype, shape (channels,).
+        float32, float16 or bfloat16, shape (channels,).
     zero_point : te.Tensor
-        int32, shape (channels,).
+        int32, float32 or float16, shape (channels,).
     wide : bool
         Whether the wide path reads them.
 
@@ -95,12 +100,52 @@ def channel_parameters(scale: te.Tensor, zero_point: te.Tensor, wide: bool = Fal
     ChannelParameters
         Three tensors of shape (channels,).
     """
-    scale_f32 = te.compute(scale.shape, lambda c: scale[c].astype("float32"), name="scale_f32")
+    scale_f32 = te.compute(scale.shape, lambda c: convert(scale[c], scale.dtype, "float32"), name="scale_f32")
     inverse = te.compute(scale.shape, lambda c: tirx.const(1.0, "float32") / scale_f32[c], name="inverse_scale")
+    floats = zero_point.dtype not in ZERO_POINTS
     zero = zero_point
-    if not wide:
+    if floats or not wide:
         zero = te.compute(scale.shape, lambda c: zero_point[c].astype("float32"), name="zero_point_f32")
-    return ChannelParameters(inverse, zero, scale_f32)
+    return ChannelParameters(inverse, zero, scale_f32, floats)
+
+
+def convert(value: Any, source: str, dtype: str) -> Any:
+    """Convert a float to another float dtype, rounding half to even.
+
+    Parameters
+    ----------
+    value : tvm.ir.Expr
+        Of the dtype source.
+    source, dtype : {"float32", "float16", "bfloat16"}
+        What it is and what it becomes.
+
+    Returns
+    -------
+    tvm.ir.Expr
+
+    Notes
+    -----
+    bfloat16 is the upper half of a float32, and stated so, in integers: TVM's own legalisation adds its rounding to a
+    NaN as well, which can become an infinity or a zero, and the instruction of AVX512_BF16 flushes subnormals.  A NaN
+    becomes the quiet one of its sign, as ``ml_dtypes`` has it.
+    """
+    if source == dtype:
+        return value
+    if source == "bfloat16":
+        half = tirx.reinterpret("uint16", value).astype("uint32")
+        return convert(tirx.reinterpret("float32", half << _bits(16)), "float32", dtype)
+    if dtype != "bfloat16":
+        return value.astype(dtype)
+    whole = tirx.reinterpret("uint32", convert(value, source, "float32"))
+    upper = whole >> _bits(16)
+    rounded = (whole + (upper & _bits(1)) + _bits(0x7FFF)) >> _bits(16)
+    is_nan = (whole & _bits(0x7FFFFFFF)) > _bits(0x7F800000)
+    half = tirx.Select(is_nan, (upper & _bits(0x8000)) | _bits(0x7FC0), rounded)
+    return tirx.reinterpret("bfloat16", half.astype("uint16"))
+
+
+def _bits(value: int) -> Any:
+    return tirx.const(value, "uint32")
 
 
 def expand(parameters: ChannelParameters, copies: Any, inner: Any) -> ChannelParameters:
@@ -119,7 +164,8 @@ def expand(parameters: ChannelParameters, copies: Any, inner: Any) -> ChannelPar
         Three tensors of shape (copies, channels, inner), the outputs of one stage.
     """
     shape = (copies, *parameters.scale.shape, inner)
-    return ChannelParameters(*te.compute(shape, lambda k, c, i: tuple(t[c] for t in parameters), name="expand"))
+    inverse, zero, scale = te.compute(shape, lambda k, c, i: tuple(t[c] for t in parameters), name="expand")
+    return ChannelParameters(inverse, zero, scale, parameters.float_zero_point)
 
 
 def cycle(parameters: ChannelParameters, channels: Any, rows: Any) -> ChannelParameters:
@@ -143,13 +189,14 @@ def cycle(parameters: ChannelParameters, channels: Any, rows: Any) -> ChannelPar
         # Rows are never negative, which TVM cannot know: a floored remainder would cost several times as much.
         return te.compute((rows,), lambda r: tensor[tirx.truncmod(r, channels)], name=name)
 
-    return ChannelParameters(*(look_up(t, n) for t, n in zip(parameters, names, strict=True)))
+    inverse, zero, scale = (look_up(t, n) for t, n in zip(parameters, names, strict=True))
+    return ChannelParameters(inverse, zero, scale, parameters.float_zero_point)
 
 
 def quantize_dequantize(
     x: te.Tensor,
     parameters: ChannelParameters,
-    axis: int,
+    axis: int | None,
     quant_range: QuantRange,
     promoted_dtype: str,
     out_dtype: str,
@@ -163,11 +210,11 @@ def quantize_dequantize(
     Parameters
     ----------
     x : te.Tensor
-        Any float dtype, any rank.
+        float32, float16 or bfloat16, any rank.
     parameters : ChannelParameters
         Of x's extent along axis.
-    axis : int
-        The channel dimension of x, not negative.
+    axis : int or None
+        The channel dimension of x, not negative.  None where all elements share the parameters at index 0.
     quant_range : QuantRange
         Decides between the narrow and the wide path.
     promoted_dtype, out_dtype : str
@@ -184,14 +231,25 @@ def quantize_dequantize(
     -----
     ``te.round`` is IEEE round half to even and, unlike ``te.nearbyint``, survives vectorisation.  ``max`` and ``min``
     are ordered selects that give their second operand when the first is NaN, which is how a NaN becomes quant_min.
+
+    The target options that TVM gives LLVM allow it to make one fused operation of a product and a sum, which would be
+    rounded once.  A zero point of floats makes the sum follow the product, so a maximum with minus infinity stands
+    between them: it changes a NaN only, and what that becomes leads to the same clip and mask.  Rounding may leave a
+    negative zero there, which becomes the positive one, as q stands for an integer; adding 0.0 would do as well, but
+    TVM drops such a sum.
     """
 
     def body(*index: Any) -> tuple[Any, Any]:
-        channel = index[axis]
+        channel = 0 if axis is None else index[axis]
         scale = parameters.scale[channel]
         zero_point = parameters.zero_point[channel]
-        product = x[index].astype("float32") * parameters.inverse_scale[channel]
-        q = te.round(product) + zero_point.astype("float32")
+        product = convert(x[index], x.dtype, "float32") * parameters.inverse_scale[channel]
+        if parameters.float_zero_point:
+            q = te.round(te.max(product, tirx.const(-math.inf, "float32")) + zero_point)
+            zero = tirx.const(0.0, "float32")
+            q = tirx.Select(tirx.EQ(q, zero), zero, q)
+        else:
+            q = te.round(product) + zero_point.astype("float32")
         if quant_range.wide:
             q = q.astype("float64")
             scale, zero_point = scale.astype("float64"), zero_point.astype("float64")
@@ -201,7 +259,7 @@ def quantize_dequantize(
             mask = tirx.all(quant_range.least <= q, q <= quant_range.greatest)
         else:
             mask = tirx.EQ(q, clip)
-        return mask.astype("bool"), out.astype(promoted_dtype).astype(out_dtype)
+        return mask.astype("bool"), convert(convert(out, "float32", promoted_dtype), promoted_dtype, out_dtype)
 
     mask, out = te.compute(x.shape, body, name=name)
     return out, mask
@@ -211,22 +269,22 @@ def fake_quant(
     x: te.Tensor,
     scale: te.Tensor,
     zero_point: te.Tensor,
-    axis: int,
+    axis: int | None,
     quant_range: QuantRange,
     out_dtype: str | None = None,
 ) -> tuple[te.Tensor, te.Tensor]:
-    """State per-channel fake quantisation with its mask.
+    """State fake quantisation with its mask, per channel or per tensor.
 
     Parameters
     ----------
     x : te.Tensor
-        float16 or float32, any rank above 0.
+        float32, float16 or bfloat16, any rank above 0.
     scale : te.Tensor
-        float16 or float32, shape (x.shape[axis],).
+        float32, float16 or bfloat16, shape (x.shape[axis],); (1,) per tensor.
     zero_point : te.Tensor
-        int32, shape (x.shape[axis],).
-    axis : int
-        The channel dimension of x; negative counts from the end.
+        int32, float32 or float16, of scale's shape.
+    axis : int or None
+        The channel dimension of x; negative counts from the end.  None for one scale and zero point of the tensor.
     quant_range : QuantRange
         Decides between the narrow and the wide path.
     out_dtype : str, optional
@@ -239,5 +297,6 @@ def fake_quant(
     """
     promoted = promote(x.dtype, scale.dtype)
     parameters = channel_parameters(scale, zero_point, quant_range.wide)
-    axis = axis % len(x.shape)
+    if axis is not None:
+        axis %= len(x.shape)
     return quantize_dequantize(x, parameters, axis, quant_range, promoted, out_dtype or x.dtype)

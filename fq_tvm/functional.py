@@ -53,38 +53,39 @@ def fake_quantize_per_channel_affine_cachemask(
     x: Any,
     scale: Any,
     zero_point: Any,
-    axis: int,
+    axis: int | None,
     quant_min: int,
     quant_max: int,
     *,
     out: Any = None,
     mask: Any = None,
 ) -> tuple[Any, Any]:
-    """Quantise to a range of integers and back, per channel, and tell which elements were in range.
+    """Quantise to a range of integers and back, per channel or per tensor, and tell which elements were in range.
 
     Parameters
     ----------
     x : numpy.ndarray, torch.Tensor or DLPack tensor
-        float16 or float32, up to 8 dimensions, any strides.
+        float32, float16 or bfloat16 (numpy's is that of the package ml_dtypes), up to 8 dimensions, any strides.
     scale : tensor
-        float16 or float32, shape (x.shape[axis],).
+        float32, float16 or bfloat16, shape (x.shape[axis],).  Without an axis one element, shape () or (1,).
     zero_point : tensor
-        int32, shape (x.shape[axis],).
-    axis : int
-        The channel dimension; negative counts from the end.
+        int32, float32 or float16, shape as scale.
+    axis : int or None
+        The channel dimension; negative counts from the end.  None for one scale and zero point of the whole tensor.
     quant_min, quant_max : int
         The range, any int64, ``quant_min <= quant_max``.
     out, mask : tensor, optional
-        Where to write, of x's shape: float16 or float32, and bool.  ``out`` may be x itself.  New tensors of x's kind,
-        memory layout and, for ``out``, dtype by default.
+        Where to write, of x's shape: float32, float16 or bfloat16, and bool.  ``out`` may be x itself.  New tensors of
+        x's kind, memory layout and, for ``out``, dtype by default.
 
     Returns
     -------
     out : tensor
         ``(clip(rint(x / scale) + zero_point, quant_min, quant_max) - zero_point) * scale``, with the division done as
-        a product with the reciprocal.
+        a product with the reciprocal.  A zero point of floats is added before rounding:
+        ``rint(x / scale + zero_point)``.
     mask : tensor
-        Whether ``rint(x / scale) + zero_point`` was in range.
+        Whether what was clipped was in range.
 
     Raises
     ------
@@ -95,7 +96,8 @@ def fake_quantize_per_channel_affine_cachemask(
 
     Notes
     -----
-    The formula is that of ``aclnnFakeQuantPerChannelAffineCachemask``; docs/numerics.md has every edge of it.  No
+    The formula is that of ``aclnnFakeQuantPerChannelAffineCachemask``; docs/numerics.md has every edge of it, and of
+    bfloat16 and zero points of floats, which aclnn refuses and PyTorch knows.  No
     gradient is recorded; :mod:`fq_tvm.torch` has the differentiable operator.
 
     Examples
@@ -113,7 +115,8 @@ def fake_quantize_per_channel_affine_cachemask(
     """
     key = None
     # 1, 1.0 and True are one dictionary key; only the first is an axis or a bound.
-    if out is None and mask is None and type(axis) is type(quant_min) is type(quant_max) is int:
+    plain_numbers = type(quant_min) is type(quant_max) is int and (axis is None or type(axis) is int)
+    if out is None and mask is None and plain_numbers:
         kind = type(x)
         if kind is np.ndarray and type(scale) is kind and type(zero_point) is kind:
             key = (
@@ -144,9 +147,9 @@ def fake_quantize_per_channel_affine_cachemask(
 
 
 def fake_quantize_per_channel_affine(
-    x: Any, scale: Any, zero_point: Any, axis: int, quant_min: int, quant_max: int
+    x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: int, quant_max: int
 ) -> Any:
-    """Quantise to a range of integers and back, per channel.
+    """Quantise to a range of integers and back, per channel or per tensor.
 
     The first output of :func:`fake_quantize_per_channel_affine_cachemask`, which has the parameters and errors.
     """
@@ -158,7 +161,8 @@ def _first_call(
 ) -> tuple[Any, Any]:
     """Describe and check, prepare what was not seen before, then launch; remember under the caller's key, too."""
     inputs = describe(x, "x"), describe(scale, "scale"), describe(zero_point, "zero_point")
-    out = _like(x, inputs[0], inputs[0].dtype) if out is None else out
+    dtypes = [operand.dtype for operand in inputs]
+    out = _like(x, inputs[0], dtypes[0]) if out is None else out
     mask = _like(x, inputs[0], "bool") if mask is None else mask
     operands = Operands(*inputs, describe(out, "out"), describe(mask, "mask"))
     axis, low, high = check(operands, axis, low, high)
@@ -168,8 +172,8 @@ def _first_call(
         if len(_plans) >= MAX_PLANS:
             _plans.clear()
         launch = _plans[described] = prepare(operands, axis, low, high)
-    if key is not None:
-        _plans[key] = launch
+    if key is not None and not (isinstance(x, np.ndarray) and "bfloat16" in dtypes):
+        _plans[key] = launch  # the warm path hands arrays over as they are, which bfloat16 ones cannot be
     tensors = [*(operand.tensor for operand in operands), _workspace.of(launch.workspace_size)]
     launch(*tensors)
     return out, mask
@@ -178,12 +182,17 @@ def _first_call(
 def _like(x: Any, operand: Operand, dtype: str) -> Any:
     """Return a new tensor of x's kind, shape and memory layout."""
     if isinstance(x, (np.ndarray, np.generic)):
-        return np.empty_like(x, dtype, subok=False)
+        # by the array's own dtype, as numpy knows no bfloat16 by name
+        return np.empty_like(x, x.dtype if dtype == operand.dtype else dtype, subok=False)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
         return torch.empty_like(x, dtype=getattr(torch, dtype), requires_grad=False)
     import tvm_ffi
 
+    if dtype == "bfloat16":
+        raise ArgumentError(
+            f"cannot make a {type(x).__name__} of bfloat16 for the result; pass out= and mask=", "dtype"
+        )
     order = sorted(range(len(operand.shape)), key=lambda d: -abs(operand.strides[d]))
     dense = _aligned(tuple(operand.shape[d] for d in order), np.dtype(dtype))
     array = dense.transpose(np.argsort(order))

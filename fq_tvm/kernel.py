@@ -345,7 +345,7 @@ def schedule_for(spec: FakeQuantSpec, target: Target, size_class: str = "memory"
     return records.lookup(spec, target, size_class) or default_schedule(spec, target)
 
 
-def layout_for(target: Target, shape: Sequence[int], axis: int, strides: Sequence[Sequence[int]]) -> Layout:
+def layout_for(target: Target, shape: Sequence[int], axis: int | None, strides: Sequence[Sequence[int]]) -> Layout:
     """Find the loops as :func:`~fq_tvm.layout.arrange` does, with the class boundary that was measured for a CPU."""
     return arrange(shape, axis, strides, records.rows_min_inner(target) or ROWS_MIN_INNER)
 
@@ -384,15 +384,15 @@ def get_kernel(spec: FakeQuantSpec, target: Target | None = None, schedule: Sche
     return kernel
 
 
-def prepare(operands: Operands, axis: int, quant_min: int, quant_max: int) -> Launch | EmptyLaunch:
+def prepare(operands: Operands, axis: int | None, quant_min: int, quant_max: int) -> Launch | EmptyLaunch:
     """Walk from checked arguments to a call that needs only addresses: layout, specification, kernel.
 
     Parameters
     ----------
     operands : Operands
         Checked, see :func:`fq_tvm.arguments.check`.
-    axis : int
-        Not negative.
+    axis : int or None
+        Not negative; None for parameters of the whole tensor.
     quant_min, quant_max : int
         Any int64.
 
@@ -414,7 +414,8 @@ def prepare(operands: Operands, axis: int, quant_min: int, quant_max: int) -> La
     spec = FakeQuantSpec(layout.iteration, x.dtype, scale.dtype, out.dtype, zero_point.dtype, arithmetic)
     scalars = quant_range_scalars(quant_min, quant_max)
     schedule = schedule_for(spec, target, records.size_class_of(spec, layout.size))
-    return get_kernel(spec, target, schedule).bind(layout, scale.strides[0], zero_point.strides[0], scalars)
+    scale_stride, zero_point_stride = (v.strides[0] if v.strides else 0 for v in (scale, zero_point))
+    return get_kernel(spec, target, schedule).bind(layout, scale_stride, zero_point_stride, scalars)
 
 
 def _entry(spec: FakeQuantSpec, target: Target, schedule: Schedule) -> store.Entry:

@@ -69,7 +69,7 @@ class _Loop:
 
 def arrange(
     shape: Sequence[int],
-    axis: int,
+    axis: int | None,
     strides: Sequence[Sequence[int]],
     rows_min_inner: int = ROWS_MIN_INNER,
 ) -> Layout:
@@ -79,8 +79,9 @@ def arrange(
     ----------
     shape : sequence of int
         At most 8 extents, none of them 0.
-    axis : int
-        The channel dimension, not negative; ignored for a 0-dimensional shape.
+    axis : int or None
+        The channel dimension, not negative; ignored for a 0-dimensional shape.  None where all elements share their
+        parameters: one channel.
     strides : sequence of sequences of int
         Strides of self, out and mask, in elements.
     rows_min_inner : int

@@ -54,7 +54,7 @@ FORMAT = 1
 SIZE_CLASSES = {"cache": 2**20, "mid": 2**25, "memory": math.inf}
 """The most bytes moved (x, out and mask) by tensors of each class: second-level caches, last-level ones, the rest."""
 
-_ITEMSIZE = {"float32": 4, "float16": 2}
+_ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True)

@@ -16,23 +16,24 @@ def fake_quant(
     x: ArrayLike,
     scale: ArrayLike,
     zero_point: ArrayLike,
-    axis: int,
+    axis: int | None,
     quant_min: int,
     quant_max: int,
     out_dtype: DTypeLike | None = None,
 ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
-    """Fake-quantise per channel, as the contract page says, step by step.
+    """Fake-quantise per channel or per tensor, as docs/numerics.md says, step by step.
 
     Parameters
     ----------
     x : array_like
-        float16 or float32, any shape.
+        float32, float16 or bfloat16 (of ml_dtypes), any shape.
     scale : array_like
-        float16 or float32, shape (x.shape[axis],).
+        float32, float16 or bfloat16, shape (x.shape[axis],); without an axis one element, shape () or (1,).
     zero_point : array_like
-        int32, shape (x.shape[axis],).
-    axis : int
-        Channel dimension, negative counts from the end; 0 or -1 for a 0-dimensional x.
+        int32, float32 or float16, of scale's shape.
+    axis : int or None
+        Channel dimension, negative counts from the end; 0 or -1 for a 0-dimensional x.  None for one scale and zero
+        point of the whole tensor.
     quant_min, quant_max : int
         The range, any int64.
     out_dtype : dtype, optional
@@ -52,13 +53,15 @@ def fake_quant(
     """
     x, scale, zero_point = np.asarray(x), np.asarray(scale), np.asarray(zero_point)
     f32 = np.float32
-    shape = [1] * max(x.ndim, 1)
-    shape[axis] = -1
-    shape = shape if x.ndim else []
+    shape = [1] * x.ndim
+    if x.ndim and axis is not None:
+        shape[axis] = -1
     s, z = scale.astype(f32).reshape(shape), zero_point.reshape(shape)
-    promoted = np.float16 if x.dtype == scale.dtype == np.float16 else np.float32
+    promoted = x.dtype if x.dtype == scale.dtype else np.dtype(f32)
     with np.errstate(all="ignore"):
-        q = np.rint(x.astype(f32) * (f32(1) / s)) + z.astype(f32)
+        product = x.astype(f32) * (f32(1) / s)
+        # q stands for an integer, which has no negative zero: the last sum sees to that
+        q = np.rint(product) + z.astype(f32) if z.dtype.kind == "i" else np.rint(product + z.astype(f32)) + f32(0)
         if max(abs(quant_min), abs(quant_max)) <= NARROW_LIMIT:
             mask = (q >= f32(quant_min)) & (q <= f32(quant_max))
             clip = np.where(np.isnan(q), f32(quant_min), np.clip(q, f32(quant_min), f32(quant_max)))
@@ -68,7 +71,7 @@ def fake_quant(
             mask = _at_least(wide, quant_min) & _at_most(wide, quant_max)
             clip = np.where(np.isnan(wide), float(quant_min), np.clip(wide, float(quant_min), float(quant_max)))
             out = ((clip - z.astype(np.float64)) * s.astype(np.float64)).astype(f32)
-        out = out.astype(promoted).astype(out_dtype or x.dtype)
+        out = out.astype(promoted).astype(f32).astype(out_dtype or x.dtype)
     return np.asarray(out), np.asarray(mask)
 
 

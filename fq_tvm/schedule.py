@@ -175,7 +175,7 @@ def apply_expand(func: tirx.PrimFunc, spec: FakeQuantSpec, innermost: str) -> ti
 
 def _inline_parameters(sch: s_tir.Schedule, spec: FakeQuantSpec) -> None:
     """Inline the stages before the operator itself, each too cheap to be stored."""
-    stages = ["scale_f32", "inverse_scale", *([] if spec.wide else ["zero_point_f32"])]
+    stages = ["scale_f32", "inverse_scale", *(["zero_point_f32"] if spec.parameter_dtype == "float32" else [])]
     if spec.iteration == "rows":
         stages += ["row_inverse_scale", "row_zero_point", "row_scale"]
     for stage in stages:

@@ -15,9 +15,12 @@ from .errors import FqError
 
 __all__ = [
     "ARITHMETIC",
+    "EXTENDED_FLOATS",
+    "EXTENDED_ZERO_POINTS",
     "FLOATS",
     "ITERATIONS",
     "NARROW_LIMIT",
+    "ZERO_POINTS",
     "FakeQuantSpec",
     "arithmetic_for",
     "catalogue",
@@ -26,6 +29,17 @@ __all__ = [
 ]
 
 FLOATS = ("float32", "float16")
+"""What aclnn takes for self, scale and out."""
+
+EXTENDED_FLOATS = (*FLOATS, "bfloat16")
+"""What this library takes for them."""
+
+ZERO_POINTS = ("int32",)
+"""What aclnn takes for the zero point."""
+
+EXTENDED_ZERO_POINTS = (*ZERO_POINTS, "float32", "float16")
+"""What this library takes for it."""
+
 ITERATIONS = ("rows", "lanes", "strided_rows", "strided_lanes")
 ARITHMETIC = ("narrow", "wide")
 
@@ -44,10 +58,10 @@ class FakeQuantSpec:
         How the kernel walks memory, see :mod:`fq_tvm.layout`.  *rows*: one channel for each run of the inner loop.
         *lanes*: the inner loop runs over channels, whose parameters were expanded into the workspace.  The strided
         forms take any strides of self, out and mask.
-    dtype, scale_dtype, out_dtype : {"float32", "float16"}
+    dtype, scale_dtype, out_dtype : {"float32", "float16", "bfloat16"}
         Element types of self, scale and out.
-    zero_point_dtype : {"int32"}
-        Element type of the zero point.
+    zero_point_dtype : {"int32", "float32", "float16"}
+        Element type of the zero point.  One of floats is added before rounding, one of integers after it.
     arithmetic : {"narrow", "wide"}
         ``"narrow"`` is float32 throughout; ``"wide"`` clips, subtracts and multiplies in float64 and serves
         quantisation bounds above ``2**23`` in magnitude.
@@ -76,10 +90,10 @@ class FakeQuantSpec:
     def __post_init__(self) -> None:
         for field, allowed in (
             ("iteration", ITERATIONS),
-            ("dtype", FLOATS),
-            ("scale_dtype", FLOATS),
-            ("out_dtype", FLOATS),
-            ("zero_point_dtype", ("int32",)),
+            ("dtype", EXTENDED_FLOATS),
+            ("scale_dtype", EXTENDED_FLOATS),
+            ("out_dtype", EXTENDED_FLOATS),
+            ("zero_point_dtype", EXTENDED_ZERO_POINTS),
             ("arithmetic", ARITHMETIC),
         ):
             value = getattr(self, field)
@@ -102,8 +116,18 @@ class FakeQuantSpec:
         return self.arithmetic == "wide"
 
     @property
+    def float_zero_point(self) -> bool:
+        """Whether the zero point need not be an integer."""
+        return self.zero_point_dtype not in ZERO_POINTS
+
+    @property
+    def parameter_dtype(self) -> str:
+        """The dtype that the arithmetic takes the zero point in: its own where float32 would round and float64 not."""
+        return "float32" if self.float_zero_point or not self.wide else self.zero_point_dtype
+
+    @property
     def promoted_dtype(self) -> str:
-        """The dtype that the product is rounded to first: float16 for two float16 inputs, else float32."""
+        """The dtype that the product is rounded to first, see :func:`promote`."""
         return promote(self.dtype, self.scale_dtype)
 
     @property
@@ -135,8 +159,8 @@ class FakeQuantSpec:
 
 
 def promote(dtype: str, scale_dtype: str) -> str:
-    """Return the dtype that a product of self and scale is rounded to first: float16 for two of it, else float32."""
-    return "float16" if dtype == scale_dtype == "float16" else "float32"
+    """Return the dtype that a product of self and scale is rounded to first: theirs if they agree, else float32."""
+    return dtype if dtype == scale_dtype else "float32"
 
 
 def arithmetic_for(quant_min: int, quant_max: int) -> str:
@@ -173,14 +197,19 @@ def catalogue(
     dtype: str | None = None,
     scale_dtype: str | None = None,
     out_dtype: str | None = None,
+    zero_point_dtype: str | None = None,
     arithmetic: str | None = None,
+    extensions: bool = False,
 ) -> tuple[FakeQuantSpec, ...]:
-    """List every kernel of the family, or those that agree with the given fields.
+    """List every kernel that aclnn's contract needs, or those that agree with the given fields.
 
     Parameters
     ----------
-    iteration, dtype, scale_dtype, out_dtype, arithmetic : str, optional
+    iteration, dtype, scale_dtype, out_dtype, zero_point_dtype, arithmetic : str, optional
         Keep only specifications with this value of the field of the same name.
+    extensions : bool
+        List the kernels of dtypes beyond that contract too, bfloat16 and floats for the zero point.  A given dtype
+        that is one of these implies it.
 
     Returns
     -------
@@ -191,7 +220,17 @@ def catalogue(
     ------
     FqError
         If a given value is outside the field's set.
+
+    Examples
+    --------
+    >>> len(catalogue()), len(catalogue(extensions=True))
+    (64, 648)
+    >>> len(catalogue(iteration="rows", dtype="bfloat16", scale_dtype="float32", out_dtype="bfloat16"))
+    6
     """
+    beyond = {dtype, scale_dtype, out_dtype} - {None, *FLOATS} or {zero_point_dtype} - {None, *ZERO_POINTS}
+    extended = extensions or bool(beyond)
+    floats, zero_points = (EXTENDED_FLOATS, EXTENDED_ZERO_POINTS) if extended else (FLOATS, ZERO_POINTS)
 
     def choose(field: str, value: str | None, allowed: tuple[str, ...]) -> tuple[str, ...]:
         if value is None:
@@ -201,12 +240,13 @@ def catalogue(
         return (value,)
 
     return tuple(
-        FakeQuantSpec(i, x, s, o, arithmetic=a)
-        for i, x, s, o, a in itertools.product(
+        FakeQuantSpec(*values)
+        for values in itertools.product(
             choose("iteration", iteration, ITERATIONS),
-            choose("dtype", dtype, FLOATS),
-            choose("scale_dtype", scale_dtype, FLOATS),
-            choose("out_dtype", out_dtype, FLOATS),
+            choose("dtype", dtype, floats),
+            choose("scale_dtype", scale_dtype, floats),
+            choose("out_dtype", out_dtype, floats),
+            choose("zero_point_dtype", zero_point_dtype, zero_points),
             choose("arithmetic", arithmetic, ARITHMETIC),
         )
     )

@@ -691,7 +691,8 @@ def metaschedule_module(spec: FakeQuantSpec, shape: Sequence[int]) -> tvm.IRModu
     axis = len(shape) - 1 if spec.lanes else 1
     x = te.placeholder(tuple(shape), spec.dtype, "x")
     names = ("inverse_scale", "zero_point", "scale")
-    parameters = ChannelParameters(*(te.placeholder((shape[axis],), "float32", name) for name in names))
+    inverse, zero, scale = (te.placeholder((shape[axis],), "float32", name) for name in names)
+    parameters = ChannelParameters(inverse, zero, scale, spec.float_zero_point)
     limits = QuantRange(*(tvm.tirx.const(float(v), "float32") for v in (-128, 127)))
     results = quantize_dequantize(x, parameters, axis, limits, spec.promoted_dtype, spec.out_dtype, "fake_quant")
     return tvm.IRModule({"main": te.create_prim_func([x, *parameters, *results], "int64")})

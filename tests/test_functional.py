@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -232,7 +234,9 @@ def bad_calls(args):
         "x has dtype >f4": (x.astype(">f4"), scale, zero_point, axis, low, high),
         "scale has dtype int32": (x, zero_point, zero_point, axis, low, high),
         "zero_point has dtype int64": (x, scale, zero_point.astype("i8"), axis, low, high),
-        "zero_point has dtype float32": (x, scale, zero_point.astype("f4"), axis, low, high),
+        "zero_point has dtype float64": (x, scale, zero_point.astype("f8"), axis, low, high),
+        "zero_point has dtype bfloat16": (x, scale, zero_point.astype(ml_dtypes.bfloat16), axis, low, high),
+        "x has dtype float8_e5m2": (x.astype(ml_dtypes.float8_e5m2), scale, zero_point, axis, low, high),
         "9 dimensions": (x.reshape(4, 6, 5, 1, 1, 1, 1, 1, 1), scale, zero_point, axis, low, high),
         "scale has shape": (x, scale[None], zero_point, axis, low, high),
         "zero_point has shape": (x, scale, zero_point[0], axis, low, high),
@@ -241,7 +245,8 @@ def bad_calls(args):
         "axis is 3; expected one from -3 to 2": (x, scale, zero_point, 3, low, high),
         "axis is -4": (x, scale, zero_point, -4, low, high),
         "axis is 1.0": (x, scale, zero_point, 1.0, low, high),
-        "axis is None": (x, scale, zero_point, None, low, high),
+        "scale has shape (6,); expected one element": (x, scale, zero_point, None, low, high),
+        "zero_point has shape (1, 1); expected one element": (x, scale[:1], zero_point[:1, None], None, low, high),
         "quant_min is 5 and quant_max is 4": (x, scale, zero_point, axis, 5, 4),
         "quant_max is 9223372036854775808": (x, scale, zero_point, axis, 0, 2**63),
         "quant_min is '0'": (x, scale, zero_point, axis, "0", 4),
@@ -275,7 +280,7 @@ def test_bad_arguments(args, message):
     keywords = last if isinstance(last, dict) else {}
     positional = positional if keywords else [*positional, last]
     given = {k: v.copy() for k, v in keywords.items()}
-    with pytest.raises(ArgumentError, match=message.replace(".", r"\.")):
+    with pytest.raises(ArgumentError, match=re.escape(message)):
         fake_quant(*positional, **keywords)
     for name, before in given.items():
         np.testing.assert_array_equal(keywords[name], before)
