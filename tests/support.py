@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+import torch
 
 from fq_tvm.reference import fake_quant
 
@@ -16,35 +18,46 @@ SPECIALS = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40, -1e-45, 3e38, -3e38, 6550
 """Signed zeros, infinities, NaN, subnormals (also of float16), huge values, ties that round either way."""
 
 
-def channel_view(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
-    """Shape a vector so that it broadcasts along an axis."""
-    return values.reshape([-1 if d == axis % rank else 1 for d in range(rank)]) if rank else values.reshape([])
+REACH = {"float32": 4000.0, "float16": 300.0, "bfloat16": 120.0}
+"""How far halves of integers are exact, zero points included; of bfloat16 for most zero points."""
+
+
+def channel_view(values: np.ndarray, axis: int | None, rank: int) -> np.ndarray:
+    """Shape a vector so that it broadcasts along an axis; without one, it has one element."""
+    if axis is None or not rank:
+        return values.reshape([1] * rank)
+    return values.reshape([-1 if d == axis % rank else 1 for d in range(rank)])
 
 
 def make(
     rng: np.random.Generator,
     shape: Sequence[int],
-    axis: int,
+    axis: int | None,
     dtype: str = "float32",
     scale_dtype: str = "float32",
     quant_range: tuple[int, int] = (-128, 127),
     *,
+    zero_point_dtype: str = "int32",
     specials: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Make x, scale and zero point of which many products are exact ties.
 
     Half of the elements lie halfway between two integers of their channel, some outside the range; the rest is spread
-    over the range and beyond, and a few are special values.
+    over the range and beyond, and a few are special values.  Without an axis there is one channel.  Zero points of
+    floats are integers and quarters.
     """
     shape = tuple(shape)
-    channels = shape[axis] if shape else 1
+    channels = shape[axis] if shape and axis is not None else 1
     low, high = (float(np.clip(bound, -(2**20), 2**20)) for bound in quant_range)
     scale = np.where(rng.random(channels) < 0.7, 2.0 ** rng.integers(-6, 3, channels), rng.random(channels) + 0.05)
     # zero points within the range, as torch wants them, but small enough that halves stay exact
-    zero_point = rng.integers(max(low, min(high, -200)), min(high, max(low, 200)) + 1, channels).astype(np.int32)
+    most = 40 if dtype == "bfloat16" else 200
+    zero_point = rng.integers(max(low, min(high, -most)), min(high, max(low, most)) + 1, channels).astype(np.int32)
+    if zero_point_dtype != "int32":
+        zero_point = (zero_point + rng.choice([0, 0, 0.25, 0.5, -0.25], channels)).astype(zero_point_dtype)
     scale = scale.astype(scale_dtype)
     s, z = (channel_view(v.astype(np.float64), axis, len(shape)) for v in (scale, zero_point))
-    reach = 300.0 if dtype == "float16" else 4000.0  # how far halves of integers are exact, zero points included
+    reach = REACH[dtype]
     span, first = min(high - low, 2 * reach) + 8, max(low, -reach) - 4
     q = rng.integers(0, int(span) + 1, shape) + first
     ties = (q - z + 0.5) * s
@@ -57,11 +70,27 @@ def make(
     return x, scale, zero_point
 
 
-def tie_share(x: np.ndarray, scale: np.ndarray, axis: int) -> float:
-    """Return the share of elements whose product with the reciprocal is exactly halfway between two integers."""
+def tie_share(x: np.ndarray, scale: np.ndarray, axis: int | None, zero_point: np.ndarray | None = None) -> float:
+    """Return the share of elements that are exactly halfway between two integers where they are rounded."""
     with np.errstate(all="ignore"):
-        product = x.astype("f4") * (np.float32(1) / channel_view(scale.astype("f4"), axis, x.ndim))
-        return float(np.mean(np.abs(product - np.trunc(product)) == 0.5))
+        rounded = x.astype("f4") * (np.float32(1) / channel_view(scale.astype("f4"), axis, x.ndim))
+        if zero_point is not None and zero_point.dtype.kind == "f":
+            rounded = rounded + channel_view(zero_point.astype("f4"), axis, x.ndim)
+        return float(np.mean(np.abs(rounded - np.trunc(rounded)) == 0.5))
+
+
+def to_torch(array: np.ndarray) -> torch.Tensor:
+    """Return a tensor on the array's memory, of bfloat16 too."""
+    if array.dtype != ml_dtypes.bfloat16:
+        return torch.from_numpy(array)
+    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """Return an array on the tensor's memory, of bfloat16 too."""
+    if tensor.dtype != torch.bfloat16:
+        return tensor.numpy()
+    return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
 
 
 def bits(array: np.ndarray) -> np.ndarray:
@@ -82,6 +111,6 @@ def assert_same(got: Any, expected: Any) -> None:
             )
 
 
-def expected(x: Any, scale: Any, zero_point: Any, axis: int, low: int, high: int, out_dtype: Any = None) -> Any:
+def expected(x: Any, scale: Any, zero_point: Any, axis: int | None, low: int, high: int, out_dtype: Any = None) -> Any:
     """Return the reference's answer."""
     return fake_quant(x, scale, zero_point, axis, low, high, out_dtype)

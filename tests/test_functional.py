@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from support import RANGES, assert_same, expected, make
+from support import RANGES, assert_same, expected, make, to_numpy, to_torch
 
 import fq_tvm
 from fq_tvm import ArgumentError, functional
@@ -50,6 +50,106 @@ def test_torch_bit_for_bit(rng, memory_format, quant_range):
         got = fake_quant(x, scale, zero_point, 1, *quant_range)
         assert all(isinstance(t, torch.Tensor) and t.stride() == x.stride() for t in got)
         assert_same([t.numpy() for t in got], [t.numpy() for t in ATEN(x, scale, zero_point, 1, *quant_range)])
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("quant_range", [RANGES[0], RANGES[5]])
+def test_torch_bfloat16_bit_for_bit(rng, memory_format, quant_range):
+    x, scale, zero_point = make(rng, (2, 16, 9, 10), 1, "bfloat16", quant_range=quant_range, specials=False)
+    x, scale, zero_point = (to_torch(a) for a in (x, scale, zero_point))
+    x = x.to(memory_format=memory_format)
+    for _ in range(2):
+        got = fake_quant(x, scale, zero_point, 1, *quant_range)
+        assert all(t.stride() == x.stride() for t in got)
+        assert_same([to_numpy(t) for t in got], [to_numpy(t) for t in ATEN(x, scale, zero_point, 1, *quant_range)])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("shape", [(4, 6, 5, 3), (1, 300000), (), (0, 3)])
+def test_one_scale_for_the_tensor(rng, shape, dtype):
+    per_tensor = torch.ops.aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams
+    x, scale, zero_point = (to_torch(a) for a in make(rng, shape, None, dtype, specials=False))
+    want = per_tensor(x, scale, zero_point, torch.ones(1, dtype=torch.int64), -128, 127)
+    want = (
+        [to_numpy(t) for t in want] if x.numel() else expected(*map(to_numpy, (x, scale, zero_point)), None, -128, 127)
+    )
+    for vectors in ((scale, zero_point), (scale[0], zero_point[0]), (scale[0], zero_point)):
+        for _ in range(2):
+            assert_same([to_numpy(t) for t in fake_quant(x, *vectors, None, -128, 127)], want)
+            arrays = [to_numpy(t) for t in (x, *vectors)]
+            got = fake_quant(*arrays, None, -128, 127)
+            assert_same(got, want)
+            assert all(type(a) is np.ndarray for a in got)
+
+
+def test_one_scale_in_any_memory_order(rng):
+    x, scale, zero_point = make(rng, (4, 6, 5, 30), None)
+    zero_point = (zero_point + 0.25).astype("f4")
+    for view in (x, x.T, x.swapaxes(1, 3), x[::2, :, ::-1], np.broadcast_to(x[:1], x.shape)):
+        assert_same(fake_quant(view, scale, zero_point, None, -8, 7), expected(view, scale, zero_point, None, -8, 7))
+    view = x.T  # out in C order
+    out = np.empty(view.shape, "f2")
+    got = fake_quant(view, scale, zero_point, None, -8, 7, out=out)
+    assert_same(got, expected(view, scale, zero_point, None, -8, 7, "f2"))
+
+
+@pytest.mark.parametrize("zero_point_dtype", ["float32", "float16"])
+@pytest.mark.parametrize("quant_range", [RANGES[0], RANGES[4], RANGES[5], RANGES[6]])
+@pytest.mark.parametrize(("shape", "axis"), [((3, 40, 170), 1), ((3, 40, 170), 2), ((700, 3), 1), ((2000,), None)])
+def test_float_zero_points(rng, shape, axis, quant_range, zero_point_dtype):
+    x, scale, zero_point = make(rng, shape, axis, quant_range=quant_range, zero_point_dtype=zero_point_dtype)
+    odd = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, 0.3, 60000, 1e-7], zero_point_dtype)
+    if axis is not None:
+        zero_point = np.where(rng.random(zero_point.shape) < 0.3, rng.choice(odd, zero_point.shape), zero_point)
+    for _ in range(2):
+        assert_same(
+            fake_quant(x, scale, zero_point, axis, *quant_range), expected(x, scale, zero_point, axis, *quant_range)
+        )
+
+
+def test_numpy_bfloat16(rng):
+    x, scale, zero_point = make(rng, (30, 6, 50), 1, "bfloat16", "bfloat16")
+    want = expected(x, scale, zero_point, 1, -128, 127)
+    for view in (x, np.asfortranarray(x)):
+        for _ in range(2):
+            got = fake_quant(view, scale, zero_point, 1, -128, 127)
+            assert got[0].dtype == x.dtype
+            assert got[0].strides == view.strides
+            assert_same(got, want)
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    assert_same(fake_quant(frozen, scale, zero_point, 1, -128, 127), want)
+    assert_same(
+        fake_quant(x.astype("f4"), scale, zero_point, 1, -128, 127)[:2],
+        fake_quant(x.astype("f4"), scale.astype("f4"), zero_point, 1, -128, 127),
+    )
+    out = np.empty(x.shape, "f2")
+    assert_same(
+        fake_quant(x, scale, zero_point, 1, -128, 127, out=out), expected(x, scale, zero_point, 1, -128, 127, "f2")
+    )
+    assert fake_quant(x, scale, zero_point, 1, -128, 127, out=x)[0] is x
+    assert_same((x, want[1]), want)
+
+
+def test_other_bfloat16_tensors_need_an_out(rng):
+    import tvm_ffi
+
+    x, scale, zero_point = make(rng, (4, 6, 5), 1, "bfloat16")
+    tensor = tvm_ffi.from_dlpack(to_torch(x))
+    with pytest.raises(ArgumentError, match="pass out="):
+        fake_quant(tensor, scale, zero_point, 1, -128, 127)
+    out, mask = np.empty_like(x), np.empty(x.shape, bool)
+    fake_quant(tensor, scale, zero_point, 1, -128, 127, out=out, mask=mask)
+    assert_same((out, mask), expected(x, scale, zero_point, 1, -128, 127))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("axis", [1, None])
+def test_a_torch_call_that_was_seen_is_not_described_again(rng, dtype, axis, monkeypatch):
+    x, scale, zero_point = (to_torch(a) for a in make(rng, (4, 6, 5), axis, dtype))
+    want = [to_numpy(t).copy() for t in fake_quant(x, scale, zero_point, axis, -8, 7)]
+    monkeypatch.setattr(functional, "describe", None)
+    assert_same([to_numpy(t) for t in fake_quant(x, scale, zero_point, axis, -8, 7)], want)
 
 
 def test_torch_details(args):

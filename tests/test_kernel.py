@@ -7,16 +7,19 @@ import itertools
 import json
 import time
 
+import ml_dtypes
 import numpy as np
 import pytest
-from support import RANGES, assert_same, expected, make
+from support import RANGES, assert_same, bits, expected, make
 
 from fq_tvm import FakeQuantSpec, FqError, catalogue, get_kernel, kernel
 from fq_tvm.arguments import Operands, check, describe
 from fq_tvm.cache import Store, digest
 from fq_tvm.errors import BuildError, CacheMissError
 from fq_tvm.kernel import EmptyLaunch, Launch, current_target, prepare, request_of, versions
+from fq_tvm.layout import Layout
 from fq_tvm.schedule import Schedule, default_schedule
+from fq_tvm.spec import ARITHMETIC, EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, ITERATIONS
 from fq_tvm.target import Target, resolve
 
 SHAPES = {
@@ -38,7 +41,8 @@ SHAPES = {
 
 def run(spec: FakeQuantSpec, shape, axis, quant_range, rng, schedule=None):
     """Run one kernel through its own launch; return (out, mask), and what the reference says."""
-    x, scale, zero_point = make(rng, shape, axis, spec.dtype, spec.scale_dtype, quant_range)
+    dtypes = (spec.dtype, spec.scale_dtype)
+    x, scale, zero_point = make(rng, shape, axis, *dtypes, quant_range, zero_point_dtype=spec.zero_point_dtype)
     out, mask = np.empty(shape, spec.out_dtype), np.empty(shape, bool)
     if spec.strided:
         stepped = np.empty([2 * n for n in shape], x.dtype)[tuple(slice(None, None, 2) for _ in shape)]
@@ -49,7 +53,7 @@ def run(spec: FakeQuantSpec, shape, axis, quant_range, rng, schedule=None):
     assert launch.kernel.spec == spec
     if schedule is not None:
         launch = get_kernel(spec, schedule=schedule).bind(launch.layout, 1, 1, launch.scalars)
-    launch(x, scale, zero_point, out, mask, np.empty(launch.workspace_size, np.uint8))
+    launch(*(o.tensor for o in operands), np.empty(launch.workspace_size, np.uint8))
     return (out, mask), expected(x, scale, zero_point, axis, *quant_range, out.dtype)
 
 
@@ -59,6 +63,83 @@ def test_every_kernel_equals_the_reference(spec):
     ranges = [r for r in RANGES if (max(map(abs, r)) > 2**23) == spec.wide]
     for (shape, axis), quant_range in itertools.product(SHAPES[spec.iteration], ranges):
         assert_same(*run(spec, shape, axis, quant_range, rng))
+
+
+def beyond_the_contract() -> list[FakeQuantSpec]:
+    """Kernels of which any two dtypes meet in each class, on one of the arithmetic paths: an orthogonal array."""
+    floats, zero_points = EXTENDED_FLOATS, EXTENDED_ZERO_POINTS
+    return [
+        FakeQuantSpec(
+            iteration,
+            floats[i],
+            floats[j],
+            floats[(i + j) % 3],
+            zero_points[(i + 2 * j) % 3],
+            ARITHMETIC[(i + j + n) % 3 == 0],
+        )
+        for n, iteration in enumerate(ITERATIONS)
+        for i, j in itertools.product(range(3), repeat=2)
+    ]
+
+
+@pytest.mark.parametrize("spec", beyond_the_contract(), ids=lambda s: s.name)
+def test_kernels_beyond_the_contract(spec):
+    rng = np.random.default_rng(13)
+    ranges = [r for r in RANGES if (max(map(abs, r)) > 2**23) == spec.wide]
+    for (shape, axis), quant_range in itertools.product(SHAPES[spec.iteration], ranges[:2]):
+        assert_same(*run(spec, shape, axis, quant_range, rng))
+    assert "vfm" not in get_kernel(spec).source("asm")
+    if not spec.strided:
+        assert_vectorised(spec)
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64-v3"])
+@pytest.mark.parametrize("iteration", ["rows", "lanes"])
+def test_sums_are_not_fused_with_products(iteration, target, monkeypatch):
+    """One rounding instead of two would give another integer in some of these, which lie next to ties."""
+    monkeypatch.setenv("FQ_TVM_TARGET", target)
+    rng = np.random.default_rng(29)
+    shape, axis = ((8, 5000), 0) if iteration == "rows" else ((5000, 8), 1)
+    scale, zero_point = rng.random(8).astype("f4") + np.float32(0.1), rng.random(8).astype("f4") * 3
+    s, z = (v.reshape((8, 1) if axis == 0 else (1, 8)) for v in (scale, zero_point))
+    x = ((rng.integers(-20, 20, shape) + np.float32(0.5) - z) * s).astype("f4")
+    fused = np.rint((x.astype("f8") * (np.float32(1) / s) + z).astype("f4"))
+    assert (fused != np.rint(x * (np.float32(1) / s) + z)).mean() > 0.001
+    out, mask = np.empty_like(x), np.empty(shape, bool)
+    arrays = (x, scale, zero_point, out, mask)
+    operands = Operands(*(describe(a, "tensor") for a in arrays))
+    launch = prepare(operands, *check(operands, axis, -8, 7))
+    assert launch.kernel.spec.iteration == iteration
+    launch(*arrays, np.empty(launch.workspace_size, np.uint8))
+    assert_same((out, mask), expected(x, scale, zero_point, axis, -8, 7))
+    assert "vfm" not in launch.kernel.source("asm")
+
+
+@pytest.mark.parametrize("shape", ["rows", "lanes", "direct"])
+def test_every_bfloat16(shape):
+    """With a range of one value, out is that times scale: any float32 can be had, and is to be rounded."""
+    upper = np.arange(2**16, dtype="u4") << np.uint32(16)
+    lower = np.uint32([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF])
+    scale = (upper[:, None] | lower).reshape(-1).view("f4")
+    x = np.zeros({"rows": (len(scale), 32), "lanes": (9, len(scale)), "direct": (len(scale),)}[shape], "f4")
+    axis = 1 if shape == "lanes" else 0
+    zero_point, out, mask = np.zeros(len(scale), "i4"), np.empty(x.shape, ml_dtypes.bfloat16), np.empty(x.shape, bool)
+    operands = Operands(*(describe(a, "tensor") for a in (x, scale, zero_point, out, mask)))
+    launch = prepare(operands, *check(operands, axis, 1, 1))
+    launch(*(o.tensor for o in operands), np.empty(launch.workspace_size, np.uint8))
+    with np.errstate(invalid="ignore"):
+        want = bits(scale.astype(ml_dtypes.bfloat16)).reshape((-1, 1) if shape == "rows" else -1)
+    np.testing.assert_array_equal(bits(out), np.broadcast_to(want, out.shape))
+
+
+def test_one_row_is_spread_over_threads():
+    x, scale, zero_point = np.zeros((1, 100000), "f4"), np.ones(1, "f4"), np.zeros(1, "i4")
+    operands = Operands(*(describe(a, "x") for a in (x, scale, zero_point, np.empty_like(x), np.empty(x.shape, bool))))
+    launch = prepare(operands, *check(operands, None, -8, 7))
+    assert launch.layout == Layout("rows", (1,), 1, 100000)
+    tile = launch.kernel.schedule.tile
+    tasks = f"T.parallel(rows * ((inner + T.int64({tile - 1})) // T.int64({tile})))"
+    assert tasks in launch.kernel.source("tir")
 
 
 @pytest.mark.parametrize("iteration", ["rows", "lanes", "strided_rows", "strided_lanes"])
@@ -122,6 +203,10 @@ def functions_of(text: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("spec", [s for s in catalogue() if not s.strided], ids=lambda s: s.name)
 def test_the_inner_loops_are_vectorised(spec):
+    assert_vectorised(spec)
+
+
+def assert_vectorised(spec: FakeQuantSpec) -> None:
     """In the serial functions and in the tasks that the parallel ones hand to threads."""
     bodies = functions_of(get_kernel(spec).source("ll"))
     working = [n for n in bodies if n.endswith("serial_compute_") or n.startswith("__tvm_parallel_lambda")]

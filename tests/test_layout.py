@@ -37,6 +37,21 @@ def test_contiguous(shape, axis, expected):
     assert arrange(shape, axis, [strides_of(shape)] * 3) == expected
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1), (3, 2, 1, 0)])
+def test_one_channel_is_one_row_in_any_order(order):
+    shape = (8, 3, 28, 28)
+    strides = strides_of(shape, order)
+    assert arrange(shape, None, [strides] * 3) == Layout("rows", (1,), 1, 8 * 3 * 28 * 28)
+
+
+def test_one_channel_in_differing_orders_is_strided():
+    shape = (300, 500)
+    got = arrange(shape, None, [strides_of(shape, (1, 0)), strides_of(shape), strides_of(shape)])
+    assert got == Layout("strided_rows", (300,), 1, 500, ((1, 0, 300), (500, 0, 1), (500, 0, 1)))
+    assert arrange((), None, [()] * 3) == Layout("rows", (1,), 1, 1)
+    assert arrange((1, 5, 1), None, [(9, 1, 7)] * 3) == Layout("rows", (1,), 1, 5)
+
+
 def test_channels_last_needs_no_special_case():
     shape = (8, 64, 28, 28)
     strides = strides_of(shape, (0, 2, 3, 1))
@@ -80,7 +95,7 @@ def places(layout: Layout) -> list[list[tuple[int, ...]]]:
 def test_visits_every_element_once(data):
     rank = data.draw(st.integers(0, 5))
     shape = tuple(data.draw(st.lists(st.integers(1, 4), min_size=rank, max_size=rank)))
-    axis = data.draw(st.integers(0, max(rank - 1, 0)))
+    axis = data.draw(st.none() | st.integers(0, max(rank - 1, 0)))
     tensors = []
     for _ in range(3):
         order = data.draw(st.permutations(range(rank)))
@@ -91,7 +106,7 @@ def test_visits_every_element_once(data):
     assert len(layout.outer) + 2 <= MAX_RANK or layout.iteration == "strided_lanes"
     walked = places(layout)
     indices = list(itertools.product(*map(range, shape)))
-    channel = [index[axis] if rank else 0 for index in indices]
+    channel = [0 if axis is None or not rank else index[axis] for index in indices]
     wanted = [[sum(i * s for i, s in zip(index, strides, strict=True)) for index in indices] for strides in tensors]
     # one joint walk: the k-th place of each tensor is the same element
     joint = sorted(zip(*([p for p, _ in w] for w in walked), [c for _, c in walked[0]], strict=True))

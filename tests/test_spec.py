@@ -29,6 +29,40 @@ def test_catalogue_filters():
         catalogue(dtype="float64")
 
 
+def test_the_catalogue_beyond_the_contract():
+    contract, everything = catalogue(), catalogue(extensions=True)
+    assert len(everything) == len({spec.name for spec in everything}) == 3 * 3 * 3 * 3 * 4 * 2
+    assert set(contract) < set(everything)
+    for spec in everything:
+        beyond = "bfloat16" in (spec.dtype, spec.scale_dtype, spec.out_dtype) or spec.zero_point_dtype != "int32"
+        assert beyond == (spec not in contract)
+        assert FakeQuantSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("dtype", "bfloat16"), ("out_dtype", "bfloat16"), ("zero_point_dtype", "float32")]
+)
+def test_a_dtype_beyond_the_contract_selects_its_kernels(field, value):
+    chosen = catalogue(**{field: value})
+    assert chosen == tuple(s for s in catalogue(extensions=True) if getattr(s, field) == value)
+    assert len(chosen) == 216
+
+
+@pytest.mark.parametrize(
+    ("zero_point_dtype", "arithmetic", "taken"),
+    [
+        ("int32", "narrow", "float32"),
+        ("int32", "wide", "int32"),
+        ("float16", "narrow", "float32"),
+        ("float16", "wide", "float32"),
+    ],
+)
+def test_the_dtype_that_the_zero_point_is_taken_in(zero_point_dtype, arithmetic, taken):
+    spec = FakeQuantSpec("lanes", zero_point_dtype=zero_point_dtype, arithmetic=arithmetic)
+    assert spec.parameter_dtype == taken
+    assert spec.float_zero_point == (zero_point_dtype != "int32")
+
+
 @pytest.mark.parametrize("field", ["iteration", "dtype", "scale_dtype", "out_dtype", "zero_point_dtype", "arithmetic"])
 def test_a_value_outside_its_set_is_named(field):
     with pytest.raises(FqError, match=f"{field} is 'nonsense'; expected one of"):
@@ -60,6 +94,9 @@ def test_promotion():
     assert FakeQuantSpec("rows", "float16", "float16").promoted_dtype == "float16"
     assert FakeQuantSpec("rows", "float16", "float32").promoted_dtype == "float32"
     assert FakeQuantSpec("rows", "float32", "float16").promoted_dtype == "float32"
+    assert FakeQuantSpec("rows", "bfloat16", "bfloat16").promoted_dtype == "bfloat16"
+    assert FakeQuantSpec("rows", "bfloat16", "float32").promoted_dtype == "float32"
+    assert FakeQuantSpec("rows", "bfloat16", "float16").promoted_dtype == "float32"
 
 
 def test_the_narrow_path_ends_at_two_to_the_23():
