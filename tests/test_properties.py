@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from support import RANGES, assert_same, channel_view, expected, make
+from support import RANGES, assert_same, channel_view, expected, make, to_numpy, to_torch
 
 from fq_tvm import fake_quantize_per_channel_affine_cachemask as fake_quant
 
@@ -18,6 +18,18 @@ relaxed = settings(
 )
 
 FLOATS = st.sampled_from(["float32", "float16"])
+DTYPES = st.one_of(
+    st.tuples(FLOATS, FLOATS, FLOATS, st.just("int32")),
+    st.sampled_from(  # of what lies beyond the contract, a few, as every other combination is a kernel to be built
+        [
+            ("bfloat16", "float32", "bfloat16", "int32"),
+            ("bfloat16", "bfloat16", "float32", "float32"),
+            ("float32", "float32", "float32", "float32"),
+            ("float16", "float32", "float16", "float16"),
+        ]
+    ),
+)
+"""Of self, scale, out and zero point."""
 BOUNDS = st.one_of(
     st.sampled_from(RANGES),
     st.tuples(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**63), 2**63 - 1)).map(lambda b: tuple(sorted(b))),
@@ -26,11 +38,12 @@ BOUNDS = st.one_of(
 
 
 @st.composite
-def shapes(draw: st.DrawFn) -> tuple[tuple[int, ...], int]:
+def shapes(draw: st.DrawFn) -> tuple[tuple[int, ...], int | None]:
     rank = draw(st.integers(0, 8))
     longest = {0: 1, 1: 3000, 2: 200, 3: 40, 4: 12}.get(rank, 4)
     shape = tuple(draw(st.lists(st.integers(0 if rank > 1 else 1, longest), min_size=rank, max_size=rank)))
-    return shape, draw(st.integers(-max(rank, 1), max(rank, 1) - 1))
+    per_channel = st.integers(-max(rank, 1), max(rank, 1) - 1)
+    return shape, draw(st.one_of(per_channel, per_channel, per_channel, st.none()))
 
 
 @st.composite
@@ -49,12 +62,17 @@ def placed(draw: st.DrawFn, shape: tuple[int, ...], dtype: str) -> np.ndarray:
 @given(st.data())
 def test_equals_the_reference(data):
     shape, axis = data.draw(shapes())
-    dtype, scale_dtype, out_dtype = data.draw(FLOATS), data.draw(FLOATS), data.draw(FLOATS)
+    dtype, scale_dtype, out_dtype, zero_point_dtype = data.draw(DTYPES)
     low, high = data.draw(BOUNDS)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-    values, scale, zero_point = make(rng, shape, axis, dtype, scale_dtype, (low, high))
+    values, scale, zero_point = make(
+        rng, shape, axis, dtype, scale_dtype, (low, high), zero_point_dtype=zero_point_dtype
+    )
     if data.draw(st.booleans()):  # any scale and any zero point, whatever comes of it
         zero_point = rng.integers(-(2**31), 2**31, zero_point.shape).astype("i4")
+        if zero_point_dtype != "int32":
+            zero_point = rng.choice([0.0, -0.0, 0.3, -7.5, 1e-7, 6e4, np.inf, -np.inf, np.nan], zero_point.shape)
+            zero_point = zero_point.astype(zero_point_dtype)
         odd = np.array([0.0, -0.0, -1.5, 1e-40, np.inf, -np.inf, np.nan, 6e-8, 3e38])
         with np.errstate(over="ignore"):
             scale = np.where(rng.random(scale.shape) < 0.5, rng.choice(odd, scale.shape), scale).astype(scale_dtype)
@@ -75,15 +93,17 @@ def test_equals_torch(data):
     assume(shape and 0 not in shape)  # torch has no channel in a scalar, and its reduction refuses no channels
     low, high = data.draw(BOUNDS)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-    values, scale, zero_point = make(rng, shape, axis, "float32", quant_range=(low, high))
+    assume(axis is not None)
+    dtype = data.draw(st.sampled_from(["float32", "bfloat16"]))
+    values, scale, zero_point = make(rng, shape, axis, dtype, quant_range=(low, high))
     assume(low <= zero_point.min() and zero_point.max() <= high)
-    x = data.draw(placed(shape, "float32"))
+    x = data.draw(placed(shape, dtype))
     x[...] = values
     with np.errstate(all="ignore"):
-        q = np.rint(x * (np.float32(1) / channel_view(scale, axis, x.ndim)))
+        q = np.rint(x.astype("f4") * (np.float32(1) / channel_view(scale, axis, x.ndim)))
     x[~(np.abs(q) < 2**62)] = 0.25  # torch overflows an int64 there, see docs/numerics.md
     if any(s < 0 for s in x.strides):  # torch has no negative strides
         x = x.copy()
-    arguments = (torch.from_numpy(x), torch.from_numpy(scale), torch.from_numpy(zero_point), axis % x.ndim, low, high)
+    arguments = (*(to_torch(a) for a in (x, scale, zero_point)), axis % x.ndim, low, high)
     want = torch.ops.aten.fake_quantize_per_channel_affine_cachemask(*arguments)
-    assert_same([t.numpy() for t in fake_quant(*arguments)], [t.numpy() for t in want])
+    assert_same([to_numpy(t) for t in fake_quant(*arguments)], [to_numpy(t) for t in want])
