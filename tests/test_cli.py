@@ -449,6 +449,18 @@ def test_build_some(ask, tmp_path, monkeypatch):
     assert ask("info", "--json")["artifacts"]["kernels"] == 2
 
 
+def test_build_beyond_the_contract(ask, tmp_path):
+    fields = ["iteration=rows", "scale_dtype=float32", "out_dtype=float32", "arithmetic=narrow"]
+
+    def build(*arguments):
+        answer = ask("build", "--spec", *fields, *arguments, "-o", tmp_path / "lib", "--json", "-q")
+        return [kernel["name"] for kernel in answer["kernels"]]
+
+    assert build("dtype=bfloat16", "zero_point_dtype=float16") == ["fq_rows_bf16_f32_f16_f32_narrow"]
+    assert build("dtype=float32") == ["fq_rows_f32_f32_i32_f32_narrow"]
+    assert len(build("dtype=float32", "--extensions")) == 3  # one for each dtype of the zero point
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -511,6 +523,8 @@ def test_inspect_sources(kind, mark, contains, ask):
 def test_inspect_takes_dtypes_and_range(ask):
     dtypes = ["--dtype", "float16", "--scale-dtype", "float16", "--out-dtype", "float32", "--bits", "32"]
     assert ask("inspect", "--shape", "8,4000", *dtypes, "--json")["name"] == "fq_rows_f16_f16_i32_f32_wide"
+    dtypes = ["--dtype", "bfloat16", "--zero-point-dtype", "float32"]
+    assert ask("inspect", "--shape", "8,4000", *dtypes, "--json")["name"] == "fq_rows_bf16_f32_f32_bf16_narrow"
 
 
 @pytest.mark.parametrize(
