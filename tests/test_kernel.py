@@ -132,6 +132,33 @@ def test_every_bfloat16(shape):
     np.testing.assert_array_equal(bits(out), np.broadcast_to(want, out.shape))
 
 
+@pytest.mark.parametrize("quant_range", [(-8, 7), (-(2**31), 2**31 - 1)])
+@pytest.mark.parametrize("axis", [1, -1, None])
+@pytest.mark.parametrize(
+    ("dtype", "zero_point_dtype", "out_dtype"), [("bfloat16", "int32", "bfloat16"), ("float32", "float32", "bfloat16")]
+)
+def test_the_expression_on_shapes_of_the_caller(dtype, zero_point_dtype, out_dtype, axis, quant_range):
+    """As a graph compiler uses it: static extents, a constant range, no schedule, TVM's own passing of buffers."""
+    import tvm
+    from tvm import te
+
+    from fq_tvm.expression import QuantRange
+    from fq_tvm.expression import fake_quant as state
+
+    rng = np.random.default_rng(31)
+    x, scale, zero_point = make(
+        rng, (3, 5, 70), axis, dtype, quant_range=quant_range, zero_point_dtype=zero_point_dtype
+    )
+    inputs = [te.placeholder(a.shape, a.dtype.name, n) for n, a in zip("xsz", (x, scale, zero_point), strict=True)]
+    outputs = state(*inputs, axis, QuantRange.constant(*quant_range), out_dtype)
+    target = tvm.target.Target(current_target().to_tvm())
+    run_it = tvm.compile(te.create_prim_func([*inputs, *outputs], "int64"), target=target)
+    tensors = [tvm.runtime.tensor(a) for a in (x, scale, zero_point)]
+    results = [tvm.runtime.empty(x.shape, dtype) for dtype in (out_dtype, "bool")]
+    run_it(*tensors, *results)
+    assert_same([t.numpy() for t in results], expected(x, scale, zero_point, axis, *quant_range, out_dtype))
+
+
 def test_one_row_is_spread_over_threads():
     x, scale, zero_point = np.zeros((1, 100000), "f4"), np.ones(1, "f4"), np.zeros(1, "i4")
     operands = Operands(*(describe(a, "x") for a in (x, scale, zero_point, np.empty_like(x), np.empty(x.shape, bool))))
