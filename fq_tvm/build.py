@@ -17,7 +17,7 @@ import tvm_ffi
 from tvm import te, tirx
 
 from .errors import BuildError
-from .expression import ChannelParameters, QuantRange, channel_parameters, cycle, expand, quantize_dequantize
+from .expression import ChannelParameters, QuantRange, channel_parameters, expand, quantize_dequantize
 from .layout import MAX_RANK
 from .schedule import Schedule, apply, apply_expand
 from .spec import FakeQuantSpec
@@ -104,7 +104,7 @@ def state(spec: FakeQuantSpec, rows: int = 1) -> dict[str, Statement]:
         int64 values.
 
         - expand: scale, zero_point, workspace; copies, channels, inner, scale_stride, zero_point_stride
-        - fake_quant, rows: self, scale, zero_point, out, mask; rows, channels, inner, scale_stride, zero_point_stride
+        - fake_quant, rows: self, scale, zero_point, out, mask; outer, channels, inner, scale_stride, zero_point_stride
         - fake_quant, lanes: self, workspace, out, mask; first, runs, run, tail, where first is the element to begin at
         - blocked: self, workspace, out, mask; blocks, run
         - direct: self, scale, zero_point, out, mask; outer, channels, scale_stride, zero_point_stride
@@ -124,16 +124,12 @@ def state(spec: FakeQuantSpec, rows: int = 1) -> dict[str, Statement]:
 
 def _state_rows(spec: FakeQuantSpec) -> Statement:
     """State rows of any kind: parameters are read where they lie."""
-    extents, strides = _loops(spec, "rows", "channels", "inner")
+    extents, strides = _loops(spec, "outer", "channels", "inner")
     quant_range, limits = _symbolic_range(spec)
-    shape = extents if spec.strided else (extents[0], extents[2])
-    channels = extents[-2]
-    scale, zero_point, vector_strides = _vectors(spec, channels)
+    scale, zero_point, vector_strides = _vectors(spec, extents[-2])
     parameters = channel_parameters(scale.buffer, zero_point.buffer, spec.wide)
-    if not spec.strided:
-        parameters = cycle(parameters, channels, shape[0])
-    x = te.placeholder(shape, spec.dtype, "x")
-    out, mask = _compute(spec, x, parameters, len(shape) - 2, quant_range)
+    x = te.placeholder(extents, spec.dtype, "x")
+    out, mask = _compute(spec, x, parameters, len(extents) - 2, quant_range)
     operands = [Operand("self", x, 0, strides[0]), scale, zero_point]
     operands += [Operand("out", out, 0, strides[1]), Operand("mask", mask, 0, strides[2])]
     return Statement.of(operands, [*limits, *extents, *(s for each in strides for s in each), *vector_strides])

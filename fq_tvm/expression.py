@@ -19,7 +19,6 @@ __all__ = [
     "QuantRange",
     "channel_parameters",
     "convert",
-    "cycle",
     "expand",
     "fake_quant",
     "quantize_dequantize",
@@ -165,31 +164,6 @@ def expand(parameters: ChannelParameters, copies: Any, inner: Any) -> ChannelPar
     """
     shape = (copies, *parameters.scale.shape, inner)
     inverse, zero, scale = te.compute(shape, lambda k, c, i: tuple(t[c] for t in parameters), name="expand")
-    return ChannelParameters(inverse, zero, scale, parameters.float_zero_point)
-
-
-def cycle(parameters: ChannelParameters, channels: Any, rows: Any) -> ChannelParameters:
-    """Give each of many rows the parameters of its channel.
-
-    Parameters
-    ----------
-    parameters : ChannelParameters
-        Of shape (channels,).
-    channels, rows : Expr
-        Row ``r`` belongs to channel ``r % channels``.
-
-    Returns
-    -------
-    ChannelParameters
-        Three tensors of shape (rows,), the stages ``row_inverse_scale``, ``row_zero_point`` and ``row_scale``.
-    """
-    names = ("row_inverse_scale", "row_zero_point", "row_scale")
-
-    def look_up(tensor: te.Tensor, name: str) -> te.Tensor:
-        # Rows are never negative, which TVM cannot know: a floored remainder would cost several times as much.
-        return te.compute((rows,), lambda r: tensor[tirx.truncmod(r, channels)], name=name)
-
-    inverse, zero, scale = (look_up(t, n) for t, n in zip(parameters, names, strict=True))
     return ChannelParameters(inverse, zero, scale, parameters.float_zero_point)
 
 

@@ -93,8 +93,7 @@ class Launch:
         layout, schedule = self.layout, self.kernel.schedule
         scalars, lanes = self.scalars, self.kernel.spec.lanes
         if not lanes:
-            rows = layout.outer[0] * layout.channels if layout.outer else 0
-            extents = _eight_loops(layout) if layout.strides else (rows, layout.channels, layout.inner)
+            extents = _eight_loops(layout) if layout.strides else (*layout.outer, layout.channels, layout.inner)
             return [_Step("serial", "parallel", layout.size, False, (*scalars, *extents, *vector_strides))]
         period = layout.channels * layout.inner
         outer = layout.outer[0] if layout.outer else 1

@@ -29,8 +29,8 @@ class Schedule:
     tile : int
         Elements of the innermost loop in one task, the unit that is spread over threads.
     rows : int
-        Lanes only: how many runs are taken at a time where a run is too long for its parameters to stay in the
-        first-level cache; 1 for never.
+        Contiguous classes only.  Rows: how many channels' rows make one task.  Lanes: how many runs are taken at a time
+        where a run is too long for its parameters to stay in the first-level cache; 1 for never.
     run : int
         Lanes only: the least length, in elements, of the run of virtual channels that whole outer rows are joined to.
     parallel_from : int
@@ -89,7 +89,9 @@ def default_schedule(spec: FakeQuantSpec, target: object = None) -> Schedule:
     """
     del target
     # Strided tasks keep whole inner loops together where they can: their cost is cache lines, not elements.
-    return Schedule(tile=65536) if spec.strided else Schedule()
+    if spec.strided:
+        return Schedule(tile=65536)
+    return Schedule(rows=16) if spec.iteration == "rows" else Schedule()
 
 
 def apply(
@@ -133,6 +135,11 @@ def apply(
     elif spec.iteration == "strided_lanes":
         first, *middle = outer
         tasks = [first, tiles]
+    elif spec.iteration == "rows":
+        # Several short rows to a task: taking a task's number apart costs more than a row of some dozen elements.
+        first, channel = outer
+        channels, channel = sch.split(channel, [None, schedule.rows])
+        tasks, middle = [first, channels, tiles], [channel]
     elif name == "blocked":
         block, rows = sch.split(outer[0], [None, schedule.rows])
         tasks, middle = [block, tiles], []
@@ -176,8 +183,6 @@ def apply_expand(func: tirx.PrimFunc, spec: FakeQuantSpec, innermost: str) -> ti
 def _inline_parameters(sch: s_tir.Schedule, spec: FakeQuantSpec) -> None:
     """Inline the stages before the operator itself, each too cheap to be stored."""
     stages = ["scale_f32", "inverse_scale", *(["zero_point_f32"] if spec.parameter_dtype == "float32" else [])]
-    if spec.iteration == "rows":
-        stages += ["row_inverse_scale", "row_zero_point", "row_scale"]
     for stage in stages:
         sch.compute_inline(sch.get_sblock(stage))
 

@@ -669,7 +669,7 @@ def metaschedule_module(spec: FakeQuantSpec, shape: Sequence[int]) -> tvm.IRModu
     spec : FakeQuantSpec
         A kernel of class *rows* or *lanes*.
     shape : sequence of int
-        (rows, channels, inner) for rows, (runs, run) for lanes.
+        (outer, channels, inner) for rows, (runs, run) for lanes.
 
     Returns
     -------
@@ -709,8 +709,8 @@ def metaschedule_space(spec: FakeQuantSpec) -> Any:
     Returns
     -------
     ScheduleFn
-        Of modules that :func:`metaschedule_module` makes.  Its decisions are the tile, and for lanes the runs at a
-        time, of :func:`fq_tvm.records.space`, less those that do not divide an extent; the width of vectors belongs to
+        Of modules that :func:`metaschedule_module` makes.  Its decisions are the knobs tile and rows of
+        :func:`fq_tvm.records.space`, less those that do not divide an extent; the width of vectors belongs to
         the target, and every tensor is spread over threads.
 
     Raises
@@ -730,16 +730,13 @@ def metaschedule_space(spec: FakeQuantSpec) -> Any:
         return sch.sample_categorical(allowed, [1 / len(allowed)] * len(allowed))
 
     def schedule(sch: Any) -> None:
-        *outer, inner = sch.get_loops(sch.get_sblock("fake_quant_v0"))
+        *outer, last, inner = sch.get_loops(sch.get_sblock("fake_quant_v0"))
         tiles, within = sch.split(inner, [None, choose(sch, "tile", int(sch.get(inner).extent))])
-        rows = []
+        blocks, rows = sch.split(last, [None, choose(sch, "rows", int(sch.get(last).extent))])
+        sch.reorder(*outer, blocks, tiles, *([within, rows] if spec.lanes else [rows, within]))
         if spec.lanes:
-            block, row = sch.split(outer[0], [None, choose(sch, "rows", int(sch.get(outer[0]).extent))])
-            outer, rows = [block], [row]
-        sch.reorder(*outer, tiles, within, *rows)
-        for row in rows:
-            sch.unroll(row)
-        sch.parallel(sch.fuse(*outer, tiles))
+            sch.unroll(rows)
+        sch.parallel(sch.fuse(*outer, blocks, tiles))
 
     return meta_schedule.space_generator.ScheduleFn(schedule, sch_rules=[], postprocs=[], mutator_probs={})
 

@@ -164,9 +164,9 @@ def test_one_row_is_spread_over_threads():
     operands = Operands(*(describe(a, "x") for a in (x, scale, zero_point, np.empty_like(x), np.empty(x.shape, bool))))
     launch = prepare(operands, *check(operands, None, -8, 7))
     assert launch.layout == Layout("rows", (1,), 1, 100000)
-    tile = launch.kernel.schedule.tile
-    tasks = f"T.parallel(rows * ((inner + T.int64({tile - 1})) // T.int64({tile})))"
-    assert tasks in launch.kernel.source("tir")
+    tile, rows = launch.kernel.schedule.tile, launch.kernel.schedule.rows
+    blocks, tiles = (f"(({n} + T.int64({k - 1})) // T.int64({k}))" for n, k in (("channels", rows), ("inner", tile)))
+    assert f"T.parallel(outer * {blocks} * {tiles})" in launch.kernel.source("tir")
 
 
 @pytest.mark.parametrize("iteration", ["rows", "lanes", "strided_rows", "strided_lanes"])
