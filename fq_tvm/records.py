@@ -392,8 +392,10 @@ TILES = {
     "strided_rows": (1024, 16384, 65536, 262144),
     "strided_lanes": (1024, 16384, 65536, 262144),
 }
-ROWS = {"rows": (1, 16, 64)}
-LANES = {"rows": (1, 2, 4), "run": (256, 512, 1024, 2048)}
+RUNS: dict[str, dict[str, Sequence[int]]] = {
+    "rows": {"rows": (1, 16, 64)},
+    "lanes": {"rows": (1, 2, 4), "run": (256, 512, 1024, 2048)},
+}
 PARALLEL_FROM = (16384, 32768, 65536, 131072, 262144)
 
 
@@ -415,7 +417,7 @@ def space(spec: FakeQuantSpec, target: Target | None = None, seed: int = 0) -> l
         The default schedule, then all others in an order that depends on nothing but the arguments.
     """
     knobs: dict[str, Sequence[int]] = {"tile": TILES[spec.iteration], "parallel_from": PARALLEL_FROM}
-    knobs.update({"rows": ROWS, "lanes": LANES}.get(spec.iteration, {}))
+    knobs.update(RUNS.get(spec.iteration, {}))
     if target is None or target.avx512:
         # 0 is LLVM's own choice for this CPU, so only the other width is another candidate
         knobs["vector_bits"] = (0, 512 if target is not None and "prefer-256-bit" in target.features else 256)
