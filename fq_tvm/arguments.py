@@ -25,6 +25,7 @@ __all__ = [
     "Operand",
     "Operands",
     "check",
+    "check_description",
     "check_overlap",
     "check_range",
     "describe",
@@ -258,6 +259,15 @@ def check(
     ArgumentError
         At the first fault, in the contract's order: dtype, shape, quantisation range, overlap.
     """
+    checked = check_description(operands, axis, quant_min, quant_max, names)
+    check_overlap(operands, names)
+    return checked
+
+
+def check_description(
+    operands: Operands, axis: Any, quant_min: Any, quant_max: Any, names: Names = NAMES
+) -> tuple[int | None, int, int]:
+    """Check as :func:`check` does all but where the tensors lie, which nobody knows of one that is traced."""
     x, scale, zero_point, out, mask = operands
     for name, allowed, operand in zip(names, DTYPES, operands, strict=False):
         if operand.dtype not in allowed:
@@ -269,9 +279,7 @@ def check(
         if operand.shape != x.shape:
             raise ArgumentError(f"{name} has shape {operand.shape}; expected that of {names.x}, {x.shape}")
     axis = _check_vectors(x, ((names.scale, scale), (names.zero_point, zero_point)), axis, names)
-    low, high = check_range(quant_min, quant_max, names)
-    check_overlap(operands, names)
-    return axis, low, high
+    return axis, *check_range(quant_min, quant_max, names)
 
 
 def _check_vectors(x: Operand, vectors: Sequence[tuple[str, Operand]], axis: Any, names: Names) -> int | None:

@@ -17,12 +17,20 @@ from .errors import ArgumentError
 from .kernel import EmptyLaunch, Launch, prepare
 from .runtime import AddressTensor
 
-__all__ = ["fake_quantize_per_channel_affine", "fake_quantize_per_channel_affine_cachemask"]
+__all__ = [
+    "fake_quantize_per_channel_affine",
+    "fake_quantize_per_channel_affine_cachemask",
+    "plan",
+    "plans",
+    "remember",
+    "workspace",
+]
 
 MAX_PLANS = 4096
 """Descriptions remembered at a time; a program that goes on to use more starts over."""
 
-_plans: dict[Any, Launch | EmptyLaunch] = {}
+plans: dict[Any, Any] = {}
+"""Launches by what was called and the description of its arguments; :mod:`fq_tvm.torch` keeps its own here, too."""
 
 
 class _Workspace(threading.local):
@@ -38,7 +46,22 @@ class _Workspace(threading.local):
         return self.tensor
 
 
-_workspace = _Workspace()
+workspace = _Workspace()
+
+
+def remember(key: Any, launch: Any) -> Any:
+    """Keep a launch, or what stands for one, under a key; return it."""
+    if len(plans) >= MAX_PLANS:
+        plans.clear()
+    plans[key] = launch
+    return launch
+
+
+def plan(operands: Operands, axis: int | None, quant_min: int, quant_max: int) -> Launch | EmptyLaunch:
+    """Return the launch for checked arguments: one that was prepared before for the same description, or a new one."""
+    described = (tuple((o.dtype, o.shape, o.strides) for o in operands), axis, quant_min, quant_max)
+    launch = plans.get(described)
+    return remember(described, prepare(operands, axis, quant_min, quant_max)) if launch is None else launch
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
@@ -123,11 +146,11 @@ def fake_quantize_per_channel_affine_cachemask(
                 x.dtype, x.shape, x.strides, scale.dtype, scale.shape, scale.strides,
                 zero_point.dtype, zero_point.shape, zero_point.strides, axis, quant_min, quant_max,
             )  # fmt: skip
-            launch = _plans.get(key)
+            launch = plans.get(key)
             if launch is not None and x.flags.writeable and scale.flags.writeable and zero_point.flags.writeable:
                 out, mask = np.empty_like(x), np.empty_like(x, bool)
                 size = launch.workspace_size
-                launch(x, scale, zero_point, out, mask, _workspace.of(size) if size else None)
+                launch(x, scale, zero_point, out, mask, workspace.of(size) if size else None)
                 return out, mask
         elif (torch := sys.modules.get("torch")) is not None and kind is torch.Tensor:
             if type(scale) is kind and type(zero_point) is kind:
@@ -135,13 +158,13 @@ def fake_quantize_per_channel_affine_cachemask(
                     x.dtype, x.shape, x.stride(), scale.dtype, scale.shape, scale.stride(),
                     zero_point.dtype, zero_point.shape, zero_point.stride(), axis, quant_min, quant_max,
                 )  # fmt: skip
-                launch = _plans.get(key)
+                launch = plans.get(key)
                 here = x.is_cpu and scale.is_cpu and zero_point.is_cpu
                 plain = not (x.requires_grad or scale.requires_grad or x.is_neg() or scale.is_neg())
                 if launch is not None and here and plain:
                     out, mask = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
                     size = launch.workspace_size
-                    launch(x, scale, zero_point, out, mask, _workspace.of(size) if size else None)
+                    launch(x, scale, zero_point, out, mask, workspace.of(size) if size else None)
                     return out, mask
     return _first_call(key, x, scale, zero_point, axis, quant_min, quant_max, out, mask)
 
@@ -166,15 +189,10 @@ def _first_call(
     mask = _like(x, inputs[0], "bool") if mask is None else mask
     operands = Operands(*inputs, describe(out, "out"), describe(mask, "mask"))
     axis, low, high = check(operands, axis, low, high)
-    described = (tuple((o.dtype, o.shape, o.strides) for o in operands), axis, low, high)
-    launch = _plans.get(described)
-    if launch is None:
-        if len(_plans) >= MAX_PLANS:
-            _plans.clear()
-        launch = _plans[described] = prepare(operands, axis, low, high)
+    launch = plan(operands, axis, low, high)
     if key is not None and not (isinstance(x, np.ndarray) and "bfloat16" in dtypes):
-        _plans[key] = launch  # the warm path hands arrays over as they are, which bfloat16 ones cannot be
-    tensors = [*(operand.tensor for operand in operands), _workspace.of(launch.workspace_size)]
+        remember(key, launch)  # the warm path hands arrays over as they are, which bfloat16 ones cannot be
+    tensors = [*(operand.tensor for operand in operands), workspace.of(launch.workspace_size)]
     launch(*tensors)
     return out, mask
 
