@@ -50,7 +50,7 @@ workspace = _Workspace()
 
 
 def remember(key: Any, launch: Any) -> Any:
-    """Keep a launch, or what stands for one, under a key; return it."""
+    """Keep a launch, or what stands in for one, under a key; return it."""
     if len(plans) >= MAX_PLANS:
         plans.clear()
     plans[key] = launch
@@ -60,8 +60,11 @@ def remember(key: Any, launch: Any) -> Any:
 def plan(operands: Operands, axis: int | None, quant_min: int, quant_max: int) -> Launch | EmptyLaunch:
     """Return the launch for checked arguments: one that was prepared before for the same description, or a new one."""
     described = (tuple((o.dtype, o.shape, o.strides) for o in operands), axis, quant_min, quant_max)
-    launch = plans.get(described)
-    return remember(described, prepare(operands, axis, quant_min, quant_max)) if launch is None else launch
+    launch: Launch | EmptyLaunch | None = plans.get(described)
+    if launch is None:
+        launch = prepare(operands, axis, quant_min, quant_max)
+        remember(described, launch)
+    return launch
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:

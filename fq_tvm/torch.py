@@ -115,8 +115,8 @@ def fake_quantize_per_channel_affine(
 
 
 def _on_cpu(x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: int, quant_max: int) -> Any:
-    tensors = (t.detach() if t.requires_grad else t for t in (x, scale, zero_point))
-    return functional.fake_quantize_per_channel_affine_cachemask(*tensors, axis, quant_min, quant_max)
+    x, scale, zero_point = (t.detach() if t.requires_grad else t for t in (x, scale, zero_point))
+    return functional.fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, axis, quant_min, quant_max)
 
 
 def _traced(x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: int, quant_max: int) -> Any:
@@ -346,8 +346,8 @@ def enable() -> None:
     -----
     Results are torch's bits, with one exception: where q does not fit an int64, +inf included, torch's per-channel
     kernel overflows to quant_min, and these give quant_max (docs/numerics.md).  Errors are torch's, which its own
-    kernels raise.  These also serve, silently, what this library's do not: float64, scales other than float32, zero points
-    of floats, empty tensors, more than 8 dimensions, and ranges beyond ``2**23`` per tensor.
+    kernels raise.  These also serve, silently, what this library's do not: float64, scales other than float32, zero
+    points of floats, empty tensors, more than 8 dimensions, and ranges beyond ``2**23`` per tensor.
 
     If a kernel cannot be built, the operator raises :class:`~fq_tvm.BuildError`.  Threads are those of
     ``FQ_TVM_NUM_THREADS``, not those of ``torch.set_num_threads``.

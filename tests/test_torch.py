@@ -1,0 +1,285 @@
+"""The operator for torch and enable(): the bits, gradients and errors of torch's own kernels."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from support import expected, make
+
+import fq_tvm.torch
+from fq_tvm import ArgumentError
+
+ATEN = torch.ops.aten
+OPERATOR = torch.ops.fq_tvm.fake_quantize_per_channel_affine_cachemask
+RANGES = [(-128, 127), (0, 255), (-8, 7), (-(2**15), 2**15 - 1), (-(2**23), 2**23), (-(2**31), 2**31 - 1)]
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(0, 1),
+    "stepped": lambda x: x[..., ::2],
+    "expanded": lambda x: x[:, :, :1].expand(-1, -1, 7, -1),
+}
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """Count the calls that reach a kernel of this library."""
+    inner, seen = fq_tvm.torch._launch, []
+
+    def counted(*arguments):
+        seen.append(None)
+        return inner(*arguments)
+
+    monkeypatch.setattr(fq_tvm.torch, "_launch", counted)
+    return seen
+
+
+def tensors(axis=1, dtype=torch.float32, layout="contiguous", quant_range=(-128, 127), seed=3):
+    """Ties, NaN, signed zeros and values out of range, less what overflows an int64 in torch."""
+    rng = np.random.default_rng(seed)
+    x = LAYOUTS[layout](torch.from_numpy(make(rng, (4, 6, 5, 8), 1, quant_range=quant_range)[0]).to(dtype))
+    _, scale, zero_point = make(rng, x.shape, axis, quant_range=quant_range, specials=False)
+    x = torch.where(x.abs().double() < 1e15, x, torch.where(x.isnan(), x, torch.full_like(x, 0.5)))
+    x = LAYOUTS[layout](x) if layout in ("channels_last",) else x
+    return x, torch.from_numpy(scale), torch.from_numpy(zero_point)
+
+
+def assert_equal_bits(got, want):
+    for a, b in zip(got, want, strict=True):
+        assert (a.dtype, a.shape, a.stride()) == (b.dtype, b.shape, b.stride())
+        integer = {2: torch.int16, 4: torch.int32, 8: torch.int64, 1: torch.uint8}[a.element_size()]
+        assert torch.equal(a.contiguous().view(integer), b.contiguous().view(integer))
+
+
+@pytest.mark.parametrize("quant_range", RANGES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_enabled_gives_the_bits_of_torch(launches, layout, dtype, quant_range):
+    for axis in (0, 1, 3):
+        check_enabled(launches, axis, layout, dtype, quant_range)
+
+
+def check_enabled(launches, axis, layout, dtype, quant_range):
+    x, scale, zero_point = tensors(axis, dtype, layout, quant_range)
+    value, zero = scale[0].item(), zero_point[0].item()
+    calls = (
+        lambda: ATEN.fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, axis, *quant_range),
+        lambda: ATEN.fake_quantize_per_tensor_affine_cachemask(x, value, zero, *quant_range),
+        lambda: ATEN._fake_quantize_per_tensor_affine_cachemask_tensor_qparams(
+            x, scale[:1], zero_point[:1], torch.ones(1, dtype=torch.int64), *quant_range
+        ),
+    )
+    stock = [call() for call in calls]
+    launches.clear()
+    with fq_tvm.torch.enabled():
+        for call, want in zip(calls, stock, strict=True):
+            assert_equal_bits(call(), want)
+    narrow = max(map(abs, quant_range)) <= 2**23
+    assert len(launches) == (0 if dtype == torch.float64 else 3 if narrow else 1)
+
+
+def test_gradients():
+    x, scale, zero_point = tensors()
+    weight = torch.randn_like(x)
+
+    def gradient(call):
+        leaf = x.clone().requires_grad_()
+        (call(leaf) * weight).sum().backward()
+        return leaf.grad
+
+    def torchs(t):
+        return torch.fake_quantize_per_channel_affine(t, scale, zero_point, 1, -128, 127)
+
+    want = gradient(torchs)
+    assert_equal_bits(
+        [gradient(lambda t: fq_tvm.torch.fake_quantize_per_channel_affine(t, scale, zero_point, 1, -128, 127))], [want]
+    )
+    with fq_tvm.torch.enabled():
+        assert_equal_bits([gradient(torchs)], [want])
+
+
+X, S, Z = torch.randn(4, 3), torch.ones(3), torch.zeros(3, dtype=torch.int32)
+BAD = [
+    (X, S.double(), Z, 1, -128, 127),
+    (X, S.half(), Z, 1, -128, 127),
+    (X, S, Z.long(), 1, -128, 127),
+    (X, S[None], Z, 1, -128, 127),
+    (X, S, Z[None], 1, -128, 127),
+    (X, S[:2], Z, 1, -128, 127),
+    (X, S, Z, 0, -128, 127),
+    (X, S, Z, 2, -128, 127),
+    (X, S, Z, -1, -128, 127),
+    (X, S, Z, 1, 127, -128),
+    (X, S, Z, 1, 1, 127),
+    (X, S, Z + 200, 1, -128, 127),
+    (X[0, 0], S[:1], Z[:1], 0, -128, 127),
+    (X.int(), S, Z, 1, -128, 127),
+    (X.to_sparse(), S, Z, 1, -128, 127),
+    (X.to("meta"), S, Z, 1, -128, 127),
+    (X, S[:0], Z[:0], 1, -128, 127),
+]
+
+
+@pytest.mark.parametrize("case", range(len(BAD)))
+def test_enabled_raises_the_errors_of_torch(case):
+    def outcome():
+        try:
+            ATEN.fake_quantize_per_channel_affine_cachemask(*BAD[case])
+        except Exception as error:
+            # where no kernel fits the message goes on to list those that are registered, ours among them
+            return type(error), str(error).partition("CPU: registered at")[0]
+        return None
+
+    want = outcome()
+    with fq_tvm.torch.enabled():
+        assert outcome() == want
+
+
+def test_enabled_nests_and_restores():
+    def dumps():
+        return [torch._C._dispatch_dump(f"aten::{name}") for name in fq_tvm.torch.REPLACED]
+
+    stock = dumps()
+    with fq_tvm.torch.enabled():
+        ours = dumps()
+        with fq_tvm.torch.enabled():
+            pass
+        assert dumps() == ours != stock
+    assert dumps() == stock
+    fq_tvm.torch.disable()
+    assert dumps() == stock
+
+
+def test_enabled_from_many_threads():
+    x, scale, zero_point = tensors()
+    want = ATEN.fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, 1, -128, 127)
+    faults = []
+
+    def work():
+        try:
+            with fq_tvm.torch.enabled():
+                for _ in range(50):
+                    assert_equal_bits(
+                        ATEN.fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, 1, -128, 127), want
+                    )
+        except BaseException as error:
+            faults.append(error)
+
+    with fq_tvm.torch.enabled():
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not faults
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_modules_of_torch(launches, per_channel, fused):
+    from torch.ao.quantization import fake_quantize, observer
+
+    observers = {
+        (False, False): observer.MinMaxObserver,
+        (True, False): observer.PerChannelMinMaxObserver,
+        (False, True): observer.MovingAverageMinMaxObserver,
+        (True, True): observer.MovingAveragePerChannelMinMaxObserver,
+    }
+    kind = fake_quantize.FusedMovingAvgObsFakeQuantize if fused else fake_quantize.FakeQuantize
+    scheme = torch.per_channel_symmetric if per_channel else torch.per_tensor_affine
+
+    def run():
+        module = kind(observers[per_channel, fused], quant_min=-128, quant_max=127, dtype=torch.qint8, qscheme=scheme)
+        x = torch.randn(6, 40, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        out = module(x)
+        out.square().sum().backward()
+        return out.detach(), x.grad
+
+    want = run()
+    with fq_tvm.torch.enabled():
+        assert_equal_bits(run(), want)
+    assert launches
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_operator(layout, dtype):
+    x, scale, zero_point = tensors(dtype=dtype, layout=layout)
+    for axis, s, z in (
+        (1, scale, zero_point),
+        (None, scale[:1], zero_point[:1]),
+        (1, scale, zero_point.float() + 0.25),
+    ):
+        out, mask = OPERATOR(x, s, z, axis, -128, 127)
+        assert out.stride() == mask.stride() == torch.empty_like(x).stride()
+        want, want_mask = expected(x.float().numpy(), s.numpy(), z.numpy(), axis, -128, 127)
+        want = torch.from_numpy(want).to(dtype)
+        assert_equal_bits(
+            [out.contiguous(), mask.contiguous()], [want.contiguous(), torch.from_numpy(want_mask).contiguous()]
+        )
+
+
+@pytest.mark.parametrize("axis", [1, -1, None])
+def test_opcheck(axis):
+    x, scale, zero_point = tensors(1 if axis == 1 else 3)
+    if axis is None:
+        scale, zero_point = scale[0], zero_point[0]
+    for leaf in (x, x.clone().requires_grad_()):
+        torch.library.opcheck(OPERATOR.default, (leaf, scale, zero_point, axis, -128, 127))
+
+
+@pytest.mark.parametrize("case", [0, 2, 3, 5, 6, 7, 9, 13])
+def test_traced_errors_are_those_of_a_call(case):
+    x, scale, zero_point, *rest = BAD[case]
+    with pytest.raises(ArgumentError) as real:
+        OPERATOR(x, scale, zero_point, *rest)
+    with pytest.raises(ArgumentError) as traced:
+        OPERATOR(*(t.to("meta") for t in (x, scale, zero_point)), *rest)
+    assert str(real.value) == str(traced.value)
+
+
+def test_export_with_a_dynamic_batch():
+    class Model(torch.nn.Module):
+        def forward(self, x, scale, zero_point):
+            return fq_tvm.torch.fake_quantize_per_channel_affine(x, scale, zero_point, 1, -128, 127)
+
+    x, scale, zero_point = tensors()
+    batch = {"x": {0: torch.export.Dim("batch")}, "scale": None, "zero_point": None}
+    program = torch.export.export(Model(), (x, scale, zero_point), dynamic_shapes=batch)
+    for n in (2, 3):
+        assert_equal_bits([program.module()(x[:n], scale, zero_point)], [Model()(x[:n], scale, zero_point)])
+
+
+def test_compile_traces_through():
+    x, scale, zero_point = tensors()
+
+    def model(t):
+        return fq_tvm.torch.fake_quantize_per_channel_affine(t, scale, zero_point, 1, -128, 127)
+
+    assert_equal_bits([torch.compile(model, backend="aot_eager", fullgraph=True)(x)], [model(x)])
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_vmap(axis):
+    x, _, _ = tensors()
+    scale = torch.rand(x.movedim(1, 0)[0].shape[axis]) + 0.1
+    zero_point = torch.zeros(len(scale), dtype=torch.int32)
+    got, _ = torch.func.vmap(lambda t: OPERATOR(t, scale, zero_point, axis, -128, 127), in_dims=1)(x)
+    want = torch.stack([OPERATOR(t, scale, zero_point, axis, -128, 127)[0] for t in x.unbind(1)])
+    assert torch.equal(got.nan_to_num(), want.nan_to_num())
+
+
+def test_import_registers_only_when_asked():
+    code = (
+        "import sys, fq_tvm\nassert 'torch' not in sys.modules\n"
+        "import fq_tvm.torch, torch\nassert sys.modules['torch'] is torch is not fq_tvm.torch\n"
+        "assert torch.ops.fq_tvm.fake_quantize_per_channel_affine_cachemask"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
