@@ -175,6 +175,7 @@ def quantize_dequantize(
     promoted_dtype: str,
     out_dtype: str,
     name: str = "fake_quant",
+    nan: str = "quant_min",
 ) -> tuple[te.Tensor, te.Tensor]:
     """State the operator on a tensor whose channel parameters are there already.
 
@@ -195,6 +196,8 @@ def quantize_dequantize(
         The result is rounded to the first, then to the second.
     name : str
         Name of the stage.
+    nan : {"quant_min", "quant_max"}
+        What a NaN is clipped to: quant_min by the contract; graphs that clip in the other order get the other.
 
     Returns
     -------
@@ -227,7 +230,10 @@ def quantize_dequantize(
         if quant_range.wide:
             q = q.astype("float64")
             scale, zero_point = scale.astype("float64"), zero_point.astype("float64")
-        clip = te.min(te.max(q, quant_range.low), quant_range.high)
+        if nan == "quant_min":
+            clip = te.min(te.max(q, quant_range.low), quant_range.high)
+        else:
+            clip = te.max(te.min(q, quant_range.high), quant_range.low)
         out = ((clip - zero_point) * scale).astype("float32")
         if quant_range.wide:
             mask = tirx.all(quant_range.least <= q, q <= quant_range.greatest)
@@ -246,6 +252,7 @@ def fake_quant(
     axis: int | None,
     quant_range: QuantRange,
     out_dtype: str | None = None,
+    nan: str = "quant_min",
 ) -> tuple[te.Tensor, te.Tensor]:
     """State fake quantisation with its mask, per channel or per tensor.
 
@@ -263,6 +270,8 @@ def fake_quant(
         Decides between the narrow and the wide path.
     out_dtype : str, optional
         dtype of out; x's by default.
+    nan : {"quant_min", "quant_max"}
+        What a NaN is clipped to.
 
     Returns
     -------
@@ -273,4 +282,4 @@ def fake_quant(
     parameters = channel_parameters(scale, zero_point, quant_range.wide)
     if axis is not None:
         axis %= len(x.shape)
-    return quantize_dequantize(x, parameters, axis, quant_range, promoted, out_dtype or x.dtype)
+    return quantize_dequantize(x, parameters, axis, quant_range, promoted, out_dtype or x.dtype, nan=nan)

@@ -15,7 +15,7 @@ from .spec import FakeQuantSpec
 if TYPE_CHECKING:
     from tvm import s_tir, tirx
 
-__all__ = ["VECTOR_BITS", "Schedule", "apply", "apply_expand", "default_schedule"]
+__all__ = ["VECTOR_BITS", "Schedule", "apply", "apply_expand", "default_schedule", "inline_parameters", "tighten"]
 
 VECTOR_BITS = (0, 256, 512)
 
@@ -126,7 +126,7 @@ def apply(
 
     sch = s_tir.Schedule(func)
     if not spec.lanes or name == "direct":
-        _inline_parameters(sch, spec)
+        inline_parameters(sch, spec)
     *outer, inner = sch.get_loops(sch.get_sblock("fake_quant_v0"))
     tiles, within = sch.split(inner, [None, schedule.tile])
     if spec.iteration == "strided_rows":
@@ -150,7 +150,7 @@ def apply(
     sch.reorder(*tasks, *middle, within)
     if parallel:  # only there: taking one index of the task apart again costs a division for each loop
         sch.parallel(sch.fuse(*tasks))
-    return _tighten(sch.mod["main"])
+    return tighten(sch.mod["main"])
 
 
 def apply_expand(func: tirx.PrimFunc, spec: FakeQuantSpec, innermost: str) -> tirx.PrimFunc:
@@ -173,21 +173,21 @@ def apply_expand(func: tirx.PrimFunc, spec: FakeQuantSpec, innermost: str) -> ti
     from tvm import s_tir
 
     sch = s_tir.Schedule(func)
-    _inline_parameters(sch, spec)
+    inline_parameters(sch, spec)
     if innermost == "channels":
         _, channel, inner = sch.get_loops(sch.get_sblock("expand_v0"))
         sch.reorder(inner, channel)
     return sch.mod["main"]
 
 
-def _inline_parameters(sch: s_tir.Schedule, spec: FakeQuantSpec) -> None:
+def inline_parameters(sch: s_tir.Schedule, spec: FakeQuantSpec) -> None:
     """Inline the stages before the operator itself, each too cheap to be stored."""
     stages = ["scale_f32", "inverse_scale", *(["zero_point_f32"] if spec.parameter_dtype == "float32" else [])]
     for stage in stages:
         sch.compute_inline(sch.get_sblock(stage))
 
 
-def _tighten(func: tirx.PrimFunc) -> tirx.PrimFunc:
+def tighten(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """Turn ``for i in tile: if base + i < n`` into ``for i in min(tile, n - base)``, for the loops of every split.
 
     A condition in the loop keeps LLVM from vectorising it, and TVM's own loop partitioning does not reach loops whose

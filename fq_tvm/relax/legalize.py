@@ -1,0 +1,257 @@
+"""From the Relax operator to a call of a scheduled kernel.
+
+The expression and the schedule of rows are those of the CPU kernels, on extents of the graph: static ones are constants
+of the kernel, and so is the quantisation range.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import tvm
+import tvm_ffi
+from tvm import relax, s_tir, te, tirx
+from tvm.ir import Op
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from .. import kernel, records
+from ..expression import ChannelParameters, QuantRange, channel_parameters, cycle, quantize_dequantize
+from ..layout import ROWS_MIN_INNER
+from ..schedule import Schedule, apply, default_schedule, inline_parameters, tighten
+from ..spec import FakeQuantSpec, arithmetic_for
+from .op import NAME
+
+__all__ = ["LegalizeFakeQuant", "legalize"]
+
+KEPT = {"op_pattern": 8, "tirx.is_scheduled": True, "tirx.noalias": True}
+"""Attributes of a function that fusion and scheduling passes leave as it is."""
+
+TILE = 1024
+"""Virtual channels whose expanded parameters, 12 bytes each, stay in the first-level cache beside what streams past."""
+
+TASK = 65536
+"""Elements of a task of lanes, among which it shares the expansion of its parameters."""
+
+
+def legalize(builder: Any, call: Any) -> Any:
+    """Turn a call of the operator into a call of a kernel that is added to the builder's module.
+
+    Parameters
+    ----------
+    builder : relax.BlockBuilder
+        Of the module.
+    call : relax.Call
+        Of the operator.
+
+    Returns
+    -------
+    relax.Expr
+        The call itself where shapes are not known, not even as symbols: `R.match_cast` gives them names.
+    """
+    x, scale, zero_point = call.args
+    if not all(isinstance(t.ty.shape, relax.ShapeExpr) and t.ty.dtype is not None for t in call.args):
+        return call
+    func = prim_func(
+        [(tuple(t.ty.shape.values), str(t.ty.dtype.dtype)) for t in call.args],
+        **{name: call.attrs[name] for name in ("axis", "quant_min", "quant_max", "nan")},
+        target=tvm.target.Target.current(allow_none=True),
+    )
+    function = builder.add_func(func, "fake_quantize")
+    return relax.call_tir(function, [x, scale, zero_point], list(call.ty.fields))
+
+
+def prim_func(
+    tensors: list[tuple[tuple[Any, ...], str]],
+    axis: int | None,
+    quant_min: int,
+    quant_max: int,
+    nan: str,
+    target: Any,
+) -> tirx.PrimFunc:
+    """Make the kernel of a call.
+
+    Parameters
+    ----------
+    tensors : list of (shape, dtype)
+        Of x, scale and zero point; extents are integers or expressions.
+    axis, quant_min, quant_max, nan : int or None, int, int, str
+        The attributes of the call.
+    target : tvm.target.Target or None
+        What the module is compiled for.  Kernels for other than CPUs are left to the schedules of others.
+
+    Returns
+    -------
+    tirx.PrimFunc
+        Of x, scale, zero point, out and mask.
+    """
+    extents = _Extents()
+    buffers = [(extents.rename(shape), dtype) for shape, dtype in tensors]
+    (shape, dtype), (_, scale_dtype), (_, zero_point_dtype) = buffers
+    split = 0 if axis is None else axis
+    channels: Any = 1 if axis is None else shape[split] if shape else 1
+    outer = _product(shape[:split])
+    inner = _product(shape[split if axis is None else split + 1 :])
+    quant_range = QuantRange.constant(quant_min, quant_max)
+    iteration = "lanes" if _short(inner) and not _is(channels, 1) else "rows"
+    spec = FakeQuantSpec(
+        iteration, dtype, scale_dtype, dtype, zero_point_dtype, arithmetic_for(quant_min, quant_max)
+    )
+    schedule = _schedule(spec, target)
+    size = _product(shape)
+    parallel = not isinstance(size, int) or size >= schedule.parallel_from
+
+    scale = te.placeholder((channels,), scale_dtype, "scale")
+    zero_point = te.placeholder((channels,), zero_point_dtype, "zero_point")
+    parameters = channel_parameters(scale, zero_point, spec.wide)
+    rows, run = (outer * channels, inner) if iteration == "rows" else _runs(outer, channels * inner, schedule)
+    x = te.placeholder((rows, run), dtype, "x")
+    if iteration == "rows":
+        parameters, along = cycle(parameters, channels, rows), 0
+    else:
+        parameters, along = _repeat(parameters, channels, run, inner), 1
+    out, mask = quantize_dequantize(
+        x, parameters, along, quant_range, spec.promoted_dtype, spec.out_dtype, nan=nan
+    )
+    func = te.create_prim_func([x, scale, zero_point, out, mask], "int64")
+    if target is None or target.kind.name == "llvm":
+        if iteration == "rows":
+            func = apply(func, spec, schedule, parallel)
+        else:
+            func = _apply_lanes(func, spec, run, parallel)
+        func = func.with_attrs(KEPT)
+    return _with_shapes(func, [*buffers, (shape, dtype), (shape, "bool")])
+
+
+class _Extents:
+    """Extents of a function of its own: each symbolic one becomes a variable, equal ones the same."""
+
+    def __init__(self) -> None:
+        self.known: list[tuple[Any, Any]] = []
+
+    def rename(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(self._rename(extent) for extent in shape)
+
+    def _rename(self, extent: Any) -> Any:
+        if isinstance(extent, (int, tirx.IntImm)):
+            return int(extent)
+        for seen, variable in self.known:
+            if tvm_ffi.structural_equal(seen, extent):
+                return variable
+        variable = te.var(f"n{len(self.known)}", "int64")
+        self.known.append((extent, variable))
+        return variable
+
+
+def _product(extents: tuple[Any, ...]) -> Any:
+    return math.prod(extents, start=1)
+
+
+def _is(extent: Any, value: int) -> bool:
+    return isinstance(extent, int) and extent == value
+
+
+def _short(inner: Any) -> bool:
+    """Whether a channel's contiguous run is too short for a loop of its own; symbolic ones are taken for long."""
+    return isinstance(inner, int) and inner < (records.rows_min_inner(kernel.current_target()) or ROWS_MIN_INNER)
+
+
+def _schedule(spec: FakeQuantSpec, target: Any) -> Schedule:
+    """Return the tuned schedule where the module is for the CPU that it was tuned on, else the default."""
+    current = kernel.current_target()
+    if target is not None and target.attrs.get("mcpu") == current.cpu:
+        return kernel.schedule_for(spec, current)
+    return default_schedule(spec)
+
+
+def _runs(outer: Any, period: Any, schedule: Schedule) -> tuple[Any, Any]:
+    """Join whole outer rows to runs that fill a schedule's least length, where that leaves no rest."""
+    copies = 1
+    if isinstance(outer, int) and isinstance(period, int) and period:
+        copies = max(c for c in range(1, max(schedule.run // period, 1) + 1) if outer % c == 0)
+        return outer // copies, copies * period
+    return outer, period
+
+
+def _repeat(parameters: ChannelParameters, channels: Any, run: Any, inner: Any) -> ChannelParameters:
+    """Give each virtual channel of a run the parameters of its channel."""
+
+    def look_up(v: Any) -> tuple[Any, ...]:
+        channel = tirx.truncmod(tirx.truncdiv(v, inner), channels)
+        return tuple(t[channel] for t in parameters)
+
+    expanded = te.compute((run,), look_up, name="repeat")
+    return ChannelParameters(*expanded, parameters.float_zero_point)
+
+
+def _apply_lanes(func: tirx.PrimFunc, spec: FakeQuantSpec, run: Any, parallel: bool) -> tirx.PrimFunc:
+    """Make tasks of a tile of virtual channels by some rows; each expands the parameters of its tile first."""
+    sch = s_tir.Schedule(func)
+    inline_parameters(sch, spec)
+    row, lane = sch.get_loops(sch.get_sblock("fake_quant_v0"))
+    width = TILE if not isinstance(run, int) else min(run, TILE)
+    height = max(TASK // max(width, 1), 1)
+    tile, within = sch.split(lane, [None, width])
+    block, row = sch.split(row, [None, height])
+    sch.reorder(block, tile, row, within)
+    task = sch.fuse(block, tile)
+    for output in range(3):
+        sch.compute_at(sch.get_sblock(f"repeat_v{output}"), task)
+    if parallel:
+        sch.parallel(task)
+    return tighten(sch.mod["main"])
+
+
+def _with_shapes(func: tirx.PrimFunc, tensors: list[tuple[tuple[Any, ...], str]]) -> tirx.PrimFunc:
+    """Give a function of collapsed tensors parameters of the graph's shapes, with the alignment of an element.
+
+    The virtual machine's own tensors are aligned to 64 bytes, a caller's inputs need not be.
+    """
+    params, declarations, views = [], [], {}
+    for param, (shape, dtype) in zip(func.params, tensors, strict=True):
+        given = tirx.decl_buffer(shape, dtype, param.name, data_alignment=1)
+        view = tirx.decl_buffer(
+            param.shape, dtype, f"{param.name}_view", data=given.data, data_alignment=1, layout=param.ty.layout
+        )
+        params.append(given)
+        views[param] = view
+        declarations.append(tirx.DeclBuffer(view, data=given.data))
+    body = tvm_ffi.structural_map(func.body, (tvm.ir.Var, lambda v: views.get(v, v)), order="post")
+    block = body.block
+    block = type(block)(
+        block.iter_vars,
+        block.reads,
+        block.writes,
+        block.name_hint,
+        tirx.SeqStmt([*declarations, block.body]),
+        block.init,
+        block.alloc_buffers,
+        block.match_buffers,
+        block.annotations,
+    )
+    return tirx.PrimFunc(params, type(body)(body.iter_values, body.predicate, block), func.ret_type, func.attrs)
+
+
+@mutator
+class _Legalizer(PyExprMutator):  # type: ignore[misc]
+    def visit_call_(self, call: Any) -> Any:
+        call = self.visit_expr_post_order(call)
+        return legalize(self.builder_, call) if isinstance(call.op, Op) and call.op.name == NAME else call
+
+
+@tvm.transform.module_pass(opt_level=0, name="LegalizeFakeQuant")
+class LegalizeFakeQuant:
+    """Pass: turn every call of the operator into a call of a scheduled kernel, and leave the rest as it is.
+
+    ``relax.transform.LegalizeOps`` does the same to the operator, among all others.
+    """
+
+    def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
+        """Apply the pass."""
+        del ctx
+        legalizer = _Legalizer(mod)
+        for variable, func in mod.functions_items():
+            if isinstance(func, relax.Function):
+                legalizer.builder_.update_func(variable, legalizer.visit_expr(func))
+        return legalizer.builder_.get()
