@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+import tvm
+from tvm import relax
+
+from .fuse import FuseFakeQuant
 from .legalize import LegalizeFakeQuant, legalize
 from .op import fake_quantize_per_channel_affine_cachemask, register
 
-__all__ = ["LegalizeFakeQuant", "fake_quantize_per_channel_affine_cachemask"]
+__all__ = ["FuseFakeQuant", "LegalizeFakeQuant", "PIPELINE", "fake_quantize_per_channel_affine_cachemask"]
+
+PIPELINE = "fq_tvm"
+"""What ``relax.build`` takes as ``relax_pipeline``, once this module is imported."""
+
+
+def _pipeline(allow_reciprocal: bool = False) -> tvm.transform.Pass:
+    """Fuse, legalise, then do what TVM does for the target by default."""
+
+    @tvm.transform.module_pass(opt_level=0, name="fq_tvm")
+    def run(mod: tvm.IRModule, ctx: object) -> tvm.IRModule:
+        del ctx
+        target = tvm.target.Target.current(allow_none=False)
+        mod = FuseFakeQuant(allow_reciprocal)(mod)
+        mod = LegalizeFakeQuant()(mod)
+        return relax.get_default_pipeline(target)(mod)
+
+    return run
+
 
 register(legalize)
+relax.pipeline.PIPELINE_MAP[PIPELINE] = _pipeline

@@ -119,7 +119,7 @@ def prim_func(
         if iteration == "rows":
             func = apply(func, spec, schedule, parallel)
         else:
-            func = _apply_lanes(func, spec, run, parallel)
+            func = _apply_lanes(func, spec, schedule, (rows, run), parallel)
         func = func.with_attrs(KEPT)
     return _with_shapes(func, [*buffers, (shape, dtype), (shape, "bool")])
 
@@ -185,16 +185,27 @@ def _repeat(parameters: ChannelParameters, channels: Any, run: Any, inner: Any) 
     return ChannelParameters(*expanded, parameters.float_zero_point)
 
 
-def _apply_lanes(func: tirx.PrimFunc, spec: FakeQuantSpec, run: Any, parallel: bool) -> tirx.PrimFunc:
+def _apply_lanes(
+    func: tirx.PrimFunc, spec: FakeQuantSpec, schedule: Schedule, extents: tuple[Any, Any], parallel: bool
+) -> tirx.PrimFunc:
     """Make tasks of a tile of virtual channels by some rows; each expands the parameters of its tile first."""
+    rows, run = extents
     sch = s_tir.Schedule(func)
     inline_parameters(sch, spec)
+    together = schedule.rows if isinstance(rows, int) and rows % schedule.rows == 0 else 1
+    if isinstance(run, int) and run <= TILE:  # parameters stay in the first-level cache anyway
+        together = 1
     row, lane = sch.get_loops(sch.get_sblock("fake_quant_v0"))
     width = TILE if not isinstance(run, int) else min(run, TILE)
     height = max(TASK // max(width, 1), 1)
     tile, within = sch.split(lane, [None, width])
     block, row = sch.split(row, [None, height])
-    sch.reorder(block, tile, row, within)
+    if together > 1:
+        row, few = sch.split(row, [None, together])
+        sch.reorder(block, tile, row, within, few)
+        sch.unroll(few)
+    else:
+        sch.reorder(block, tile, row, within)
     task = sch.fuse(block, tile)
     for output in range(3):
         sch.compute_at(sch.get_sblock(f"repeat_v{output}"), task)
