@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tvm
 from tvm import relax, tirx
-from tvm.ir import Op
+from tvm.ir import Call, GenericConst, Op
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from ..spec import NARROW_LIMIT
@@ -146,7 +146,7 @@ class _Matcher:
 
     def _constant(self, expr: Any) -> np.ndarray | None:
         value = self._value(expr)
-        return value.data.numpy() if isinstance(value, relax.Constant) else None
+        return value.value.numpy() if isinstance(value, GenericConst) else None
 
     def _number(self, expr: Any) -> int | None:
         """Return a constant that is an integer everywhere, and not a negative zero."""
@@ -158,8 +158,6 @@ class _Matcher:
             number = float(numbers[0])
         elif isinstance(expr, (tirx.IntImm, tirx.FloatImm)):
             number = float(expr.value)
-        elif _is_prim_value(expr):
-            number = float(expr.value.value)
         else:
             return None
         return int(number) if number.is_integer() and abs(number) <= NARROW_LIMIT else None
@@ -414,7 +412,7 @@ def _whole(vector: _Vector) -> _Vector:
 
 
 def _name(call: Any) -> str:
-    return str(call.op.name) if isinstance(call, relax.Call) and isinstance(call.op, Op) else ""
+    return str(call.op.name) if isinstance(call, Call) and isinstance(call.op, Op) else ""
 
 
 def _dtype(expr: Any) -> str:
@@ -428,10 +426,6 @@ def _shape(expr: Any) -> list[Any] | None:
     if not isinstance(shape, relax.ShapeExpr):
         return None
     return [e.value if isinstance(e, tirx.IntImm) else e for e in shape.values]
-
-
-def _is_prim_value(expr: Any) -> bool:
-    return hasattr(expr, "value") and isinstance(expr.value, (tirx.IntImm, tirx.FloatImm))
 
 
 def _uses(func: Any) -> Iterator[tuple[Any, Any]]:
@@ -479,10 +473,7 @@ class _Fuser(PyExprMutator):  # type: ignore[misc]
             return relax.const(np.broadcast_to(vector.value, (int(channels),)).astype(dtype))
         value = self.visit_expr(vector.value)
         if (_shape(value) or ()) != [channels]:
-            if vector.axis is None and not isinstance(channels, int):
-                size = [channels]
-            else:
-                size = [channels]
+            size = [channels]
             if vector.axis is None:
                 value = self.builder_.emit(relax.op.reshape(value, [1]))
                 value = self.builder_.emit(relax.op.broadcast_to(value, size))
@@ -508,18 +499,13 @@ class FuseFakeQuant:
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         """Apply the pass."""
         del ctx
-        changed = {}
+        functions = {}
         for variable, func in mod.functions_items():
             if isinstance(func, relax.Function) and isinstance(func.body, relax.SeqExpr):
                 if plan := _plan(func, self.allow_reciprocal):
-                    rewritten = _Fuser(mod, plan).visit_expr(func)
-                    changed[variable] = relax.analysis.remove_all_unused(rewritten)
-        if not changed:
-            return mod
-        mod = tvm.IRModule(mod.functions, attrs=mod.attrs, global_infos=mod.global_infos)
-        for variable, func in changed.items():
-            mod.update_func(variable, func)
-        return mod
+                    func = relax.analysis.remove_all_unused(_Fuser(mod, plan).visit_expr(func))
+            functions[variable] = func
+        return tvm.IRModule(functions, attrs=mod.attrs, global_infos=mod.global_infos)
 
 
 def _plan(func: Any, allow_reciprocal: bool) -> dict[Any, tuple[_Found, int]]:

@@ -121,7 +121,7 @@ def prim_func(
         else:
             func = _apply_lanes(func, spec, schedule, (rows, run), parallel)
         func = func.with_attrs(KEPT)
-    return _with_shapes(func, [*buffers, (shape, dtype), (shape, "bool")])
+    return _with_shapes(func.without_attr("global_symbol"), [*buffers, (shape, dtype), (shape, "bool")])
 
 
 class _Extents:
