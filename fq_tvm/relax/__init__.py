@@ -6,10 +6,18 @@ import tvm
 from tvm import relax
 
 from .fuse import FuseFakeQuant
+from .importers import freeze, torch_convert_map
 from .legalize import LegalizeFakeQuant, legalize
 from .op import fake_quantize_per_channel_affine_cachemask, register
 
-__all__ = ["FuseFakeQuant", "LegalizeFakeQuant", "PIPELINE", "fake_quantize_per_channel_affine_cachemask"]
+__all__ = [
+    "PIPELINE",
+    "FuseFakeQuant",
+    "LegalizeFakeQuant",
+    "fake_quantize_per_channel_affine_cachemask",
+    "freeze",
+    "torch_convert_map",
+]
 
 PIPELINE = "fq_tvm"
 """What ``relax.build`` takes as ``relax_pipeline``, once this module is imported."""

@@ -1,0 +1,163 @@
+"""Programs of torch.export and ONNX become Relax modules with the operator."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from support import assert_same, bits, make
+from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers quantized_decomposed
+from tvm import relax
+from tvm.relax.frontend.torch import from_exported_program
+
+import fq_tvm.relax
+
+OP = "R.fq_tvm.fake_quantize_per_channel_affine_cachemask"
+
+
+def target():
+    return tvm.target.Target.from_device("cpu")
+
+
+def imported(module, *args, dynamic=None):
+    program = torch.export.export(module.eval(), args, dynamic_shapes=dynamic)
+    return from_exported_program(program, custom_convert_map=fq_tvm.relax.torch_convert_map())
+
+
+def run(mod, *inputs, pipeline="fq_tvm"):
+    machine = relax.VirtualMachine(relax.build(mod, target(), relax_pipeline=pipeline), tvm.cpu())
+    out = machine["main"](*(tvm.runtime.tensor(np.ascontiguousarray(i)) for i in inputs))
+    return [o.numpy() for o in ([out] if isinstance(out, tvm.runtime.Tensor) else out)]
+
+
+class Calls(torch.nn.Module):
+    def __init__(self, call, scale, zero_point):
+        super().__init__()
+        self.call = call
+        self.register_buffer("scale", torch.from_numpy(scale))
+        self.register_buffer("zero_point", torch.from_numpy(zero_point))
+
+    def forward(self, x):
+        return self.call(x, self.scale, self.zero_point)
+
+
+aten, decomposed = torch.ops.aten, torch.ops.quantized_decomposed
+
+
+def decomposed_per_channel(x, s, z):
+    q = decomposed.quantize_per_channel(x, s, z, 1, -128, 127, torch.int8)
+    return decomposed.dequantize_per_channel(q, s, z, 1, -128, 127, torch.int8)
+
+
+def decomposed_per_tensor(x, s, z):
+    q = decomposed.quantize_per_tensor(x, 0.25, 3, -128, 127, torch.int8)
+    return decomposed.dequantize_per_tensor(q, 0.25, 3, -128, 127, torch.int8)
+
+
+FORMS = {
+    "per_channel": lambda x, s, z: torch.fake_quantize_per_channel_affine(x, s, z, 1, -128, 127),
+    "per_channel_cachemask": lambda x, s, z: aten.fake_quantize_per_channel_affine_cachemask(x, s, z, 1, -128, 127),
+    "per_tensor": lambda x, s, z: torch.fake_quantize_per_tensor_affine(x, 0.3, 3, -128, 127),
+    "per_tensor_tensors": lambda x, s, z: torch.fake_quantize_per_tensor_affine(x, s[0], z[0], -128, 127),
+    "decomposed_per_channel": decomposed_per_channel,
+    "decomposed_per_tensor": decomposed_per_tensor,
+}
+
+
+@pytest.mark.parametrize("batch", ["static", "dynamic"])
+@pytest.mark.parametrize("form", FORMS)
+def test_torch_forms(form, batch):
+    x, scale, zero_point = make(np.random.default_rng(3), (4, 6, 10), 1, specials=False)
+    module = Calls(FORMS[form], scale, zero_point)
+    if batch == "dynamic" and "cachemask" in form:
+        pytest.importorskip("fq_tvm.torch", reason="torch's own cachemask form does not export with symbolic shapes")
+    dynamic = ({0: torch.export.Dim("n", min=2)},) if batch == "dynamic" else None
+    try:
+        mod = imported(module, torch.from_numpy(x), dynamic=dynamic)
+    except Exception as error:
+        raise AssertionError(f"{form}: {error}") from error
+    assert fq_tvm.relax.FuseFakeQuant()(mod).script().count(OP) == 1
+    expected = module(torch.from_numpy(x))
+    expected = [expected] if isinstance(expected, torch.Tensor) else expected
+    for got, want in zip(run(mod, x), expected, strict=True):
+        np.testing.assert_array_equal(bits(got), bits(want.numpy()))
+
+
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        from torch.ao.quantization import FakeQuantize, MovingAverageMinMaxObserver, PerChannelMinMaxObserver
+
+        self.conv = torch.nn.Conv2d(3, 8, 3, padding=1)
+        self.head = torch.nn.Linear(8 * 8 * 8, 10)
+        self.weight = FakeQuantize(
+            PerChannelMinMaxObserver, -128, 127, ch_axis=0, dtype=torch.qint8, qscheme=torch.per_channel_symmetric
+        )
+        self.activation = FakeQuantize(MovingAverageMinMaxObserver, 0, 255, dtype=torch.quint8)
+
+    def forward(self, x):
+        w = self.weight(self.conv.weight)
+        y = self.activation(torch.relu(torch.nn.functional.conv2d(x, w, self.conv.bias, padding=1)))
+        return self.head(y.flatten(1)), w
+
+
+def test_a_trained_network(tmp_path):
+    torch.manual_seed(0)
+    model = Network()
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    x, labels = torch.randn(16, 3, 8, 8), torch.randint(0, 10, (16,))
+    for _ in range(4):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(x)[0], labels).backward()
+        optimizer.step()
+    frozen = fq_tvm.relax.freeze(model.eval())
+    mod = imported(frozen, x)
+    assert mod.script().count(OP) == 2
+    with torch.no_grad():
+        logits, weight = frozen(x)
+    got, got_weight = run(mod, x.numpy())
+    np.testing.assert_array_equal(bits(got_weight), bits(weight.numpy()))
+    np.testing.assert_allclose(got, logits.numpy(), rtol=1e-4, atol=1e-4)
+
+    library = tmp_path / "network.so"
+    relax.build(mod, target(), relax_pipeline="fq_tvm").export_library(str(library))
+    np.save(tmp_path / "x.npy", x.numpy())
+    script = """if True:
+        import sys
+        sys.modules["fq_tvm"] = None  # importing it is an error
+        import numpy as np, tvm
+        from tvm import relax
+        machine = relax.VirtualMachine(tvm.runtime.load_module("network.so"), tvm.cpu())
+        out = machine["main"](tvm.runtime.tensor(np.load("x.npy")))
+        np.savez("out.npz", *(o.numpy() for o in out))
+    """
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    with np.load(tmp_path / "out.npz") as out:
+        assert_same((out["arr_0"], out["arr_1"]), (got, got_weight))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_onnx(dtype):
+    import onnx
+    from onnx import helper, numpy_helper
+    from tvm.relax.frontend.onnx import from_onnx
+
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    x, _, zero_point = make(np.random.default_rng(5), (2, 6, 10), 1, quant_range=(low, high))
+    scale = np.float32([0.25, 0.5, 1, 2, 0.125, 4])
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], axis=1),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], axis=1),
+    ]
+    values = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, x.shape) for n in "xy"]
+    constants = [numpy_helper.from_array(scale, "s"), numpy_helper.from_array(zero_point.astype(dtype), "z")]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], constants)
+    mod = from_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]))
+    assert fq_tvm.relax.FuseFakeQuant()(mod).script().count(OP) == 1
+    default = relax.get_default_pipeline(target())
+    for got, want in zip(run(mod, x), run(mod, x, pipeline=default), strict=True):
+        np.testing.assert_array_equal(bits(got), bits(want))
