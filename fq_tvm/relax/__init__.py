@@ -6,7 +6,7 @@ import tvm
 from tvm import relax
 
 from .fuse import FuseFakeQuant
-from .importers import freeze, torch_convert_map
+from .importers import dynamic_shapes, freeze, torch_convert_map
 from .legalize import LegalizeFakeQuant, legalize
 from .op import fake_quantize_per_channel_affine_cachemask, register
 
@@ -14,6 +14,7 @@ __all__ = [
     "PIPELINE",
     "FuseFakeQuant",
     "LegalizeFakeQuant",
+    "dynamic_shapes",
     "fake_quantize_per_channel_affine_cachemask",
     "freeze",
     "torch_convert_map",

@@ -21,8 +21,7 @@ from .op import fake_quantize_per_channel_affine_cachemask
 __all__ = ["FuseFakeQuant"]
 
 BOUNDS = {
-    name: (int(np.iinfo(name).min), int(np.iinfo(name).max))
-    for name in ("int8", "uint8", "int16", "uint16", "int32")
+    name: (int(np.iinfo(name).min), int(np.iinfo(name).max)) for name in ("int8", "uint8", "int16", "uint16", "int32")
 }
 SMALL = ("int8", "uint8", "int16", "uint16")
 """Zero points that float32 holds exactly, whatever their value."""
@@ -153,7 +152,7 @@ class _Matcher:
         data = self._constant(expr)
         if data is not None:
             numbers = np.unique(data.astype(np.float64))
-            if len(numbers) != 1 or np.signbit(data).any() and numbers[0] == 0:
+            if len(numbers) != 1 or (np.signbit(data).any() and numbers[0] == 0):
                 return None
             number = float(numbers[0])
         elif isinstance(expr, (tirx.IntImm, tirx.FloatImm)):
@@ -460,8 +459,7 @@ class _Fuser(PyExprMutator):  # type: ignore[misc]
         axis = found.scale.axis if found.scale.axis is not None else found.zero_point.axis
         channels = 1 if axis is None else _shape(found.x)[axis]  # type: ignore[index]
         scale, zero_point = (
-            self._along(v, channels, dtype)
-            for v, dtype in ((found.scale, "float32"), (found.zero_point, "int32"))
+            self._along(v, channels, dtype) for v, dtype in ((found.scale, "float32"), (found.zero_point, "int32"))
         )
         x = self.visit_expr(found.x)
         return fake_quantize_per_channel_affine_cachemask(

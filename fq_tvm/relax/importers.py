@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from tvm import relax
 
 from .op import fake_quantize_per_channel_affine_cachemask
 
-__all__ = ["freeze", "torch_convert_map"]
+__all__ = ["dynamic_shapes", "freeze", "torch_convert_map"]
 
 
 def torch_convert_map() -> dict[str, Callable[[Any, Any], Any]]:
@@ -141,6 +142,29 @@ def _dequantize_per_tensor(node: Any, importer: Any) -> Any:
     return _dequantize(importer, q, scale, zero_point, node.kwargs.get("out_dtype"))
 
 
+@contextmanager
+def dynamic_shapes() -> Iterator[None]:
+    """Let torch export its own fake quantisation with symbolic dimensions, for as long as the context lasts.
+
+    Its operators have no shape functions (meta kernels), so an export with ``dynamic_shapes=`` fails.  These are
+    registered here and removed again; both the export and the import into Relax, which decomposes the program once
+    more, belong inside.
+    """
+    import torch
+
+    def like(x: Any, *others: Any) -> tuple[Any, Any]:
+        return torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
+
+    library = torch.library.Library("aten", "IMPL", "Meta")
+    try:
+        for name in torch_convert_map():
+            if "cachemask" in name:
+                library.impl(name.removesuffix(".default"), like)
+        yield
+    finally:
+        library._destroy()
+
+
 def freeze(model: Any) -> Any:
     """Copy a model with every fake quantisation module made one of constant parameters, which torch.export takes.
 
@@ -163,9 +187,8 @@ def freeze(model: Any) -> Any:
         def __init__(self, given: Any) -> None:
             super().__init__()
             self.axis = given.ch_axis if given.is_per_channel else None
-            self.low, self.high = int(given.activation_post_process.quant_min), int(
-                given.activation_post_process.quant_max
-            )
+            observer = given.activation_post_process
+            self.low, self.high = int(observer.quant_min), int(observer.quant_max)
             if self.axis is None:
                 self.scale, self.zero_point = float(given.scale), int(given.zero_point)
             else:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import tvm
 import tvm_ffi
 from tvm import relax, s_tir, te, tirx
@@ -95,9 +94,7 @@ def prim_func(
     inner = _product(shape[split if axis is None else split + 1 :])
     quant_range = QuantRange.constant(quant_min, quant_max)
     iteration = "lanes" if _short(inner) and not _is(channels, 1) else "rows"
-    spec = FakeQuantSpec(
-        iteration, dtype, scale_dtype, dtype, zero_point_dtype, arithmetic_for(quant_min, quant_max)
-    )
+    spec = FakeQuantSpec(iteration, dtype, scale_dtype, dtype, zero_point_dtype, arithmetic_for(quant_min, quant_max))
     schedule = _schedule(spec, target)
     size = _product(shape)
     parallel = not isinstance(size, int) or size >= schedule.parallel_from
@@ -111,9 +108,7 @@ def prim_func(
         parameters, along = cycle(parameters, channels, rows), 0
     else:
         parameters, along = _repeat(parameters, channels, run, inner), 1
-    out, mask = quantize_dequantize(
-        x, parameters, along, quant_range, spec.promoted_dtype, spec.out_dtype, nan=nan
-    )
+    out, mask = quantize_dequantize(x, parameters, along, quant_range, spec.promoted_dtype, spec.out_dtype, nan=nan)
     func = te.create_prim_func([x, scale, zero_point, out, mask], "int64")
     if target is None or target.kind.name == "llvm":
         if iteration == "rows":

@@ -90,7 +90,9 @@ def infer_type(call: Any, builder: Any) -> Any:
     if len(call.args) != len(ARGUMENTS):
         raise ArgumentError(f"{NAME} has {len(call.args)} arguments; expected {', '.join(ARGUMENTS)}")
     x, scale, zero_point = types = [argument.ty for argument in call.args]
-    for name, allowed, given in zip(ARGUMENTS, (EXTENDED_FLOATS, EXTENDED_FLOATS, EXTENDED_ZERO_POINTS), types, strict=True):
+    for name, allowed, given in zip(
+        ARGUMENTS, (EXTENDED_FLOATS, EXTENDED_FLOATS, EXTENDED_ZERO_POINTS), types, strict=True
+    ):
         if not isinstance(given, relax.TensorType):
             raise ArgumentError(f"{name} is {given}; expected a tensor", "dtype")
         if given.dtype is not None and str(given.dtype.dtype) not in allowed:
