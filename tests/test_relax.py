@@ -1,4 +1,4 @@
-"""The operator, the passes and the pipeline in Relax: compared bit for bit with the reference and with the graph before."""
+"""The operator, the passes and the pipeline in Relax: bit for bit as the reference and the graph before."""
 
 from __future__ import annotations
 

@@ -27,13 +27,12 @@ PIPELINE = "fq_tvm"
 def _pipeline(allow_reciprocal: bool = False) -> tvm.transform.Pass:
     """Fuse, legalise, then do what TVM does for the target by default."""
 
-    @tvm.transform.module_pass(opt_level=0, name="fq_tvm")
+    @tvm.transform.module_pass(opt_level=0, name="fq_tvm")  # type: ignore[untyped-decorator]
     def run(mod: tvm.IRModule, ctx: object) -> tvm.IRModule:
         del ctx
         target = tvm.target.Target.current(allow_none=False)
-        mod = FuseFakeQuant(allow_reciprocal)(mod)
-        mod = LegalizeFakeQuant()(mod)
-        return relax.get_default_pipeline(target)(mod)
+        passes = [FuseFakeQuant(allow_reciprocal), LegalizeFakeQuant(), relax.get_default_pipeline(target)]
+        return tvm.transform.Sequential(passes)(mod)
 
     return run
 

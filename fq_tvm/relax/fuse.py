@@ -51,7 +51,7 @@ class _Vector:
             return False
         if not self.constant:
             return bool(self.value.same_as(other.value))
-        return self.value.dtype == other.value.dtype and self.value.tobytes() == other.value.tobytes()
+        return bool(self.value.dtype == other.value.dtype and self.value.tobytes() == other.value.tobytes())
 
 
 @dataclass
@@ -68,6 +68,7 @@ class _Found:
     """Variables between x and the result."""
     q: Any = None
     clip: Any = None
+    casts: list[str] = field(default_factory=list)
 
 
 class _NoMatchError(Exception):
@@ -106,8 +107,7 @@ class _Matcher:
                 if not self._is(a, found.q):
                     return False
                 limits.add((name, self._number(b)))
-                found_inside = side
-                found.inside.append(found_inside)
+                found.inside.append(side)
             return limits == {("relax.greater_equal", found.low), ("relax.less_equal", found.high)}
         if _name(value) == "relax.equal":
             a, b = value.args
@@ -230,10 +230,8 @@ class _Matcher:
                     if _name(base) != "relax.astype" or _dtype(base.args[0]) not in SMALL:
                         raise _NoMatchError
                 call = self._enter(found, call.args[0], "relax.astype")
-                integers = call.args[0]
                 call = self._cast(found, call)
                 through_integers = True
-                del integers
             else:
                 call, through_integers = self._cast(found, call), True
         elif _name(call) == "relax.subtract":
@@ -257,7 +255,7 @@ class _Matcher:
         *integers, floats = kinds
         if floats != "float32" or any(kind not in BOUNDS for kind in integers):
             raise _NoMatchError
-        found.casts = integers  # type: ignore[attr-defined]
+        found.casts = integers
         return call
 
     def _clip(self, found: _Found, call: Any) -> None:
@@ -281,7 +279,7 @@ class _Matcher:
                 raise _NoMatchError
         if found.low > found.high:
             raise _NoMatchError
-        for kind in getattr(found, "casts", ()):
+        for kind in found.casts:
             least, greatest = BOUNDS[kind]
             if found.low < least or found.high > greatest:
                 raise _NoMatchError
@@ -301,11 +299,9 @@ class _Matcher:
         """Read rint(x * inv) + zero_point, or rint(x * inv + zero_point)."""
         call = self._enter(found, found.q, "relax.add", "relax.round")
         if _name(call) == "relax.add":
-            for rounded, added in (call.args, reversed(call.args)):
-                if _name(self._value(rounded)) == "relax.round":
-                    break
-            else:
-                raise _NoMatchError
+            rounded, added = call.args
+            if _name(self._value(rounded)) != "relax.round":
+                rounded, added = added, rounded
             found.zero_point = self._floats(added, rank)
             if zero_point is None or not found.zero_point.same(zero_point):
                 raise _NoMatchError
@@ -341,7 +337,7 @@ class _Matcher:
             if not scale.constant or inverse.axis != scale.axis:
                 return False
             with np.errstate(all="ignore"):
-                return inverse.value.tobytes() == (np.float32(1) / scale.value).tobytes()
+                return bool(inverse.value.tobytes() == (np.float32(1) / scale.value).tobytes())
         call = self._value(inverse.value)
         if _name(call) != "relax.divide":
             return False
@@ -441,7 +437,8 @@ def _uses(func: Any) -> Iterator[tuple[Any, Any]]:
 class _Fuser(PyExprMutator):  # type: ignore[misc]
     def __init__(self, mod: tvm.IRModule, plan: dict[Any, tuple[_Found, int]]) -> None:
         super().__init__(mod)
-        self.plan, self.pairs = plan, {}
+        self.plan = plan
+        self.pairs: dict[int, Any] = {}
 
     def visit_var_binding_(self, binding: Any) -> None:
         if binding.var not in self.plan:

@@ -60,7 +60,7 @@ def _per_channel(node: Any, importer: Any) -> Any:
 
 def _per_tensor(node: Any, importer: Any) -> Any:
     x, scale, zero_point, low, high = importer.retrieve_args(node)
-    scale, zero_point = relax.const(np.float32([scale])), relax.const(np.int32([zero_point]))
+    scale, zero_point = relax.const(np.array([scale], np.float32)), relax.const(np.array([zero_point], np.int32))
     return _emit(importer, fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, None, low, high))
 
 

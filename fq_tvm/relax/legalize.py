@@ -30,8 +30,8 @@ KEPT = {"op_pattern": 8, "tirx.is_scheduled": True, "tirx.noalias": True}
 TILE = 1024
 """Virtual channels whose expanded parameters, 12 bytes each, stay in the first-level cache beside what streams past."""
 
-TASK = 65536
-"""Elements of a task of lanes, among which it shares the expansion of its parameters."""
+TASK = 262144
+"""Most elements of a task of lanes, among which it shares the expansion of its parameters."""
 
 
 def legalize(builder: Any, call: Any) -> Any:
@@ -177,7 +177,8 @@ def _repeat(parameters: ChannelParameters, channels: Any, run: Any, inner: Any) 
         return tuple(t[channel] for t in parameters)
 
     expanded = te.compute((run,), look_up, name="repeat")
-    return ChannelParameters(*expanded, parameters.float_zero_point)
+    inverse_scale, zero_point, scale = expanded
+    return ChannelParameters(inverse_scale, zero_point, scale, parameters.float_zero_point)
 
 
 def _apply_lanes(
@@ -192,7 +193,9 @@ def _apply_lanes(
         together = 1
     row, lane = sch.get_loops(sch.get_sblock("fake_quant_v0"))
     width = TILE if not isinstance(run, int) else min(run, TILE)
-    height = max(TASK // max(width, 1), 1)
+    size = rows * run
+    task_size = max(min(TASK, size // 64), 1) if isinstance(size, int) else TASK
+    height = max(task_size // max(width, 1), 1)
     tile, within = sch.split(lane, [None, width])
     block, row = sch.split(row, [None, height])
     if together > 1:

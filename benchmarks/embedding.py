@@ -1,0 +1,73 @@
+"""Time a Relax module with the operator against the kernel called directly, in one run and with the same threads."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+import tvm
+from tvm import relax
+
+import fq_tvm
+import fq_tvm.relax
+from fq_tvm.runtime import threads_ready
+
+CASES = [
+    ((64, 256, 56, 56), 1, "float32"),
+    ((4096, 4096), 0, "float32"),
+    ((4096, 4096), 1, "float32"),
+    ((64, 56, 56, 256), 3, "float32"),
+    ((64, 256, 56, 56), 1, "float16"),
+    ((4096, 4096), 1, "float16"),
+]
+
+
+def module(shape, axis, dtype):
+    builder = relax.BlockBuilder()
+    types = [(shape, dtype), ((shape[axis],), "float32"), ((shape[axis],), "int32")]
+    variables = [relax.Var(name, relax.TensorType(*t)) for name, t in zip("xsz", types, strict=True)]
+    call = fq_tvm.relax.fake_quantize_per_channel_affine_cachemask(*variables, axis, -128, 127)
+    with builder.function("main", variables):
+        with builder.dataflow():
+            output = builder.emit_output(builder.emit(call))
+        builder.emit_func_output(output)
+    return builder.get()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeat", type=int, default=20, help="calls of each, taken in turn (default: %(default)s)")
+    repeat = parser.parse_args().repeat
+    threads_ready()
+    target = tvm.target.Target.from_device("cpu")
+    rng = np.random.default_rng(0)
+    print(f"{'case':40} {'Relax ms':>9} {'kernel ms':>9} {'ratio':>6}")
+    for shape, axis, dtype in CASES:
+        x = rng.standard_normal(shape, dtype="f4").astype(dtype)
+        scale, zero_point = np.full(shape[axis], 0.02, "f4"), np.zeros(shape[axis], "i4")
+        executable = relax.build(module(shape, axis, dtype), target, relax_pipeline=fq_tvm.relax.PIPELINE)
+        machine = relax.VirtualMachine(executable, tvm.cpu())
+        tensors = [tvm.runtime.tensor(a) for a in (x, scale, zero_point)]
+        # The virtual machine keeps memory that is free again, so the kernel gets memory that was written before, too.
+        out, mask = np.ones_like(x), np.ones(shape, bool)
+
+        def direct(x=x, scale=scale, zero_point=zero_point, axis=axis, out=out, mask=mask):
+            fq_tvm.fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, axis, -128, 127, out=out, mask=mask)
+
+        calls = (lambda machine=machine, tensors=tensors: machine["main"](*tensors), direct)
+        best = [float("inf")] * 2
+        for call in calls:
+            call()
+        for _ in range(repeat):
+            for i, call in enumerate(calls):
+                start = time.perf_counter()
+                call()
+                best[i] = min(best[i], time.perf_counter() - start)
+        relaxed, kernel = best
+        name = f"{shape} axis {axis} {dtype}"
+        print(f"{name:40} {relaxed * 1e3:9.2f} {kernel * 1e3:9.2f} {relaxed / kernel:6.2f}")
+
+
+if __name__ == "__main__":
+    main()
