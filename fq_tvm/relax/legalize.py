@@ -16,7 +16,7 @@ from tvm.ir import Op
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from .. import kernel, records
-from ..expression import ChannelParameters, QuantRange, channel_parameters, cycle, quantize_dequantize
+from ..expression import ChannelParameters, QuantRange, channel_parameters, quantize_dequantize
 from ..layout import ROWS_MIN_INNER
 from ..schedule import Schedule, apply, default_schedule, inline_parameters, tighten
 from ..spec import FakeQuantSpec, arithmetic_for
@@ -102,19 +102,18 @@ def prim_func(
     scale = te.placeholder((channels,), scale_dtype, "scale")
     zero_point = te.placeholder((channels,), zero_point_dtype, "zero_point")
     parameters = channel_parameters(scale, zero_point, spec.wide)
-    rows, run = (outer * channels, inner) if iteration == "rows" else _runs(outer, channels * inner, schedule)
-    x = te.placeholder((rows, run), dtype, "x")
-    if iteration == "rows":
-        parameters, along = cycle(parameters, channels, rows), 0
-    else:
-        parameters, along = _repeat(parameters, channels, run, inner), 1
-    out, mask = quantize_dequantize(x, parameters, along, quant_range, spec.promoted_dtype, spec.out_dtype, nan=nan)
+    loops: tuple[Any, ...] = (outer, channels, inner)
+    if iteration == "lanes":
+        loops = _runs(outer, channels * inner, schedule)
+        parameters = _repeat(parameters, channels, loops[1], inner)
+    x = te.placeholder(loops, dtype, "x")
+    out, mask = quantize_dequantize(x, parameters, 1, quant_range, spec.promoted_dtype, spec.out_dtype, nan=nan)
     func = te.create_prim_func([x, scale, zero_point, out, mask], "int64")
     if target is None or target.kind.name == "llvm":
         if iteration == "rows":
             func = apply(func, spec, schedule, parallel)
         else:
-            func = _apply_lanes(func, spec, schedule, (rows, run), parallel)
+            func = _apply_lanes(func, spec, schedule, loops, parallel)
         func = func.with_attrs(KEPT)
     return _with_shapes(func.without_attr("global_symbol"), [*buffers, (shape, dtype), (shape, "bool")])
 
@@ -182,7 +181,7 @@ def _repeat(parameters: ChannelParameters, channels: Any, run: Any, inner: Any) 
 
 
 def _apply_lanes(
-    func: tirx.PrimFunc, spec: FakeQuantSpec, schedule: Schedule, extents: tuple[Any, Any], parallel: bool
+    func: tirx.PrimFunc, spec: FakeQuantSpec, schedule: Schedule, extents: tuple[Any, ...], parallel: bool
 ) -> tirx.PrimFunc:
     """Make tasks of a tile of virtual channels by some rows; each expands the parameters of its tile first."""
     rows, run = extents
