@@ -23,6 +23,7 @@ from .arguments import Operand, Operands, check_description, describe
 from .errors import ArgumentError
 from .functional import plans, remember, workspace
 from .layout import MAX_RANK
+from .memory import Pool
 from .runtime import AddressTensor
 from .spec import NARROW_LIMIT
 
@@ -202,8 +203,27 @@ FEW = 32
 """Most zero points of which a list is made sooner than torch finds their least and greatest."""
 
 
+POOLED = 2**20
+"""Least elements of a tensor whose results get memory of the pool; for smaller ones malloc reuses its own."""
+
+KEPT = 2**30
+"""Most bytes of results that are gone which the pool keeps for the next ones."""
+
+_pool = Pool(KEPT)
+
+
+def _pooled_like(x: Any, dtype: torch.dtype) -> torch.Tensor:
+    """Make what ``empty_like`` makes, of memory that returns to the pool when the tensor is gone."""
+    strides = empty_like(x, device="meta").stride()
+    array = _pool.array(x.numel() * dtype.itemsize)
+    return torch.from_numpy(array).view(dtype).as_strided(x.shape, strides)
+
+
 def _launch(launch: Any, x: Any, scale: Any, zero_point: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    out, mask = empty_like(x), empty_like(x, dtype=torch.bool)
+    if x.numel() < POOLED:
+        out, mask = empty_like(x), empty_like(x, dtype=torch.bool)
+    else:
+        out, mask = _pooled_like(x, x.dtype), _pooled_like(x, torch.bool)
     if x.requires_grad:  # tvm-ffi refuses such tensors
         x = x.detach()
     size = launch.workspace_size
@@ -342,6 +362,10 @@ def enable() -> None:
     Each call asks for one :func:`disable`; until the last of them the kernels stay replaced, for all threads.  A forked
     process inherits them, a spawned one does not.
 
+    Results of ``2**20`` elements and more lie in memory that is used again for later results once they are gone, as
+    fresh pages cost several times what the kernel does.  Up to a gibibyte is kept until the last :func:`disable`.  The
+    storage of such a tensor cannot be resized.
+
     Notes
     -----
     Results are torch's bits, with one exception: where q does not fit an int64, +inf included, torch's per-channel
@@ -368,6 +392,7 @@ def disable() -> None:
             if not _depth:
                 _override._destroy()
                 _override = None
+                _pool.clear()
 
 
 @contextmanager

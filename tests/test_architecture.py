@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "fq_tvm"
 LAYERS = [
     ["errors"],
     ["spec", "environment"],
-    ["layout", "reference", "expression", "runtime"],
+    ["layout", "reference", "expression", "runtime", "memory"],
     ["arguments"],
     ["schedule"],
     ["target"],

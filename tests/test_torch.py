@@ -283,3 +283,28 @@ def test_import_registers_only_when_asked():
         "assert torch.ops.fq_tvm.fake_quantize_per_channel_affine_cachemask"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_large_results_lie_in_memory_that_is_used_again(memory_format, dtype):
+    x = (torch.randn(4, 64, 64, 80) * 3).to(dtype).contiguous(memory_format=memory_format)
+    assert x.numel() >= fq_tvm.torch.POOLED
+    scale, zero_point = torch.rand(64) + 0.1, torch.randint(-5, 5, (64,), dtype=torch.int32)
+    cachemask = torch.ops.aten.fake_quantize_per_channel_affine_cachemask
+    stock = cachemask(x, scale, zero_point, 1, -8, 7)
+    leaf = x.clone().requires_grad_()
+    with fq_tvm.torch.enabled():
+        results = cachemask(x, scale, zero_point, 1, -8, 7)
+        out = torch.fake_quantize_per_channel_affine(leaf, scale, zero_point, 1, -8, 7)
+        places = {t.data_ptr() for t in results}
+        for ours, theirs in zip(results, stock, strict=True):
+            assert torch.equal(ours, theirs) and ours.stride() == theirs.stride() and ours.dtype == theirs.dtype
+            assert ours.untyped_storage().nbytes() == theirs.untyped_storage().nbytes()
+        assert out.data_ptr() not in places
+        out.sum().backward()  # with the mask that was kept since
+        assert torch.equal(leaf.grad, stock[1].to(dtype))
+        del results, ours
+        again = cachemask(x * 2, scale, zero_point, 1, -8, 7)
+        assert {t.data_ptr() for t in again} == places
+    assert fq_tvm.torch._pool.kept == 0
