@@ -396,7 +396,7 @@ RUNS: dict[str, dict[str, Sequence[int]]] = {
     "rows": {"rows": (1, 16, 64)},
     "lanes": {"rows": (1, 2, 4), "run": (256, 512, 1024, 2048)},
 }
-PARALLEL_FROM = (16384, 32768, 65536, 131072, 262144)
+PARALLEL_FROM = (32768, 65536, 131072, 262144)
 
 
 def space(spec: FakeQuantSpec, target: Target | None = None, seed: int = 0) -> list[Schedule]:
