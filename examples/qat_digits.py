@@ -33,9 +33,9 @@ def train(steps: int) -> tuple[list[float], float]:
         torch.nn.Flatten(),
         torch.nn.Linear(64 * 64, 10),
     )
-    model.qconfig = get_default_qat_qconfig("x86")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")  # torch.ao.quantization deprecates what its own defaults use
+        model.qconfig = get_default_qat_qconfig("x86")
         model = prepare_qat(model.train())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     losses, times = [], []
@@ -53,7 +53,7 @@ def train(steps: int) -> tuple[list[float], float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=60, help="of each training (60)")
     parser.add_argument("-o", "--output", help="picture of both loss curves")
     arguments = parser.parse_args()
     torch.set_num_threads(2)

@@ -202,6 +202,13 @@ CPU = torch._C.DispatchKeySet(torch.DispatchKey.CPU)
 FEW = 32
 """Most zero points of which a list is made sooner than torch finds their least and greatest."""
 
+SMALL = 512
+"""Elements from which a kernel of this library saves, per tensor, more than its launch from Python costs.
+
+Below it torch's own kernel serves the call.  Per channel there is no such bound: torch's kernel is slower, and what
+does not fit an int64 must not depend on the size.
+"""
+
 
 POOLED = 2**20
 """Least elements of a tensor whose results get memory of the pool; for smaller ones malloc reuses its own."""
@@ -306,7 +313,8 @@ def _per_channel(stock: Callable[..., Any]) -> Callable[..., Any]:
 
 def _per_tensor(stock: Callable[..., Any]) -> Callable[..., Any]:
     def kernel(x: Any, scale: float, zero_point: int, low: int, high: int) -> Any:
-        if low <= zero_point <= high and scale and type(x) in PLAIN:  # -0.0 would be the key of 0.0
+        # -0.0 would be the key of 0.0
+        if x.numel() >= SMALL and low <= zero_point <= high and scale and type(x) in PLAIN:
             key = ("per tensor", x.dtype, x.shape, x.stride(), low, high)
             launch = plans.get(key)
             if launch is None:
@@ -321,7 +329,8 @@ def _per_tensor(stock: Callable[..., Any]) -> Callable[..., Any]:
 def _per_tensor_qparams(stock: Callable[..., Any]) -> Callable[..., Any]:
     def kernel(x: Any, scale: Any, zero_point: Any, enabled: Any, low: int, high: int) -> Any:
         if (
-            type(x) in PLAIN and type(scale) in PLAIN and type(zero_point) in PLAIN and type(enabled) in PLAIN
+            x.numel() >= SMALL
+            and type(x) in PLAIN and type(scale) in PLAIN and type(zero_point) in PLAIN and type(enabled) in PLAIN
             and scale.numel() == zero_point.numel() == enabled.numel() == 1
             and scale.dtype == torch.float32 and not zero_point.is_floating_point()
             and enabled.item() == 1 and -NARROW_LIMIT <= (value := zero_point.item()) <= NARROW_LIMIT
@@ -360,7 +369,9 @@ def enable() -> None:
     are torch's own.
 
     Each call asks for one :func:`disable`; until the last of them the kernels stay replaced, for all threads.  A forked
-    process inherits them, a spawned one does not.
+    process inherits them, a spawned one does not.  The first call and the last :func:`disable` must not run while
+    another thread quantises: torch writes its table of kernels without a lock for the readers, and such a thread can
+    crash the process.
 
     Results of ``2**20`` elements and more lie in memory that is used again for later results once they are gone, as
     fresh pages cost several times what the kernel does.  Up to a gibibyte is kept until the last :func:`disable`.  The
@@ -368,10 +379,12 @@ def enable() -> None:
 
     Notes
     -----
-    Results are torch's bits, with one exception: where q does not fit an int64, +inf included, torch's per-channel
-    kernel overflows to quant_min, and these give quant_max (docs/numerics.md).  Errors are torch's, which its own
-    kernels raise.  These also serve, silently, what this library's do not: float64, scales other than float32, zero
-    points of floats, empty tensors, more than 8 dimensions, and ranges beyond ``2**23`` per tensor.
+    Results are torch's bits, with two exceptions (docs/numerics.md).  Where q does not fit an int64, +inf included,
+    torch's per-channel kernel overflows to quant_min, and these give quant_max.  A NaN in a bfloat16 out, which takes
+    an infinite scale or one that is NaN, can have the other sign.  Errors are torch's, which its own kernels raise.
+    These also serve, silently, what this library's do not: float64, scales other than float32, zero points of floats,
+    empty tensors, more than 8 dimensions, a quant_min of ``-2**63``, and per tensor ranges beyond ``2**23`` and fewer
+    than 512 elements, for which they are faster.
 
     If a kernel cannot be built, the operator raises :class:`~fq_tvm.BuildError`.  Threads are those of
     ``FQ_TVM_NUM_THREADS``, not those of ``torch.set_num_threads``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ RANGES = [(-128, 127), (0, 255), (-8, 7), (-(2**15), 2**15 - 1), (-(2**23), 2**2
 LAYOUTS = {
     "contiguous": lambda x: x,
     "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "channels_last_3d": lambda x: x.reshape(4, 6, 5, 3, 4).contiguous(memory_format=torch.channels_last_3d),
     "transposed": lambda x: x.transpose(0, 1),
     "stepped": lambda x: x[..., ::2],
     "expanded": lambda x: x[:, :, :1].expand(-1, -1, 7, -1),
@@ -43,10 +45,10 @@ def launches(monkeypatch):
 def tensors(axis=1, dtype=torch.float32, layout="contiguous", quant_range=(-128, 127), seed=3):
     """Ties, NaN, signed zeros and values out of range, less what overflows an int64 in torch."""
     rng = np.random.default_rng(seed)
-    x = LAYOUTS[layout](torch.from_numpy(make(rng, (4, 6, 5, 8), 1, quant_range=quant_range)[0]).to(dtype))
+    x = LAYOUTS[layout](torch.from_numpy(make(rng, (4, 6, 5, 12), 1, quant_range=quant_range)[0]).to(dtype))
     _, scale, zero_point = make(rng, x.shape, axis, quant_range=quant_range, specials=False)
     x = torch.where(x.abs().double() < 1e15, x, torch.where(x.isnan(), x, torch.full_like(x, 0.5)))
-    x = LAYOUTS[layout](x) if layout in ("channels_last",) else x
+    x = LAYOUTS[layout](x) if layout.startswith("channels_last") else x
     return x, torch.from_numpy(scale), torch.from_numpy(zero_point)
 
 
@@ -102,6 +104,118 @@ def test_gradients():
     )
     with fq_tvm.torch.enabled():
         assert_equal_bits([gradient(torchs)], [want])
+
+
+def differentiate_twice(call):
+    leaf = tensors()[0].requires_grad_()
+    (first,) = torch.autograd.grad(call(leaf).square().nansum(), leaf, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().nansum(), leaf)
+    return first, second
+
+
+def test_double_backward():
+    _, scale, zero_point = tensors()
+
+    def torchs(t):
+        return torch.fake_quantize_per_channel_affine(t, scale, zero_point, 1, -128, 127)
+
+    want = differentiate_twice(torchs)
+    assert want[1].count_nonzero()
+    assert_equal_bits(
+        differentiate_twice(
+            lambda t: fq_tvm.torch.fake_quantize_per_channel_affine(t, scale, zero_point, 1, -128, 127)
+        ),
+        want,
+    )
+    with fq_tvm.torch.enabled():
+        assert_equal_bits(differentiate_twice(torchs), want)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_learnable(launches, per_channel):
+    def run():
+        x, scale, zero_point = tensors()
+        if not per_channel:
+            scale, zero_point = scale[:1], zero_point[:1]
+        leaves = [t.clone().requires_grad_() for t in (x, scale, zero_point.float())]
+        if per_channel:
+            out = torch._fake_quantize_learnable_per_channel_affine(*leaves, 1, -128, 127, 0.5)
+        else:
+            out = torch._fake_quantize_learnable_per_tensor_affine(*leaves, -128, 127, 0.5)
+        out.square().nansum().backward()
+        return out.detach(), *(leaf.grad for leaf in leaves)
+
+    want = run()
+    assert not launches
+    with fq_tvm.torch.enabled():
+        assert_equal_bits(run(), want)
+    assert launches
+
+
+@pytest.mark.parametrize("name", fq_tvm.torch.REPLACED)
+def test_out_overloads(launches, name):
+    x, scale, zero_point = tensors()
+    parameters = {
+        "fake_quantize_per_channel_affine_cachemask": (scale, zero_point, 1),
+        "fake_quantize_per_tensor_affine_cachemask": (0.5, 3),
+        "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams": (
+            scale[:1], zero_point[:1], torch.ones(1, dtype=torch.int64)
+        ),
+    }  # fmt: skip
+    operator = getattr(ATEN, name)
+    want = operator(x, *parameters[name], -128, 127)
+    outputs = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
+    with fq_tvm.torch.enabled():
+        operator.out(x, *parameters[name], -128, 127, out0=outputs[0], out1=outputs[1])
+    assert_equal_bits(outputs, want)
+    assert launches
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scale", [0.02, -0.5, 1e-30, 1e-45, 1e30, float("inf"), float("nan"), 0.0, -0.0])
+def test_extremes_per_tensor(launches, scale, dtype):
+    x = tensors()[0].contiguous()
+    extremes = [float("inf"), -float("inf"), float("nan"), 1e30, -1e30, 3e38, -3e38, -0.0, 1e-45]
+    x.view(-1)[: len(extremes)] = torch.tensor(extremes)
+    x = x.to(dtype)
+    one, zero, use = torch.tensor([scale]), torch.tensor([5], dtype=torch.int32), torch.ones(1, dtype=torch.int64)
+    calls = (
+        lambda: ATEN.fake_quantize_per_tensor_affine_cachemask(x, scale, 5, -128, 127),
+        lambda: ATEN._fake_quantize_per_tensor_affine_cachemask_tensor_qparams(x, one, zero, use, -128, 127),
+    )
+    for call in calls:
+        want = call()
+        with fq_tvm.torch.enabled():
+            got = call()
+        if dtype == torch.bfloat16:  # of a NaN only the sign may differ
+            got, want = ([t[0].where(~t[0].isnan(), torch.nan), t[1]] for t in (got, want))
+        assert_equal_bits(got, want)
+    assert launches
+
+
+@pytest.mark.parametrize("low", [-(2**63), -(2**63) + 1])
+def test_the_least_quant_min_is_served_by_torch(launches, low):
+    x, scale, zero_point = tensors()
+    if low == -(2**63):
+        x[0, 0, 0, :3] = torch.tensor([float("inf"), -float("inf"), 1e30])
+    arguments = (x, scale, zero_point, 1, low, 2**63 - 1)
+    want = ATEN.fake_quantize_per_channel_affine_cachemask(*arguments)
+    with fq_tvm.torch.enabled():
+        assert_equal_bits(ATEN.fake_quantize_per_channel_affine_cachemask(*arguments), want)
+    assert len(launches) == (low != -(2**63))
+
+
+def test_small_tensors_are_served_by_torch_per_tensor(launches):
+    small = fq_tvm.torch.SMALL
+    one, zero = torch.tensor([0.5]), torch.zeros(1, dtype=torch.int32)
+    for size in (small - 1, small):
+        x = torch.linspace(-100, 100, size)
+        launches.clear()
+        for parameters in ((0.5, 0), (one, zero)):
+            want = torch.fake_quantize_per_tensor_affine(x, *parameters, -128, 127)
+            with fq_tvm.torch.enabled():
+                assert_equal_bits([torch.fake_quantize_per_tensor_affine(x, *parameters, -128, 127)], [want])
+        assert len(launches) == (0 if size < small else 2)
 
 
 X, S, Z = torch.randn(4, 3), torch.ones(3), torch.zeros(3, dtype=torch.int32)
@@ -197,7 +311,7 @@ def test_modules_of_torch(launches, per_channel, fused):
 
     def run():
         module = kind(observers[per_channel, fused], quant_min=-128, quant_max=127, dtype=torch.qint8, qscheme=scheme)
-        x = torch.randn(6, 40, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        x = torch.randn(6, 400, generator=torch.Generator().manual_seed(0)).requires_grad_()
         out = module(x)
         out.square().sum().backward()
         return out.detach(), x.grad
@@ -266,6 +380,26 @@ def test_compile_traces_through():
     assert_equal_bits([torch.compile(model, backend="aot_eager", fullgraph=True)(x)], [model(x)])
 
 
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="inductor needs a C++ compiler")
+def test_inductor(launches, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    x, scale, zero_point = tensors()
+
+    def model(t):
+        torchs = torch.fake_quantize_per_channel_affine(t * 2, scale, zero_point, 1, -128, 127) + 1
+        return torchs, fq_tvm.torch.fake_quantize_per_channel_affine(t * 2, scale, zero_point, 1, -128, 127) + 1
+
+    want = model(x)
+    with fq_tvm.torch.enabled():
+        # for one kernel: no compiled tests of the instruction set, no precompiled headers, no processes to compile in
+        options = {"cpp.simdlen": 0, "cpp_cache_precompile_headers": False, "compile_threads": 1}
+        compiled = torch.compile(model, fullgraph=True, options=options)
+        compiled(x)
+        launches.clear()
+        assert_equal_bits(compiled(x), want)
+    assert len(launches) == 1
+
+
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_vmap(axis):
     x, _, _ = tensors()
@@ -274,6 +408,29 @@ def test_vmap(axis):
     got, _ = torch.func.vmap(lambda t: OPERATOR(t, scale, zero_point, axis, -128, 127), in_dims=1)(x)
     want = torch.stack([OPERATOR(t, scale, zero_point, axis, -128, 127)[0] for t in x.unbind(1)])
     assert torch.equal(got.nan_to_num(), want.nan_to_num())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
+def test_forked_child():
+    code = """
+import os, sys, numpy as np, torch, fq_tvm.torch
+torch.set_num_threads(1)  # OpenMP's threads, which torch's own kernels use, do not survive a fork
+def call(seed):
+    x = torch.randn(64, 128, 256, generator=torch.Generator().manual_seed(seed))
+    out, mask = torch.ops.aten.fake_quantize_per_channel_affine_cachemask(
+        x, torch.full((128,), 0.02), torch.arange(128, dtype=torch.int32), 1, -128, 127)
+    return out.numpy().tobytes() + mask.numpy().tobytes()
+want = [call(seed) for seed in range(3)]
+with fq_tvm.torch.enabled():
+    assert call(0) == want[0]
+    child = os.fork()
+    if not child:
+        os._exit(0 if [call(1), call(2)] == want[1:] else 3)
+    _, status = os.waitpid(child, 0)
+    assert call(1) == want[1]
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
 
 
 def test_import_registers_only_when_asked():
