@@ -392,7 +392,7 @@ def test_inductor(launches, tmp_path, monkeypatch):
     want = model(x)
     with fq_tvm.torch.enabled():
         # for one kernel: no compiled tests of the instruction set, no precompiled headers, no processes to compile in
-        options = {"cpp.simdlen": 0, "cpp_cache_precompile_headers": False, "compile_threads": 1}
+        options = {"cpp.vec_isa_ok": False, "cpp_cache_precompile_headers": False, "compile_threads": 1}
         compiled = torch.compile(model, fullgraph=True, options=options)
         compiled(x)
         launches.clear()
