@@ -209,7 +209,6 @@ Below it torch's own kernel serves the call.  Per channel there is no such bound
 does not fit an int64 must not depend on the size.
 """
 
-
 POOLED = 2**20
 """Least elements of a tensor whose results get memory of the pool; for smaller ones malloc reuses its own."""
 
