@@ -103,7 +103,7 @@ class Launch:
         copies = 1 if layout.strides else _copies(outer, period, schedule.run)
         run = copies * period
         self.workspace_size = 3 * 4 * run
-        expand = _expansion(layout.inner)
+        expand = expansion(layout.inner)
         steps = [_Step(expand, expand, 0, True, (copies, layout.channels, layout.inner, *vector_strides))]
         if layout.strides:
             steps.append(_Step("serial", "parallel", layout.size, False, (*scalars, *_eight_loops(layout))))
@@ -189,7 +189,7 @@ def _copies(outer: int, period: int, run: int) -> int:
     return max(1, min(run // period, outer // 64 or outer))
 
 
-def _expansion(inner: int) -> str:
+def expansion(inner: int) -> str:
     """Name the function that expands parameters: below a vector or so, a loop over one channel is all overhead."""
     return "expand_inner" if inner >= 8 else "expand_channels"
 

@@ -7,6 +7,7 @@ of the kernel, and so is the quantisation range.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import tvm
@@ -26,12 +27,6 @@ __all__ = ["LegalizeFakeQuant", "legalize"]
 
 KEPT = {"op_pattern": 8, "tirx.is_scheduled": True, "tirx.noalias": True}
 """Attributes of a function that fusion and scheduling passes leave as it is."""
-
-TILE = 1024
-"""Virtual channels whose expanded parameters, 12 bytes each, stay in the first-level cache beside what streams past."""
-
-TASK = 262144
-"""Most elements of a task of lanes, among which it shares the expansion of its parameters."""
 
 
 def legalize(builder: Any, call: Any) -> Any:
@@ -93,27 +88,36 @@ def prim_func(
     outer = _product(shape[:split])
     inner = _product(shape[split if axis is None else split + 1 :])
     quant_range = QuantRange.constant(quant_min, quant_max)
-    iteration = "lanes" if _short(inner) and not _is(channels, 1) else "rows"
+    size = _product(shape)
+    empty = _is(size, 0)
+    iteration = "lanes" if _short(inner) and not _is(channels, 1) and not empty else "rows"
     spec = FakeQuantSpec(iteration, dtype, scale_dtype, dtype, zero_point_dtype, arithmetic_for(quant_min, quant_max))
     schedule = _schedule(spec, target)
-    size = _product(shape)
     parallel = not isinstance(size, int) or size >= schedule.parallel_from
 
     scale = te.placeholder((channels,), scale_dtype, "scale")
     zero_point = te.placeholder((channels,), zero_point_dtype, "zero_point")
     parameters = channel_parameters(scale, zero_point, spec.wide)
     loops: tuple[Any, ...] = (outer, channels, inner)
+    name, run = "fake_quant", channels * inner
     if iteration == "lanes":
-        loops = _runs(outer, channels * inner, schedule)
-        parameters = _repeat(parameters, channels, loops[1], inner)
+        if _is(inner, 1) and isinstance(outer, int) and outer <= kernel.DIRECT_OUTER:
+            name, loops = "direct", (outer, channels)
+        elif isinstance(run, int) and run <= kernel.CACHED_RUN:
+            name, loops, run = "joined", (size,), max(schedule.run // run, 1) * run
+            parameters = _look_up(_repeat(parameters, channels, inner, run), size)
+        else:
+            name, loops = "blocked", (outer, run)
+            parameters = _repeat(parameters, channels, inner, run)
     x = te.placeholder(loops, dtype, "x")
-    out, mask = quantize_dequantize(x, parameters, 1, quant_range, spec.promoted_dtype, spec.out_dtype, nan=nan)
+    axis = min(1, len(loops) - 1)
+    out, mask = quantize_dequantize(x, parameters, axis, quant_range, spec.promoted_dtype, spec.out_dtype, nan=nan)
     func = te.create_prim_func([x, scale, zero_point, out, mask], "int64")
     if target is None or target.kind.name == "llvm":
-        if iteration == "rows":
-            func = apply(func, spec, schedule, parallel)
+        if name in ("fake_quant", "direct"):
+            func = func if empty else apply(func, spec, schedule, parallel, name)
         else:
-            func = _apply_lanes(func, spec, schedule, loops, parallel)
+            func = _apply_lanes(func, spec, schedule, loops, parallel, channels, inner, run)
         func = func.with_attrs(KEPT)
     return _with_shapes(func.without_attr("global_symbol"), [*buffers, (shape, dtype), (shape, "bool")])
 
@@ -159,56 +163,61 @@ def _schedule(spec: FakeQuantSpec, target: Any) -> Schedule:
     return default_schedule(spec)
 
 
-def _runs(outer: Any, period: Any, schedule: Schedule) -> tuple[Any, Any]:
-    """Join whole outer rows to runs that fill a schedule's least length, where that leaves no rest."""
-    copies = 1
-    if isinstance(outer, int) and isinstance(period, int) and period:
-        copies = max(c for c in range(1, max(schedule.run // period, 1) + 1) if outer % c == 0)
-        return outer // copies, copies * period
-    return outer, period
-
-
-def _repeat(parameters: ChannelParameters, channels: Any, run: Any, inner: Any) -> ChannelParameters:
+def _repeat(parameters: ChannelParameters, channels: Any, inner: Any, run: Any) -> ChannelParameters:
     """Give each virtual channel of a run the parameters of its channel."""
 
     def look_up(v: Any) -> tuple[Any, ...]:
         channel = tirx.truncmod(tirx.truncdiv(v, inner), channels)
         return tuple(t[channel] for t in parameters)
 
-    expanded = te.compute((run,), look_up, name="repeat")
-    inverse_scale, zero_point, scale = expanded
+    inverse_scale, zero_point, scale = te.compute((run,), look_up, name="repeat")
     return ChannelParameters(inverse_scale, zero_point, scale, parameters.float_zero_point)
 
 
+def _look_up(run: ChannelParameters, size: Any) -> ChannelParameters:
+    """State which virtual channel each element of a tensor belongs to; to be inlined."""
+
+    def look_up(t: Any, name: str) -> Any:
+        return te.compute((size,), lambda i: t[tirx.truncmod(i, t.shape[0])], name=name)
+
+    inverse_scale, zero_point, scale = (look_up(t, f"look_up{n}") for n, t in enumerate(run))
+    return ChannelParameters(inverse_scale, zero_point, scale, run.float_zero_point)
+
+
 def _apply_lanes(
-    func: tirx.PrimFunc, spec: FakeQuantSpec, schedule: Schedule, extents: tuple[Any, ...], parallel: bool
+    func: tirx.PrimFunc,
+    spec: FakeQuantSpec,
+    schedule: Schedule,
+    loops: tuple[Any, ...],
+    parallel: bool,
+    channels: Any,
+    inner: Any,
+    run: Any,
 ) -> tirx.PrimFunc:
-    """Make tasks of a tile of virtual channels by some rows; each expands the parameters of its tile first."""
-    rows, run = extents
+    """Expand the parameters once, then stream as the CPU kernels do.
+
+    Runs that are short enough for their parameters to stay in the first-level cache are a task each, the last one
+    shorter; of long ones some are taken at a time.
+    """
     sch = s_tir.Schedule(func)
     inline_parameters(sch, spec)
-    together = schedule.rows if isinstance(rows, int) and rows % schedule.rows == 0 else 1
-    if isinstance(run, int) and run <= TILE:  # parameters stay in the first-level cache anyway
-        together = 1
-    row, lane = sch.get_loops(sch.get_sblock("fake_quant_v0"))
-    width = TILE if not isinstance(run, int) else min(run, TILE)
-    size = rows * run
-    task_size = max(min(TASK, size // 64), 1) if isinstance(size, int) else TASK
-    height = max(task_size // max(width, 1), 1)
-    tile, within = sch.split(lane, [None, width])
-    block, row = sch.split(row, [None, height])
-    if together > 1:
-        row, few = sch.split(row, [None, together])
-        sch.reorder(block, tile, row, within, few)
-        sch.unroll(few)
-    else:
-        sch.reorder(block, tile, row, within)
-    task = sch.fuse(block, tile)
-    for output in range(3):
-        sch.compute_at(sch.get_sblock(f"repeat_v{output}"), task)
-    if parallel:
-        sch.parallel(task)
-    return tighten(sch.mod["main"])
+    if isinstance(channels, int) and inner > 1:
+        # Without a division at every element; the longer loop is the one to vectorise.
+        _, channel, within = sch.split(sch.get_loops(sch.get_sblock("repeat_v0"))[0], [None, channels, inner])
+        if kernel.expansion(inner) == "expand_channels":
+            sch.reorder(within, channel)
+    if len(loops) == 1:
+        for n in range(3):
+            sch.compute_inline(sch.get_sblock(f"look_up{n}"))
+        task, _ = sch.split(sch.get_loops(sch.get_sblock("fake_quant_v0"))[0], [None, run])
+        if parallel:
+            sch.parallel(task)
+        return tighten(sch.mod["main"])
+    together = 1
+    if isinstance(loops[0], int):
+        together = max(d for d in range(1, schedule.rows + 1) if loops[0] % d == 0)
+    name = "blocked" if together > 1 else "fake_quant"
+    return apply(sch.mod["main"], spec, replace(schedule, rows=together), parallel, name)
 
 
 def _with_shapes(func: tirx.PrimFunc, tensors: list[tuple[tuple[Any, ...], str]]) -> tirx.PrimFunc:
