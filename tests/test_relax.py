@@ -103,8 +103,10 @@ def test_bits(shape, symbolic, axis, dtype, quant_range, pipeline):
     assert_same(got, expected(x, scale, zero_point, axis, *quant_range))
 
 
-def test_zero_points_of_floats():
-    x, scale, zero_point = make(np.random.default_rng(2), (4, 6, 40), 1, zero_point_dtype="float32")
+@pytest.mark.parametrize("shape", [(4, 6, 40), (40, 6, 3)])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_zero_points_of_floats(dtype, shape):
+    x, scale, zero_point = make(np.random.default_rng(2), shape, 1, zero_point_dtype=dtype)
     got = run(operator(x, scale, zero_point, 1, -128, 127), x, scale, zero_point)
     assert_same(got, expected(x, scale, zero_point, 1, -128, 127))
 
@@ -284,7 +286,8 @@ def test_an_intermediate_that_others_read_is_left_alone():
     assert tvm_ffi.structural_equal(FuseFakeQuant(allow_reciprocal=True)(mod), mod)
 
 
-def test_parameters_of_the_caller():
+@pytest.mark.parametrize("dtype", ["int8", "int32"])
+def test_parameters_of_the_caller(dtype):
     """Scale and zero point as arguments: the reciprocal is computed in the graph."""
 
     def body(emit, x, scale, zero_point):
@@ -294,10 +297,10 @@ def test_parameters_of_the_caller():
         q = emit(op.add(emit(op.round(product)), z))
         return emit(op.multiply(emit(op.subtract(emit(op.clip(q, -128, 127)), z)), s))
 
-    mod = module([((2, 6, 9), "float32"), ((6,), "float32"), ((6,), "int8")], body)
+    mod = module([((2, 6, 9), "float32"), ((6,), "float32"), ((6,), dtype)], body)
     fused = FuseFakeQuant()(mod)
     assert OP in fused.script()
     x, scale, zero_point = make(np.random.default_rng(7), (2, 6, 9), 1)
-    arguments = x, scale, zero_point.clip(-128, 127).astype("int8")
+    arguments = x, scale, zero_point.clip(-128, 127).astype(dtype)
     for got, want in zip(run(fused, *arguments), run(mod, *arguments, pipeline="default"), strict=True):
         np.testing.assert_array_equal(bits(got), bits(want))

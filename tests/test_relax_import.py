@@ -16,6 +16,7 @@ from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
 
 import fq_tvm.relax
+import fq_tvm.torch
 
 OP = "R.fq_tvm.fake_quantize_per_channel_affine_cachemask"
 
@@ -59,6 +60,16 @@ def decomposed_per_tensor(x, s, z):
     return decomposed.dequantize_per_tensor(q, 0.25, 3, -128, 127, torch.int8)
 
 
+def decomposed_tensor(x, s, z):
+    limits = s[0], z[0], -128, 127, torch.int8
+    return decomposed.dequantize_per_tensor.tensor(decomposed.quantize_per_tensor.tensor(x, *limits), *limits)
+
+
+def decomposed_tensor2(x, s, z):
+    limits = s[0], z[0], torch.tensor(-128), torch.tensor(127), torch.int8
+    return decomposed.dequantize_per_tensor.tensor2(decomposed.quantize_per_tensor.tensor2(x, *limits), *limits)
+
+
 FORMS = {
     "per_channel": lambda x, s, z: torch.fake_quantize_per_channel_affine(x, s, z, 1, -128, 127),
     "per_channel_cachemask": lambda x, s, z: aten.fake_quantize_per_channel_affine_cachemask(x, s, z, 1, -128, 127),
@@ -66,6 +77,12 @@ FORMS = {
     "per_tensor_tensors": lambda x, s, z: torch.fake_quantize_per_tensor_affine(x, s[0], z[0], -128, 127),
     "decomposed_per_channel": decomposed_per_channel,
     "decomposed_per_tensor": decomposed_per_tensor,
+    "decomposed_tensor": decomposed_tensor,
+    "decomposed_tensor2": decomposed_tensor2,
+    "fq_tvm": lambda x, s, z: fq_tvm.torch.fake_quantize_per_channel_affine_cachemask(x, s, z, 1, -128, 127),
+    "fq_tvm_per_tensor": lambda x, s, z: fq_tvm.torch.fake_quantize_per_channel_affine_cachemask(
+        x, s[:1], z[:1], None, -128, 127
+    ),
 }
 
 
@@ -135,6 +152,46 @@ def test_a_trained_network(tmp_path):
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     with np.load(tmp_path / "out.npz") as out:
         assert_same((out["arr_0"], out["arr_1"]), (got, got_weight))
+
+
+def test_switched_off():
+    """The form whose parameters are tensors says at run time whether it does anything."""
+    x, scale, zero_point = make(np.random.default_rng(3), (4, 6, 10), 1, specials=False)
+    call = aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams
+
+    class Switched(torch.nn.Module):
+        def forward(self, x, scale, zero_point, enabled):
+            return call(x, scale, zero_point, enabled, -128, 127)
+
+    tensors = [torch.from_numpy(v) for v in (x, scale[:1], zero_point[:1])]
+    mod = imported(Switched(), *tensors, torch.tensor([1]))
+    for enabled in (torch.tensor([0]), torch.tensor([1])):
+        wanted = call(*tensors, enabled, -128, 127)
+        for got, want in zip(run(mod, x, scale[:1], zero_point[:1], enabled.numpy()), wanted, strict=True):
+            np.testing.assert_array_equal(bits(got), bits(want.numpy()))
+    assert not torch.equal(wanted[0], tensors[0])
+
+
+def test_freeze_of_a_fused_observer():
+    from torch.ao.quantization import FusedMovingAvgObsFakeQuantize, MovingAveragePerChannelMinMaxObserver
+
+    observers = {
+        torch.per_tensor_affine: {},
+        torch.per_channel_symmetric: {"observer": MovingAveragePerChannelMinMaxObserver, "ch_axis": 1},
+    }
+    x = torch.randn(4, 6, 10, generator=torch.Generator().manual_seed(0))
+    for scheme, options in observers.items():
+        module = FusedMovingAvgObsFakeQuantize(
+            quant_min=-128, quant_max=127, dtype=torch.qint8, qscheme=scheme, **options
+        )
+        module(x)
+        module.disable_observer()
+        want = module(2 * x)
+        mod = imported(fq_tvm.relax.freeze(module), x)
+        assert mod.script().count(OP) == 1
+        np.testing.assert_array_equal(bits(run(mod, 2 * x.numpy())[0]), bits(want.numpy()))
+        module.disable_fake_quant()
+        assert isinstance(fq_tvm.relax.freeze(module), torch.nn.Identity)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])

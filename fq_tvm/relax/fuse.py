@@ -145,6 +145,10 @@ class _Matcher:
 
     def _constant(self, expr: Any) -> np.ndarray | None:
         value = self._value(expr)
+        if _name(value) == "relax.astype" and _dtype(value) == "float32":
+            whole = self._value(value.args[0])
+            if isinstance(whole, GenericConst) and _dtype(whole) in (*BOUNDS, "int64"):
+                return whole.value.numpy().astype("float32")
         return value.value.numpy() if isinstance(value, GenericConst) else None
 
     def _number(self, expr: Any) -> int | None:
@@ -374,10 +378,11 @@ class _Matcher:
         cast = self._value(vector.value)
         if _name(cast) != "relax.astype" or _dtype(cast.args[0]) not in BOUNDS:
             raise _NoMatchError
-        return self._integers(cast.args[0], rank, vector.axis if len(_shape(cast.args[0]) or ()) <= 1 else None)
+        axis = vector.axis if len(_shape(cast.args[0]) or ()) <= 1 else None
+        return self._integers(cast.args[0], rank, axis, (*SMALL, "int32"))  # the operator makes floats of these, too
 
-    def _integers(self, expr: Any, rank: int, axis: int | None = None) -> _Vector:
-        """Read a zero point of integers."""
+    def _integers(self, expr: Any, rank: int, axis: int | None = None, dtypes: Any = SMALL) -> _Vector:
+        """Read a zero point of integers, in one of some dtypes unless it is constant."""
         if _dtype(expr) not in BOUNDS:
             raise _NoMatchError
         vector = self._vector(expr, rank, axis)
@@ -386,7 +391,7 @@ class _Matcher:
         cast = self._value(vector.value)
         if _name(cast) == "relax.astype" and _dtype(cast.args[0]) in SMALL and _dtype(expr) == "int32":
             return self._integers(cast.args[0], rank, vector.axis if len(_shape(cast.args[0]) or ()) <= 1 else None)
-        if _dtype(vector.value) not in SMALL:
+        if _dtype(vector.value) not in dtypes:
             raise _NoMatchError
         return vector
 

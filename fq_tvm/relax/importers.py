@@ -36,8 +36,10 @@ def torch_convert_map() -> dict[str, Callable[[Any, Any], Any]]:
         "dequantize_per_channel.default": _dequantize_per_channel,
         "quantize_per_tensor.default": _quantize_per_tensor,
         "quantize_per_tensor.tensor": _quantize_per_tensor,
+        "quantize_per_tensor.tensor2": _quantize_per_tensor,
         "dequantize_per_tensor.default": _dequantize_per_tensor,
         "dequantize_per_tensor.tensor": _dequantize_per_tensor,
+        "dequantize_per_tensor.tensor2": _dequantize_per_tensor,
     }
 
 
@@ -81,12 +83,17 @@ def _along(importer: Any, vector: Any, rank: int, axis: int) -> Any:
     return _emit(importer, relax.op.expand_dims(vector, axes)) if axes else vector
 
 
-def _quantize(importer: Any, x: Any, inverse: Any, zero_point: Any, low: int, high: int, dtype: Any) -> Any:
+def _quantize(importer: Any, x: Any, inverse: Any, zero_point: Any, low: Any, high: Any, dtype: Any) -> Any:
     """Emit ``clamp(round(x * inverse) + zero_point, low, high)``, what torch computes."""
     if str(x.ty.dtype.dtype) != "float32":
         x = _emit(importer, relax.op.astype(x, "float32"))
     rounded = _emit(importer, relax.op.round(_emit(importer, relax.op.multiply(x, inverse))))
-    clipped = _emit(importer, relax.op.clip(_emit(importer, relax.op.add(rounded, zero_point)), low, high))
+    q = _emit(importer, relax.op.add(rounded, zero_point))
+    if isinstance(low, int):
+        clipped = _emit(importer, relax.op.clip(q, low, high))
+    else:  # tensors, in the order of R.clip
+        low, high = (_emit(importer, relax.op.astype(limit, "float32")) for limit in (low, high))
+        clipped = _emit(importer, relax.op.maximum(_emit(importer, relax.op.minimum(q, high)), low))
     return _emit(importer, relax.op.astype(clipped, _name(dtype)))
 
 
