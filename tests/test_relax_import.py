@@ -177,7 +177,7 @@ def test_freeze_of_a_fused_observer():
 
     observers = {
         torch.per_tensor_affine: {},
-        torch.per_channel_symmetric: {"observer": MovingAveragePerChannelMinMaxObserver, "ch_axis": 1},
+        torch.per_channel_symmetric: {"observer": MovingAveragePerChannelMinMaxObserver, "ch_axis": 0},
     }
     x = torch.randn(4, 6, 10, generator=torch.Generator().manual_seed(0))
     for scheme, options in observers.items():
