@@ -148,7 +148,7 @@ class _Matcher:
         if _name(value) == "relax.astype" and _dtype(value) == "float32":
             whole = self._value(value.args[0])
             if isinstance(whole, GenericConst) and _dtype(whole) in (*BOUNDS, "int64"):
-                return whole.value.numpy().astype("float32")
+                return np.asarray(whole.value.numpy(), np.float32)
         return value.value.numpy() if isinstance(value, GenericConst) else None
 
     def _number(self, expr: Any) -> int | None:
