@@ -81,6 +81,9 @@ def fake_quantize_per_channel_affine_cachemask(
 
     Notes
     -----
+    Results of ``2**20`` elements and more lie in memory that is used again, see :func:`enable`; :func:`disable` gives
+    up what is kept.
+
     This is ``torch.ops.fq_tvm.fake_quantize_per_channel_affine_cachemask``, which torch.compile, torch.export and
     torch.func.vmap know.  The gradient is that of ``aten::fake_quantize_per_channel_affine_cachemask``.
 
@@ -117,7 +120,12 @@ def fake_quantize_per_channel_affine(
 
 def _on_cpu(x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: int, quant_max: int) -> Any:
     x, scale, zero_point = (t.detach() if t.requires_grad else t for t in (x, scale, zero_point))
-    return functional.fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, axis, quant_min, quant_max)
+    outputs = {}
+    if x.numel() >= POOLED and x.dtype in DTYPES:
+        outputs = {"out": _pooled_like(x, x.dtype), "mask": _pooled_like(x, torch.bool)}
+    return functional.fake_quantize_per_channel_affine_cachemask(
+        x, scale, zero_point, axis, quant_min, quant_max, **outputs
+    )
 
 
 def _traced(x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: int, quant_max: int) -> Any:
@@ -295,7 +303,7 @@ def _zero_point(value: int) -> _Constant:
 
 def _per_channel(stock: Callable[..., Any]) -> Callable[..., Any]:
     def kernel(x: Any, scale: Any, zero_point: Any, axis: int, low: int, high: int) -> Any:
-        if type(x) in PLAIN and type(scale) in PLAIN and type(zero_point) in PLAIN:
+        if _depth and type(x) in PLAIN and type(scale) in PLAIN and type(zero_point) in PLAIN:
             key = (
                 NAME, x.dtype, x.shape, x.stride(), scale.dtype, scale.shape, scale.stride(),
                 zero_point.dtype, zero_point.shape, zero_point.stride(), axis, low, high,
@@ -313,7 +321,7 @@ def _per_channel(stock: Callable[..., Any]) -> Callable[..., Any]:
 def _per_tensor(stock: Callable[..., Any]) -> Callable[..., Any]:
     def kernel(x: Any, scale: float, zero_point: int, low: int, high: int) -> Any:
         # -0.0 would be the key of 0.0
-        if x.numel() >= SMALL and low <= zero_point <= high and scale and type(x) in PLAIN:
+        if _depth and x.numel() >= SMALL and low <= zero_point <= high and scale and type(x) in PLAIN:
             key = ("per tensor", x.dtype, x.shape, x.stride(), low, high)
             launch = plans.get(key)
             if launch is None:
@@ -328,7 +336,7 @@ def _per_tensor(stock: Callable[..., Any]) -> Callable[..., Any]:
 def _per_tensor_qparams(stock: Callable[..., Any]) -> Callable[..., Any]:
     def kernel(x: Any, scale: Any, zero_point: Any, enabled: Any, low: int, high: int) -> Any:
         if (
-            x.numel() >= SMALL
+            _depth and x.numel() >= SMALL
             and type(x) in PLAIN and type(scale) in PLAIN and type(zero_point) in PLAIN and type(enabled) in PLAIN
             and scale.numel() == zero_point.numel() == enabled.numel() == 1
             and scale.dtype == torch.float32 and not zero_point.is_floating_point()
@@ -355,6 +363,7 @@ REPLACED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
 _lock = threading.Lock()
 _override: Any = None
 _depth = 0
+"""How many calls of enable() were not undone; 0 while our kernels, if they are there, hand every call on to torch's."""
 
 
 def enable() -> None:
@@ -367,10 +376,10 @@ def enable() -> None:
     ``torch.ao.quantization`` with their fused and learnable forms, and what torch.compile leaves to aten.  Gradients
     are torch's own.
 
-    Each call asks for one :func:`disable`; until the last of them the kernels stay replaced, for all threads.  A forked
-    process inherits them, a spawned one does not.  The first call and the last :func:`disable` must not run while
-    another thread quantises: torch writes its table of kernels without a lock for the readers, and such a thread can
-    crash the process.
+    Each call asks for one :func:`disable`; until the last of them the kernels stay replaced, for all threads, which may
+    call both at any time.  The first call of a process must not run while another thread quantises: torch writes its
+    table of kernels without a lock for the readers, and such a thread can crash the process.  A forked process inherits
+    the kernels, a spawned one does not.
 
     Results of ``2**20`` elements and more lie in memory that is used again for later results once they are gone, as
     fresh pages cost several times what the kernel does.  Up to a gibibyte is kept until the last :func:`disable`.  The
@@ -390,21 +399,26 @@ def enable() -> None:
     """
     global _depth, _override
     with _lock:
-        if not _depth:
+        if _override is None:
             _override = _replace()
         _depth += 1
 
 
 def disable() -> None:
-    """Undo one :func:`enable`; the last one puts torch's kernels back.  Without any, nothing happens."""
+    """Undo one :func:`enable`; the last one puts torch's kernels back and gives up memory kept for results.
+
+    While there are other threads of Python, which might be quantising, torch's table of kernels stays as it is and our
+    kernels hand every call on to torch's, which costs some microseconds a call.  The next last call that finds no other
+    thread restores the table.
+    """
     global _depth, _override
     with _lock:
-        if _depth:
-            _depth -= 1
-            if not _depth:
+        _depth = max(_depth - 1, 0)
+        if not _depth:
+            _pool.clear()
+            if _override is not None and threading.active_count() == 1:
                 _override._destroy()
                 _override = None
-                _pool.clear()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 import threading
 
 import numpy as np
@@ -256,18 +257,67 @@ def test_enabled_raises_the_errors_of_torch(case):
 
 
 def test_enabled_nests_and_restores():
-    def dumps():
-        return [torch._C._dispatch_dump(f"aten::{name}") for name in fq_tvm.torch.REPLACED]
+    run_alone(
+        """
+        def dumps():
+            return [torch._C._dispatch_dump(f"aten::{name}") for name in fq_tvm.torch.REPLACED]
 
-    stock = dumps()
-    with fq_tvm.torch.enabled():
-        ours = dumps()
+        stock = dumps()
         with fq_tvm.torch.enabled():
-            pass
-        assert dumps() == ours != stock
-    assert dumps() == stock
-    fq_tvm.torch.disable()
-    assert dumps() == stock
+            ours = dumps()
+            with fq_tvm.torch.enabled():
+                pass
+            assert dumps() == ours != stock
+        assert dumps() == stock
+        fq_tvm.torch.disable()
+        assert dumps() == stock
+        """
+    )
+
+
+def test_threads_enable_and_disable_while_others_quantise():
+    run_alone(
+        """
+        import random, threading, time
+
+        x = torch.randn(4, 64, 33)
+        scale, zero_point = torch.rand(64) + 0.1, torch.zeros(64, dtype=torch.int32)
+        quantise = lambda: torch.fake_quantize_per_channel_affine(x, scale, zero_point, 1, -8, 7)
+        want, faults, end = quantise(), [], time.monotonic() + 1.5
+
+        def work(seed):
+            chance = random.Random(seed)
+            while time.monotonic() < end:
+                if chance.random() < 0.5:
+                    with fq_tvm.torch.enabled():
+                        results = [quantise() for _ in range(chance.randrange(4))]
+                else:
+                    results = [quantise()]
+                faults.extend(r for r in results if not torch.equal(r, want))
+
+        dump = lambda: torch._C._dispatch_dump("aten::fake_quantize_per_channel_affine_cachemask")
+        stock = dump()
+        with fq_tvm.torch.enabled():
+            threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.2)
+        for thread in threads:
+            thread.join()
+        assert not faults
+        assert fq_tvm.torch._depth == 0
+        fq_tvm.torch.disable()
+        assert dump() == stock
+        """
+    )
+
+
+def run_alone(code):
+    """Run code in a process of its own, which has no other threads of Python and may crash."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import torch, fq_tvm.torch\n" + textwrap.dedent(code)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_enabled_from_many_threads():
@@ -464,4 +514,13 @@ def test_large_results_lie_in_memory_that_is_used_again(memory_format, dtype):
         del results, ours
         again = cachemask(x * 2, scale, zero_point, 1, -8, 7)
         assert {t.data_ptr() for t in again} == places
+    assert fq_tvm.torch._pool.kept == 0
+    operator = fq_tvm.torch.fake_quantize_per_channel_affine_cachemask
+    results = operator(x, scale, zero_point, 1, -8, 7)
+    for ours, theirs in zip(results, stock, strict=True):
+        assert torch.equal(ours, theirs) and ours.stride() == theirs.stride() and ours.dtype == theirs.dtype
+    place = results[0].data_ptr()
+    del results, ours
+    assert operator(x, scale, zero_point, 1, -8, 7)[0].data_ptr() == place
+    fq_tvm.torch.disable()
     assert fq_tvm.torch._pool.kept == 0
