@@ -1,6 +1,8 @@
 """torch's fake quantisation before and after ``fq_tvm.torch.enable()``, as ratios in one run, taking turns.
 
 python benchmarks/torch_enable.py [--seconds S]
+
+Idle threads of OpenMP do not spin here (OMP_WAIT_POLICY=passive): those of torch's turn would take cores from ours.
 """
 
 from __future__ import annotations
@@ -10,9 +12,13 @@ import statistics
 import time
 from collections.abc import Callable
 
-import torch
+from fq_tvm.bench import quiet_threads
 
-import fq_tvm.torch
+quiet_threads()  # before torch is imported, which reads it then
+
+import torch  # noqa: E402
+
+import fq_tvm.torch  # noqa: E402
 
 CASES = [
     ((64, 256, 56, 56), 1, torch.float32),
@@ -36,14 +42,14 @@ def seconds_a_call(call: Callable[[], object], repeats: int) -> float:
 
 def compare(call: Callable[[], object], seconds: float) -> tuple[float, float]:
     """Return the median seconds of a call of torch's kernel and of ours."""
-    call()
-    repeats = max(1, int(0.01 / seconds_a_call(call, 3)))
+    repeats = max(3, int(0.05 / seconds_a_call(call, 3)))
     stock, ours = [], []
     end = time.perf_counter() + seconds
     while len(ours) < 3 or time.perf_counter() < end:
+        seconds_a_call(call, 3)  # brings caches and threads back
         stock.append(seconds_a_call(call, repeats))
         with fq_tvm.torch.enabled():
-            call()
+            seconds_a_call(call, 3)
             ours.append(seconds_a_call(call, repeats))
     return statistics.median(stock), statistics.median(ours)
 
