@@ -23,6 +23,8 @@ bench: $(VENV)/installed-peers
 	$(BIN)/fq-tvm bench --case facts --peers torch,inductor,numba,openvino,ort --seconds 3
 	$(BIN)/fq-tvm bench --peers numba,openvino,default,x86-64-v3 $(BENCH_ARGS)
 	$(BIN)/python benchmarks/compare.py
+	$(BIN)/python benchmarks/torch_enable.py
+	$(BIN)/python benchmarks/embedding.py
 
 # AKG, which lowers to the Atlas training series: a wheel of 300 MB or so, of which a part is kept in the data folder.
 akg: $(VENV)/installed-dev
