@@ -23,7 +23,7 @@ from .schedule import Schedule, apply, apply_expand
 from .spec import FakeQuantSpec
 from .target import Target
 
-__all__ = ["Built", "Statement", "build", "lower", "state"]
+__all__ = ["Built", "Statement", "build", "lower", "redeclare", "state"]
 
 DATA, BYTE_OFFSET = 1, 8
 """Fields of a DLTensor as ``tvm_struct_get`` numbers them."""
@@ -292,6 +292,29 @@ def _by_address(func: tirx.PrimFunc, stated: Statement) -> tirx.PrimFunc:
         pointer = tvm.ir.PointerType(tvm.ir.PrimType(param.dtype))
         declarations.append(tirx.DeclBuffer(buffer, data=tirx.tvm_struct_get(handle, 0, DATA, pointer)))
         buffers[param] = buffer
+    return redeclare(func, [*handles.values(), *func.params[len(stated.operands) :]], buffers, declarations)
+
+
+def redeclare(
+    func: tirx.PrimFunc, params: Sequence[Any], buffers: dict[Any, Any], declarations: Sequence[Any]
+) -> tirx.PrimFunc:
+    """Give a function other parameters, and its body other buffers, which are declared where the body begins.
+
+    Parameters
+    ----------
+    func : tirx.PrimFunc
+        Not lowered yet: its body is the root block.
+    params : sequence of Var
+        The new parameters.
+    buffers : dict
+        What stands for each buffer parameter of func.
+    declarations : sequence of Stmt
+        Of those buffers.
+
+    Returns
+    -------
+    tirx.PrimFunc
+    """
     body = tvm_ffi.structural_map(func.body, (tvm.ir.Var, lambda v: buffers.get(v, v)), order="post")
     block = body.block
     block = type(block)(
@@ -305,7 +328,6 @@ def _by_address(func: tirx.PrimFunc, stated: Statement) -> tirx.PrimFunc:
         block.match_buffers,
         block.annotations,
     )
-    params = [*handles.values(), *func.params[len(stated.operands) :]]
     return tirx.PrimFunc(params, type(body)(body.iter_values, body.predicate, block), func.ret_type, func.attrs)
 
 

@@ -17,6 +17,7 @@ from tvm.ir import Op
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from .. import kernel, records
+from ..build import redeclare
 from ..expression import ChannelParameters, QuantRange, channel_parameters, quantize_dequantize
 from ..layout import ROWS_MIN_INNER
 from ..schedule import Schedule, apply, default_schedule, inline_parameters, tighten
@@ -234,20 +235,7 @@ def _with_shapes(func: tirx.PrimFunc, tensors: list[tuple[tuple[Any, ...], str]]
         params.append(given)
         views[param] = view
         declarations.append(tirx.DeclBuffer(view, data=given.data))
-    body = tvm_ffi.structural_map(func.body, (tvm.ir.Var, lambda v: views.get(v, v)), order="post")
-    block = body.block
-    block = type(block)(
-        block.iter_vars,
-        block.reads,
-        block.writes,
-        block.name_hint,
-        tirx.SeqStmt([*declarations, block.body]),
-        block.init,
-        block.alloc_buffers,
-        block.match_buffers,
-        block.annotations,
-    )
-    return tirx.PrimFunc(params, type(body)(body.iter_values, body.predicate, block), func.ret_type, func.attrs)
+    return redeclare(func, params, views, declarations)
 
 
 @mutator
