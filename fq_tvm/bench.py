@@ -302,13 +302,14 @@ def ours(inputs: Inputs, cpu: str | None = None, tuned: bool = True) -> tuple[Ca
         Whether tuned schedules apply.
     """
     from .arguments import Operands, check, describe
+    from .functional import empty_like
     from .kernel import Launch, current_target, get_kernel, prepare, schedule_for
     from .records import size_class
     from .runtime import AddressTensor
     from .schedule import default_schedule
     from .target import resolve
 
-    out, mask = np.empty_like(inputs.x), np.empty_like(inputs.x, bool)
+    out, mask = empty_like(inputs.x, inputs.x.dtype), empty_like(inputs.x, bool)
     operands = Operands(*(describe(t, "tensor") for t in (*inputs.arguments[:3], out, mask)))
     launch = prepare(operands, *check(operands, *inputs.arguments[3:]))
     assert isinstance(launch, Launch)

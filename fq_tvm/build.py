@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from tvm import te, tirx
 from .errors import BuildError
 from .expression import ChannelParameters, QuantRange, channel_parameters, expand, quantize_dequantize
 from .layout import MAX_RANK
-from .schedule import Schedule, apply, apply_expand
+from .schedule import Schedule, apply, apply_expand, streams
 from .spec import FakeQuantSpec
+from .streaming import mark, past_caches
 from .target import Target
 
-__all__ = ["Built", "Statement", "build", "lower", "redeclare", "state"]
+__all__ = ["Built", "Statement", "build", "lower", "redeclare", "state", "translate"]
 
 DATA, BYTE_OFFSET = 1, 8
 """Fields of a DLTensor as ``tvm_struct_get`` numbers them."""
@@ -237,26 +238,34 @@ def _symbolic_range(spec: FakeQuantSpec) -> tuple[QuantRange, list[Any]]:
     return QuantRange(*scalars), scalars
 
 
-def lower(spec: FakeQuantSpec, schedule: Schedule) -> tvm.IRModule:
+def lower(spec: FakeQuantSpec, schedule: Schedule, target: Target) -> tvm.IRModule:
     """Schedule a kernel and give it its calling convention.
 
     Returns
     -------
     tvm.IRModule
-        ``serial`` and ``parallel``, the function ``fake_quant`` of :func:`state` in two schedules; for lanes also
-        ``blocked_`` and ``direct_serial`` and ``parallel``, and ``expand_channels`` and ``expand_inner``, the function
-        ``expand`` with either loop innermost.  Of a tensor argument, a DLTensor, only the address is read.
+        ``serial`` and ``parallel``, the function ``fake_quant`` of :func:`state` in two schedules; for rows also
+        ``long_serial`` and ``parallel``, for rows that are long enough to make a task each; for lanes also ``blocked_``
+        and ``direct_serial`` and ``parallel``, and ``expand_channels`` and ``expand_inner``, the function ``expand``
+        with either loop innermost; where :func:`~fq_tvm.schedule.streams` says so, also ``stream_`` and any
+        ``parallel`` of these, which writes past the caches.  Of a tensor argument, a DLTensor, only the address
+        is read.
     """
     statements = state(spec, schedule.rows)
     functions = {}
     for innermost in EXPANSIONS[spec.iteration]:
         expansion = statements["expand"]
         functions[f"expand_{innermost}"] = _by_address(apply_expand(expansion.func, spec, innermost), expansion)
-    for name, prefix in (("fake_quant", ""), ("blocked", "blocked_"), ("direct", "direct_")):
+    forms = [("fake_quant", "", schedule), ("blocked", "blocked_", schedule), ("direct", "direct_", schedule)]
+    if spec.iteration == "rows":
+        forms.append(("fake_quant", "long_", replace(schedule, rows=1)))
+    for name, prefix, chosen in forms:
         if stated := statements.get(name):
             for suffix in ("serial", "parallel"):
-                scheduled = apply(stated.func, spec, schedule, suffix == "parallel", name)
-                functions[prefix + suffix] = _by_address(scheduled, stated)
+                scheduled = apply(stated.func, spec, chosen, suffix == "parallel", name)
+                functions[prefix + suffix] = function = _by_address(scheduled, stated)
+                if suffix == "parallel" and streams(spec, target):
+                    functions[f"stream_{prefix}{suffix}"] = past_caches(function, pieces=not spec.lanes)
     return tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in functions.items()})
 
 
@@ -331,6 +340,12 @@ def redeclare(
     return tirx.PrimFunc(params, type(body)(body.iter_values, body.predicate, block), func.ret_type, func.attrs)
 
 
+def translate(module: tvm.IRModule, schedule: Schedule, target: Target) -> str:
+    """Turn what :func:`lower` returned into LLVM IR, optimised and ready to become code."""
+    compiled = tvm.compile(module, target=tvm.target.Target(target.to_tvm(schedule.vector_bits)))
+    return mark(compiled.mod.inspect_source("ll"))
+
+
 def build(spec: FakeQuantSpec, schedule: Schedule, target: Target) -> Built:
     """Compile a kernel.
 
@@ -353,18 +368,19 @@ def build(spec: FakeQuantSpec, schedule: Schedule, target: Target) -> Built:
         If TVM or LLVM fails; the message holds theirs.
     """
     try:
-        module = lower(spec, schedule)
-        compiled = tvm.compile(module, target=tvm.target.Target(target.to_tvm(schedule.vector_bits))).mod
+        module = lower(spec, schedule, target)
+        ll = translate(module, schedule, target)
         with tempfile.TemporaryDirectory(prefix="fq_tvm-") as folder:
-            path = Path(folder) / "kernel.o"
-            compiled.write_to_file(str(path), "o")
-            code = path.read_bytes()
-        return Built(
-            object=code,
-            te="\n".join(s.func.script() for s in state(spec, schedule.rows).values()),
-            tir=module.script(),
-            ll=compiled.inspect_source("ll"),
-            asm=compiled.inspect_source("asm"),
-        )
+            text, path = Path(folder) / "kernel.ll", Path(folder) / "kernel.o"
+            text.write_text(ll)
+            code = tvm.runtime.load_module(str(text))
+            code.write_to_file(str(path), "o")
+            return Built(
+                object=path.read_bytes(),
+                te="\n".join(s.func.script() for s in state(spec, schedule.rows).values()),
+                tir=module.script(),
+                ll=ll,
+                asm=code.inspect_source("asm"),
+            )
     except Exception as error:
         raise BuildError(f"cannot build {spec.name} for {target.cpu}: {error}") from error

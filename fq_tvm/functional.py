@@ -18,6 +18,7 @@ from .kernel import EmptyLaunch, Launch, prepare
 from .runtime import AddressTensor
 
 __all__ = [
+    "empty_like",
     "fake_quantize_per_channel_affine",
     "fake_quantize_per_channel_affine_cachemask",
     "plan",
@@ -73,6 +74,20 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, An
     raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size].view(dtype).reshape(shape)
+
+
+LARGE = 2**20
+"""Bytes of an array from which its place in memory counts; below, numpy's own choice costs a call less."""
+
+
+def empty_like(x: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:
+    """Make what ``numpy.empty_like`` makes; a large one begins with a line of the caches, as kernels like it best."""
+    like: np.ndarray[Any, Any] = np.empty_like(x, dtype, subok=False)
+    if like.nbytes < LARGE:
+        return like
+    memory = _aligned(like.shape, like.dtype)
+    array: np.ndarray[Any, Any] = np.ndarray(like.shape, like.dtype, memory, strides=like.strides)
+    return array
 
 
 def fake_quantize_per_channel_affine_cachemask(
@@ -151,7 +166,7 @@ def fake_quantize_per_channel_affine_cachemask(
             )  # fmt: skip
             launch = plans.get(key)
             if launch is not None and x.flags.writeable and scale.flags.writeable and zero_point.flags.writeable:
-                out, mask = np.empty_like(x), np.empty_like(x, bool)
+                out, mask = empty_like(x, x.dtype), empty_like(x, bool)
                 size = launch.workspace_size
                 launch(x, scale, zero_point, out, mask, workspace.of(size) if size else None)
                 return out, mask
@@ -204,7 +219,7 @@ def _like(x: Any, operand: Operand, dtype: str) -> Any:
     """Return a new tensor of x's kind, shape and memory layout."""
     if isinstance(x, (np.ndarray, np.generic)):
         # by the array's own dtype, as numpy knows no bfloat16 by name
-        return np.empty_like(x, x.dtype if dtype == operand.dtype else dtype, subok=False)
+        return empty_like(np.asanyarray(x), x.dtype if dtype == operand.dtype else dtype)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
         return torch.empty_like(x, dtype=getattr(torch, dtype), requires_grad=False)

@@ -6,8 +6,10 @@ Warm paths import neither TVM's compiler nor anything that does.
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +21,7 @@ from .arguments import Operands
 from .errors import BuildError, FqError, LaunchError
 from .layout import MAX_RANK, ROWS_MIN_INNER, Layout, arrange
 from .runtime import load, threads_ready
-from .schedule import Schedule, default_schedule
+from .schedule import Schedule, default_schedule, streams
 from .spec import FakeQuantSpec, arithmetic_for, catalogue, quant_range_scalars
 from .target import Target, identify, resolve
 
@@ -39,7 +41,7 @@ __all__ = [
 
 SOURCES = {"te": "kernel.te", "tir": "kernel.tir", "ll": "kernel.ll", "asm": "kernel.s"}
 OBJECT = "kernel.o"
-GENERATORS = ("spec.py", "expression.py", "schedule.py", "target.py", "build.py")
+GENERATORS = ("spec.py", "expression.py", "schedule.py", "streaming.py", "target.py", "build.py")
 """The modules whose text decides what code a specification leads to."""
 
 _kernels: dict[tuple[FakeQuantSpec, Target, Schedule], Kernel] = {}
@@ -91,31 +93,39 @@ class Launch:
     def _plan(self, vector_strides: tuple[int, int]) -> list[_Step]:
         """Choose the functions to call and their integers, see :func:`fq_tvm.build.state`."""
         layout, schedule = self.layout, self.kernel.schedule
-        scalars, lanes = self.scalars, self.kernel.spec.lanes
-        if not lanes:
-            extents = _eight_loops(layout) if layout.strides else (*layout.outer, layout.channels, layout.inner)
-            return [_Step("serial", "parallel", layout.size, False, (*scalars, *extents, *vector_strides))]
+        spec, scalars = self.kernel.spec, self.scalars
+        large = layout.size * spec.element_bytes >= schedule.stream_from and streams(spec, self.kernel.target)
+
+        def step(name: str, row: int, size: int, *values: float) -> _Step:
+            whole = row % LINE == 0 or (not spec.lanes and row >= STREAM_ROW[spec.out_dtype])
+            parallel = f"stream_{name}parallel" if large and whole else f"{name}parallel"
+            return _Step(f"{name}serial", parallel, size, False, (*scalars, *values))
+
+        if not spec.lanes:
+            if layout.strides:
+                return [step("", layout.inner, layout.size, *_eight_loops(layout), *vector_strides)]
+            extents = (*layout.outer, layout.channels, layout.inner)
+            name = "long_" if layout.inner >= schedule.tile // 4 else ""
+            return [step(name, layout.inner, layout.size, *extents, *vector_strides)]
         period = layout.channels * layout.inner
         outer = layout.outer[0] if layout.outer else 1
         if layout.inner == 1 and outer <= DIRECT_OUTER and not layout.strides:
-            values = (*scalars, outer, layout.channels, *vector_strides)
-            return [_Step("direct_serial", "direct_parallel", layout.size, False, values)]
-        copies = 1 if layout.strides else _copies(outer, period, schedule.run)
+            return [step("direct_", layout.channels, layout.size, outer, layout.channels, *vector_strides)]
+        copies = 1 if layout.strides else _copies(outer, period, schedule.run, LINE if large else 1)
         run = copies * period
         self.workspace_size = 3 * 4 * run
         expand = expansion(layout.inner)
         steps = [_Step(expand, expand, 0, True, (copies, layout.channels, layout.inner, *vector_strides))]
         if layout.strides:
-            steps.append(_Step("serial", "parallel", layout.size, False, (*scalars, *_eight_loops(layout))))
+            steps.append(step("", run, layout.size, *_eight_loops(layout)))
             return steps
         runs, tail = outer // copies, outer % copies * period
         blocks = runs // schedule.rows if schedule.rows > 1 and run > CACHED_RUN else 0
         first = blocks * schedule.rows * run
         if blocks:
-            steps.append(_Step("blocked_serial", "blocked_parallel", first, False, (*scalars, blocks, run)))
+            steps.append(step("blocked_", run, first, blocks, run))
         if first < layout.size:
-            rest = (first, runs - blocks * schedule.rows, run, tail)
-            steps.append(_Step("serial", "parallel", layout.size - first, False, (*scalars, *rest)))
+            steps.append(step("", run, layout.size - first, first, runs - blocks * schedule.rows, run, tail))
         return steps
 
     def __call__(self, x: Any, scale: Any, zero_point: Any, out: Any, mask: Any, workspace: Any = None) -> None:
@@ -175,6 +185,18 @@ CACHED_RUN = 1024
 """Longest run, in elements, whose parameters (12 bytes each) stay in the first-level cache beside what streams past."""
 
 
+LINE = 64
+"""Elements that fill lines of out and of mask."""
+
+STREAM_ROW = {"float32": 512, "float16": 4096, "bfloat16": 4096}
+"""By the dtype of out, the shortest row that gains more from being written past the caches than the lines that it
+shares with its neighbours cost, which are written both ways; rows that begin with a line share none."""
+
+
+LONGEST = 8192
+"""Longest run, in elements, that is made of several outer rows."""
+
+
 class EmptyLaunch:
     """The call for tensors without elements: it needs no kernel and does nothing."""
 
@@ -184,9 +206,15 @@ class EmptyLaunch:
         """Do nothing."""
 
 
-def _copies(outer: int, period: int, run: int) -> int:
-    """How many outer rows make a run: enough to fill it, few enough that expanding costs little of the whole."""
-    return max(1, min(run // period, outer // 64 or outer))
+def _copies(outer: int, period: int, run: int, multiple: int) -> int:
+    """How many outer rows make a run: enough to fill it, few enough that expanding costs little of the whole.
+
+    So many that the run is a multiple of a number of elements, unless it would be much longer for that.
+    """
+    copies = max(1, min(run // period, outer // 64 or outer))
+    unit = multiple // math.gcd(multiple, period)
+    whole = -(-copies // unit) * unit
+    return whole if whole * period <= LONGEST and whole <= outer else copies
 
 
 def expansion(inner: int) -> str:
@@ -457,7 +485,7 @@ def build_library(
     target : Target, optional
         :func:`current_target` by default.
     progress : callable, optional
-        Called as ``progress(done, total, spec)`` before each kernel.
+        Called as ``progress(done, total, spec)`` before each kernel is waited for.
 
     Returns
     -------
@@ -482,13 +510,23 @@ def build_library(
         for spec in (catalogue() if specs is None else specs)
         for schedule in dict.fromkeys(schedule_for(spec, target, size) for size in records.SIZE_CLASSES)
     ]
-    paths: list[Path] = []
-    for done, (spec, schedule) in enumerate(chosen):
-        if progress is not None:
-            progress(done, len(chosen), spec)
+
+    def path_of(spec: FakeQuantSpec, schedule: Schedule) -> Path:
         request = request_of(spec, schedule, target)
-        entry = folder.find(request)
-        entry = entry or folder.put(_build(request, spec, schedule, target))
+        entry = folder.find(request) or folder.put(_build(request, spec, schedule, target))
         assert entry.path is not None
-        paths.append(entry.path)
+        return entry.path
+
+    paths: list[Path] = []
+    # TVM and LLVM compile several kernels at once, without Python's lock.
+    with environment.some_home(), ThreadPoolExecutor(environment.num_threads()) as pool:
+        try:
+            found = [pool.submit(path_of, *each) for each in chosen]
+            for done, ((spec, _), path) in enumerate(zip(chosen, found, strict=True)):
+                if progress is not None:
+                    progress(done, len(chosen), spec)
+                paths.append(path.result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return paths

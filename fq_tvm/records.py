@@ -54,8 +54,6 @@ FORMAT = 1
 SIZE_CLASSES = {"cache": 2**20, "mid": 2**25, "memory": math.inf}
 """The most bytes moved (x, out and mask) by tensors of each class: second-level caches, last-level ones, the rest."""
 
-_ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2}
-
 
 @dataclass(frozen=True)
 class Record:
@@ -243,7 +241,7 @@ def size_class(moved: float) -> str:
 
 def size_class_of(spec: FakeQuantSpec, elements: int) -> str:
     """Return the class of tensors of so many elements."""
-    return size_class(elements * (_ITEMSIZE[spec.dtype] + _ITEMSIZE[spec.out_dtype] + 1))
+    return size_class(elements * spec.element_bytes)
 
 
 def user_folder() -> Path | None:
@@ -397,6 +395,8 @@ RUNS: dict[str, dict[str, Sequence[int]]] = {
     "lanes": {"rows": (1, 2, 4), "run": (256, 512, 1024, 2048)},
 }
 PARALLEL_FROM = (32768, 65536, 131072, 262144)
+STREAM_FROM = (2**24, 2**25, 2**62)
+"""The last means never."""
 
 
 def space(spec: FakeQuantSpec, target: Target | None = None, seed: int = 0) -> list[Schedule]:
@@ -418,6 +418,8 @@ def space(spec: FakeQuantSpec, target: Target | None = None, seed: int = 0) -> l
     """
     knobs: dict[str, Sequence[int]] = {"tile": TILES[spec.iteration], "parallel_from": PARALLEL_FROM}
     knobs.update(RUNS.get(spec.iteration, {}))
+    if not spec.strided and not spec.wide:
+        knobs["stream_from"] = STREAM_FROM
     if target is None or target.avx512:
         # 0 is LLVM's own choice for this CPU, so only the other width is another candidate
         knobs["vector_bits"] = (0, 512 if target is not None and "prefer-256-bit" in target.features else 256)

@@ -15,7 +15,18 @@ from .spec import FakeQuantSpec
 if TYPE_CHECKING:
     from tvm import s_tir, tirx
 
-__all__ = ["VECTOR_BITS", "Schedule", "apply", "apply_expand", "default_schedule", "inline_parameters", "tighten"]
+    from .target import Target
+
+__all__ = [
+    "VECTOR_BITS",
+    "Schedule",
+    "apply",
+    "apply_expand",
+    "default_schedule",
+    "inline_parameters",
+    "streams",
+    "tighten",
+]
 
 VECTOR_BITS = (0, 256, 512)
 
@@ -29,12 +40,16 @@ class Schedule:
     tile : int
         Elements of the innermost loop in one task, the unit that is spread over threads.
     rows : int
-        Contiguous classes only.  Rows: how many channels' rows make one task.  Lanes: how many runs are taken at a time
-        where a run is too long for its parameters to stay in the first-level cache; 1 for never.
+        Contiguous classes only.  Rows: how many channels' rows make one task, where a row is not one by itself.  Lanes:
+        how many runs are taken at a time where a run is too long for its parameters to stay in the first-level cache;
+        1 for never.
     run : int
         Lanes only: the least length, in elements, of the run of virtual channels that whole outer rows are joined to.
     parallel_from : int
         Tensors of fewer elements run in the calling thread, where starting threads costs more than it saves.
+    stream_from : int
+        Contiguous classes only.  Tensors of which at least so many bytes move (self, out and mask) are written past the
+        caches, which could not hold the results.
     vector_bits : {0, 256, 512}
         Width of the vectors on a CPU with AVX-512; 0 leaves it to LLVM, which decides by the CPU's name.  Other CPUs
         have no choice and ignore it.
@@ -44,6 +59,7 @@ class Schedule:
     rows: int = 4
     run: int = 1024
     parallel_from: int = 65536
+    stream_from: int = 2**25
     vector_bits: int = 0
 
     def __post_init__(self) -> None:
@@ -92,6 +108,11 @@ def default_schedule(spec: FakeQuantSpec, target: object = None) -> Schedule:
     if spec.strided:
         return Schedule(tile=65536)
     return Schedule(rows=16) if spec.iteration == "rows" else Schedule()
+
+
+def streams(spec: FakeQuantSpec, target: Target) -> bool:
+    """Whether a kernel has functions that write past the caches: those that memory limits, on x86."""
+    return not spec.strided and not spec.wide and "sse2" in target.features
 
 
 def apply(

@@ -116,6 +116,11 @@ class FakeQuantSpec:
         return self.arithmetic == "wide"
 
     @property
+    def element_bytes(self) -> int:
+        """Bytes that move for each element: of self and out, and one of mask."""
+        return 1 + sum(4 if dtype == "float32" else 2 for dtype in (self.dtype, self.out_dtype))
+
+    @property
     def float_zero_point(self) -> bool:
         """Whether the zero point need not be an integer."""
         return self.zero_point_dtype not in ZERO_POINTS

@@ -25,6 +25,7 @@ import numpy as np
 
 from . import bench, environment
 from .errors import FqError
+from .functional import empty_like
 from .layout import Layout, arrange
 from .schedule import Schedule
 from .spec import FakeQuantSpec, quant_range_scalars
@@ -57,8 +58,8 @@ class Bench:
         self.case = case
         x, scale, zero_point = case.arrays()
         self.x, self.scale, self.zero_point = x, scale.astype(spec.scale_dtype), zero_point
-        self.out = np.empty_like(x, spec.out_dtype)
-        self.mask = np.empty_like(x, bool)
+        self.out = empty_like(x, spec.out_dtype)
+        self.mask = empty_like(x, bool)
         self.range = RANGES[spec.arithmetic]
         from .reference import fake_quant
 
@@ -193,15 +194,12 @@ class Remote:
     def module(self, contender: Contender) -> Any:
         """Build a kernel here and load it there."""
         if contender not in self._sent:
-            import tvm
+            from .build import lower, translate
 
-            from .build import lower
-
-            target = tvm.target.Target(self.target().to_tvm(contender.schedule.vector_bits))
-            compiled = tvm.compile(lower(contender.spec, contender.schedule), target=target).mod
+            spec, schedule, target = contender.spec, contender.schedule, self.target()
             with tempfile.TemporaryDirectory(prefix="fq_tvm-") as folder:
                 path = Path(folder) / f"kernel{len(self._sent)}.ll"
-                compiled.write_to_file(str(path), "ll")
+                path.write_text(translate(lower(spec, schedule, target), schedule, target))
                 self.session.upload(str(path))
                 self._sent[contender] = self.session.load_module(path.name)
         return self._sent[contender]
@@ -237,11 +235,12 @@ class Remote:
         from .kernel import Launch
 
         module = self.module(contender)
+        cpu = self.target()
 
         class Loaded:
             """A kernel as :class:`~fq_tvm.kernel.Launch` sees it, whose functions are names."""
 
-            spec, schedule = contender.spec, contender.schedule
+            spec, schedule, target = contender.spec, contender.schedule, cpu
 
             def function(self, name: str) -> str:
                 return name

@@ -267,7 +267,8 @@ def _distinct(schedules: Iterable[Schedule], job: Job) -> list[Schedule]:
     seen, kept = set(), []
     for schedule in schedules:
         parallel = tuple(case.elements >= schedule.parallel_from for case in job.cases)
-        behaviour = (dataclasses.replace(schedule, parallel_from=1), parallel)
+        stream = tuple(case.moved_bytes >= schedule.stream_from for case in job.cases)
+        behaviour = (dataclasses.replace(schedule, parallel_from=1, stream_from=1), parallel, stream)
         if behaviour not in seen:
             seen.add(behaviour)
             kept.append(schedule)
