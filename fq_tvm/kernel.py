@@ -324,7 +324,7 @@ def request_of(spec: FakeQuantSpec, schedule: Schedule, target: Target) -> dict[
     return {
         "format": store.FORMAT,
         "spec": spec.to_json(),
-        "schedule": schedule.to_json(),
+        "schedule": schedule.compiled,
         "target": target.identity(),
         "versions": versions(),
         "generator": _generator(),

@@ -74,6 +74,11 @@ class Schedule:
         """Return the knobs as a dictionary that :func:`json.dumps` takes."""
         return asdict(self)
 
+    @property
+    def compiled(self) -> dict[str, int]:
+        """The knobs that generated code depends on; the others choose among its functions when it is launched."""
+        return {name: value for name, value in asdict(self).items() if name not in ("parallel_from", "stream_from")}
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Schedule:
         """Make a schedule of what :meth:`to_json` returned.

@@ -11,11 +11,12 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+from dataclasses import replace
 
 import numpy as np
 from support import assert_same, expected, make
 
-from fq_tvm import FakeQuantSpec, Schedule, catalogue
+from fq_tvm import FakeQuantSpec, catalogue
 from fq_tvm.arguments import Operands, check, describe
 from fq_tvm.kernel import Launch, current_target, get_kernel, prepare
 from fq_tvm.runtime import AddressTensor
@@ -70,7 +71,7 @@ def past_caches(launch: Launch) -> list[Launch]:
     """The same with results written past the caches, which begin with a line at the start of a page."""
     if not streams(launch.kernel.spec, current_target()):
         return []
-    kernel = get_kernel(launch.kernel.spec, schedule=Schedule(parallel_from=1, stream_from=1))
+    kernel = get_kernel(launch.kernel.spec, schedule=replace(launch.kernel.schedule, parallel_from=1, stream_from=1))
     return [kernel.bind(launch.layout, 1, 1, launch.scalars)]
 
 

@@ -16,7 +16,7 @@ LAYERS = [
     ["layout", "reference", "expression", "runtime", "memory"],
     ["arguments"],
     ["schedule"],
-    ["target"],
+    ["target", "streaming"],
     ["records", "build", "cache"],
     ["kernel"],
     ["functional", "aclnn", "tune", "trial", "bench", "ascend", "relax", "torch", "weights"],
@@ -25,7 +25,7 @@ LAYERS = [
 ]
 """Imports point up this list, never down."""
 
-COMPILER = {"expression", "build", "schedule", "target", "tune", "trial", "relax", "ascend"}
+COMPILER = {"expression", "build", "streaming", "schedule", "target", "tune", "trial", "relax", "ascend"}
 """Modules that may import TVM's compiler."""
 
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py" or p.parent != PACKAGE)

@@ -14,6 +14,7 @@ from support import RANGES, assert_same, bits, expected, make
 
 from fq_tvm import FakeQuantSpec, FqError, catalogue, get_kernel, kernel
 from fq_tvm.arguments import Operands, check, describe
+from fq_tvm.build import lower
 from fq_tvm.cache import Store, digest
 from fq_tvm.errors import BuildError, CacheMissError
 from fq_tvm.kernel import EmptyLaunch, Launch, current_target, prepare, request_of, versions
@@ -288,13 +289,25 @@ def test_every_argument_of_code_generation_moves_the_key():
     spec, target = FakeQuantSpec("rows"), current_target()
     schedule = default_schedule(spec)
     requests = [request_of(s, schedule, target) for s in catalogue()]
-    for field in dataclasses.fields(Schedule):
-        other = 256 if field.name == "vector_bits" else getattr(schedule, field.name) + 1
-        more = dataclasses.replace(schedule, **{field.name: other})
+    for name in schedule.compiled:
+        other = 256 if name == "vector_bits" else getattr(schedule, name) + 1
+        more = dataclasses.replace(schedule, **{name: other})
         requests.append(request_of(spec, more, target))
     for changed in (dataclasses.replace(target, cpu="x86-64-v3"), dataclasses.replace(target, features=("avx",))):
         requests.append(request_of(spec, schedule, changed))
     assert len({digest(r) for r in requests}) == len(requests)
+
+
+def test_what_only_a_launch_reads_needs_no_other_code():
+    """Only those knobs are left out of the key that leave the code as it is."""
+    target = current_target()
+    schedule = Schedule()
+    left_out = set(schedule.to_json()) - set(schedule.compiled)
+    assert left_out == {"parallel_from", "stream_from"}
+    other = dataclasses.replace(schedule, **dict.fromkeys(left_out, 1))
+    for spec in map(FakeQuantSpec, ITERATIONS):
+        assert lower(spec, schedule, target).script() == lower(spec, other, target).script()
+        assert get_kernel(spec, target, schedule).path == get_kernel(spec, target, other).path
 
 
 def test_a_change_of_a_generating_module_moves_the_key(monkeypatch, tmp_path):

@@ -304,7 +304,9 @@ def test_no_schedule_of_the_space_changes_a_result(iteration, threads, monkeypat
 def test_the_width_of_vectors_is_a_choice_where_there_is_one():
     v4, v3 = resolve("x86-64-v4"), resolve("x86-64-v3")
     narrow, wide = (get_kernel(ROWS, v4, Schedule(vector_bits=bits)).source("asm") for bits in (256, 512))
-    assert wide.count("zmm") > 4 * narrow.count("zmm")
+    # Whole lines that are written past the caches are vectors of 512 bits in either.
+    assert wide.count("zmm") > 1.5 * narrow.count("zmm")
+    assert narrow.count("ymm") > 1.5 * wide.count("ymm")
     assert v3.to_tvm(512) == v3.to_tvm()
     with pytest.raises(FqError, match="vector_bits is 128"):
         Schedule(vector_bits=128)

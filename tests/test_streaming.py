@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 
@@ -10,11 +11,12 @@ import pytest
 from support import assert_same, expected, make
 
 from fq_tvm import FakeQuantSpec, catalogue, get_kernel, kernel, streaming
-from fq_tvm.arguments import Operands, check, describe
+from fq_tvm.arguments import describe
 from fq_tvm.build import lower, translate
 from fq_tvm.functional import empty_like
-from fq_tvm.kernel import STREAM_ROW, current_target, prepare
+from fq_tvm.kernel import STREAM_ROW, current_target, layout_for, schedule_for
 from fq_tvm.schedule import Schedule, default_schedule, streams
+from fq_tvm.spec import quant_range_scalars
 from fq_tvm.target import resolve
 
 STREAMING = [spec for spec in catalogue() if not spec.strided and not spec.wide]
@@ -22,7 +24,6 @@ SHAPES = {
     "rows": [((3, 5, 704), 1), ((2, 40, 513), 1), ((3, 4500), 0), ((1, 40000), 0), ((7, 4160), 0)],
     "lanes": [((300, 64), 1), ((1000, 3), 1), ((130, 7, 9), 1), ((9, 2048), 1), ((4, 16448), 1), ((1, 20032), 1)],
 }
-NOW = Schedule(parallel_from=1, stream_from=1)
 
 
 def array_at(offset: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -33,18 +34,21 @@ def array_at(offset: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return np.ndarray(shape, dtype, memory[start : start + size])
 
 
-def run(spec: FakeQuantSpec, shape, axis, rng, schedule=NOW, offsets=(0, 0, 0), in_place=False):
-    """Run a kernel; return what it called, its results and the reference's."""
+def run(spec: FakeQuantSpec, shape, axis, rng, schedule=None, offsets=(0, 0, 0), in_place=False, stream_from=1):
+    """Run a kernel, by default in the schedule of large tensors; return its results and the reference's."""
     x, scale, zero_point = make(rng, shape, axis, spec.dtype, spec.scale_dtype)
     wanted = expected(x, scale, zero_point, axis, -128, 127, spec.out_dtype)
     self = array_at(offsets[0], shape, spec.dtype)
     self[...] = x
     out = self if in_place else array_at(offsets[1], shape, spec.out_dtype)
     mask = array_at(offsets[2], shape, "bool")
-    operands = Operands(*(describe(a, "tensor") for a in (self, scale, zero_point, out, mask)))
-    launch = prepare(operands, *check(operands, axis, -128, 127))
-    launch = get_kernel(spec, schedule=schedule).bind(launch.layout, 1, 1, launch.scalars)
-    launch(*(o.tensor for o in operands), np.empty(launch.workspace_size, np.uint8))
+    target = current_target()
+    chosen = dataclasses.replace(schedule or schedule_for(spec, target), parallel_from=1, stream_from=stream_from)
+    layout = layout_for(target, shape, axis, [[s // a.itemsize for s in a.strides] for a in (self, out, mask)])
+    assert layout.iteration == spec.iteration
+    launch = get_kernel(spec, target, chosen).bind(layout, 1, 1, quant_range_scalars(-128, 127))
+    tensors = [describe(a, "tensor").tensor for a in (self, scale, zero_point, out, mask)]
+    launch(*tensors, np.empty(launch.workspace_size, np.uint8))
     for array in (out, mask):
         around = array.base
         start = array.ctypes.data - around.ctypes.data
@@ -113,7 +117,7 @@ def test_in_place(iteration):
 def test_any_tile(iteration, tile, rows):
     """Tiles that are no multiple of a line begin within one."""
     rng = np.random.default_rng(14)
-    schedule = Schedule(tile=tile, rows=rows, parallel_from=1, stream_from=1)
+    schedule = Schedule(tile=tile, rows=rows)
     for shape, axis in SHAPES[iteration]:
         assert_same(*run(FakeQuantSpec(iteration), shape, axis, rng, schedule))
 
@@ -131,7 +135,7 @@ def test_only_large_tensors(called):
     for spec in (FakeQuantSpec("rows"), FakeQuantSpec("lanes")):
         for shape, axis in SHAPES[spec.iteration]:
             moved = int(np.prod(shape)) * spec.element_bytes
-            assert_same(*run(spec, shape, axis, rng, Schedule(parallel_from=1, stream_from=moved + 1)))
+            assert_same(*run(spec, shape, axis, rng, stream_from=moved + 1))
     assert not any(name.startswith("stream_") for name in called)
     assert default_schedule(FakeQuantSpec("rows")).stream_from == 2**25
 
@@ -147,18 +151,22 @@ def test_only_rows_with_enough_whole_lines(called):
 
 
 @pytest.mark.parametrize("spec", STREAMING, ids=lambda s: s.name)
-def test_marked_stores_are_those_of_blocks(spec, monkeypatch):
-    """Every one of them in a function that writes past the caches, which ends with a fence; none elsewhere."""
-    schedule, target = default_schedule(spec), current_target()
+def test_marked_stores_are_those_of_blocks(spec):
+    """Of whole lines, and the function that writes past the caches ends with a fence."""
     ll, asm = get_kernel(spec).source("ll"), get_kernel(spec).source("asm")
     marked = [line for line in ll.splitlines() if "!nontemporal" in line]
     assert len(marked) >= 4
     assert all(re.search(r"store <64 x (float|half|i8)> .* align 64, !nontemporal", line) for line in marked)
     assert "vmovnt" in asm
     assert ll.count("call void @llvm.x86.sse.sfence()") == (3 if spec.lanes else 2)
+
+
+@pytest.mark.parametrize("iteration", ["rows", "lanes"])
+def test_no_store_of_llvms_own_is_marked(iteration, monkeypatch):
+    spec, target = FakeQuantSpec(iteration), current_target()
+    schedule = default_schedule(spec)
     monkeypatch.setattr("fq_tvm.build.streams", lambda *_: False)
-    plain = translate(lower(spec, schedule, target), schedule, target)
-    assert streaming._STORE.search(plain) is None, "such a store of LLVM's own would be marked, too"
+    assert streaming._STORE.search(translate(lower(spec, schedule, target), schedule, target)) is None
 
 
 def test_no_such_functions_where_they_would_not_help():
