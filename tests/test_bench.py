@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 
@@ -63,6 +64,8 @@ def test_numbers_of_a_result():
     assert got.gigabytes_per_second == pytest.approx(4.5)
     assert got.ratios() == {"torch": pytest.approx(10)}
     assert got.spread() == 0
+    assert got.kept_over_limit == got.over_limit
+    assert dataclasses.replace(got, kept={"fq_tvm": [3e-6], "copy": [1e-6]}).kept_over_limit == pytest.approx(8 / 3)
     assert result(Case((1000,), 0, "float16"), fq_tvm=1, copy=1).over_limit == pytest.approx(4 / 5)
     assert json.dumps(got.to_json())
 
@@ -74,7 +77,7 @@ def test_summary_and_claims():
         result(small, fq_tvm=9.0, copy=8.0, torch=10.0),
     ]
     summed = bench.summary(good)
-    assert summed["memory"]["cases"] == summed["cache"]["cases"] == 1
+    assert summed["memory"]["cases"] == summed["kept"]["cases"] == summed["cache"]["cases"] == 1
     assert summed["memory"]["over_limit"] == pytest.approx(1)
     assert summed["memory"]["worst_case"] == big.name
     assert summed["peers"]["torch"]["least_case"] == small.name
@@ -118,6 +121,28 @@ def test_a_wrong_contender_is_not_timed(monkeypatch):
     monkeypatch.setitem(bench.PEERS, "numpy", ("numpy", wrong))
     with pytest.raises(FqError, match="numpy gives another mask"):
         bench.measure(TINY, ["numpy"], 0.001)
+
+
+def test_large_tensors_come_from_memory(monkeypatch):
+    """The caches are swept before each turn, and the time without that is kept apart."""
+    swept = []
+    monkeypatch.setattr(bench, "sweeper", lambda: lambda: swept.append(1))
+    large, small = Case((513, 512), 0), Case((512, 512), 0)
+    got = bench.measure(large, ["numpy"], 0.001)
+    assert set(got.seconds) == {"fq_tvm", "copy", "numpy"}
+    assert set(got.kept) == {"fq_tvm", "copy"}
+    assert len(swept) == sum(map(len, got.seconds.values()))
+    assert bench.measure(small, [], 0.001).kept == {}
+    assert len(swept) == sum(map(len, got.seconds.values()))
+
+
+def test_sweeping_reads_more_than_caches_hold(monkeypatch):
+    largest = [part.nbytes for part in np.array_split(np.empty(2**26 // 8), bench.num_threads())]
+    read = []
+    monkeypatch.setattr(np, "max", lambda part: read.append(part.nbytes))
+    bench.sweeper.__wrapped__()()
+    assert len(read) == len(largest)
+    assert sum(read) >= sum(largest)
 
 
 def test_the_copy_copies():
