@@ -22,6 +22,7 @@ check: $(VENV)/installed-dev
 bench: $(VENV)/installed-peers
 	$(BIN)/fq-tvm bench --case facts --peers torch,inductor,numba,openvino,ort --seconds 3
 	$(BIN)/fq-tvm bench --peers numba,openvino,default,x86-64-v3 $(BENCH_ARGS)
+	$(BIN)/python benchmarks/streaming.py
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/torch_enable.py
 	$(BIN)/python benchmarks/embedding.py

@@ -14,12 +14,13 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -310,7 +311,9 @@ class Inputs:
         return dense, math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :])
 
 
-def ours(inputs: Inputs, cpu: str | None = None, tuned: bool = True) -> tuple[Call, tuple[Any, Any]]:
+def ours(
+    inputs: Inputs, cpu: str | None = None, tuned: bool = True, knobs: Mapping[str, int] | None = None
+) -> tuple[Call, tuple[Any, Any]]:
     """Prepare our own call: a launch whose tensors are there, as for every contender that can do so.
 
     Parameters
@@ -321,6 +324,8 @@ def ours(inputs: Inputs, cpu: str | None = None, tuned: bool = True) -> tuple[Ca
         Generate code for this CPU instead, in the schedule that applies to it.
     tuned : bool
         Whether tuned schedules apply.
+    knobs : mapping, optional
+        Of the schedule, to be changed.
     """
     from .arguments import Operands, check, describe
     from .functional import empty_like
@@ -334,11 +339,11 @@ def ours(inputs: Inputs, cpu: str | None = None, tuned: bool = True) -> tuple[Ca
     operands = Operands(*(describe(t, "tensor") for t in (*inputs.arguments[:3], out, mask)))
     launch = prepare(operands, *check(operands, *inputs.arguments[3:]))
     assert isinstance(launch, Launch)
-    if cpu is not None or not tuned:
+    if cpu is not None or not tuned or knobs:
         spec = launch.kernel.spec
         target = resolve(cpu) if cpu is not None else current_target()
         tuned_schedule = schedule_for(spec, target, size_class(inputs.case.moved_bytes))
-        schedule = tuned_schedule if tuned else default_schedule(spec, target)
+        schedule = replace(tuned_schedule if tuned else default_schedule(spec, target), **(knobs or {}))
         launch = get_kernel(spec, target, schedule).bind(launch.layout, 1, 1, launch.scalars)
     workspace = np.empty(launch.workspace_size + 64, np.uint8)
     start = workspace.ctypes.data
@@ -616,6 +621,9 @@ def _check(name: str, case: Case, got: Any, expected: Any) -> None:
 def interleave(calls: Mapping[str, Call], seconds: float, sweep: Call | None = None) -> dict[str, list[float]]:
     """Time contenders in turns, five at least; a call that is short is repeated within its turn.
 
+    Who goes first changes at random, the same way every time: what one leaves in the caches makes the next one faster
+    or slower, by a tenth between two kernels and a copy.
+
     Parameters
     ----------
     calls : mapping of callables
@@ -640,9 +648,11 @@ def interleave(calls: Mapping[str, Call], seconds: float, sweep: Call | None = N
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
     rounds = 0
+    turns, shuffle = list(calls.items()), random.Random(0).shuffle
     while time.perf_counter() < end or rounds < 5:
         rounds += 1
-        for name, call in calls.items():
+        shuffle(turns)
+        for name, call in turns:
             call()  # brings caches and threads back to this contender
             number = repeats[name]
             if sweep:

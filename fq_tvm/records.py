@@ -395,7 +395,7 @@ RUNS: dict[str, dict[str, Sequence[int]]] = {
     "lanes": {"rows": (1, 2, 4), "run": (256, 512, 1024, 2048)},
 }
 PARALLEL_FROM = (32768, 65536, 131072, 262144)
-STREAM_FROM = (2**24, 2**25, 2**62)
+STREAM_FROM = (2**25, 2**26, 2**28, 2**62)
 """The last means never."""
 
 

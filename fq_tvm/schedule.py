@@ -59,7 +59,7 @@ class Schedule:
     rows: int = 4
     run: int = 1024
     parallel_from: int = 65536
-    stream_from: int = 2**25
+    stream_from: int = 2**26
     vector_bits: int = 0
 
     def __post_init__(self) -> None:

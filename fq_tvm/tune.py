@@ -395,7 +395,7 @@ def _conclude(search: _Search, job: Job, best: Schedule) -> Record:
     for case in job.cases:
         measured[case.name] = search.time(case, [(job.spec, default), (job.spec, best)], not search.remote)
     ratio, noise = _ratio(measured.values(), "1", "0")
-    if best != default and not _better(ratio, noise):
+    if best == default or not _better(ratio, noise):
         best, ratio = default, 1.0
     found: dict[str, Any] = {"over_default": round(ratio, 4), "noise": round(noise, 4)}
     if not search.remote:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 
 import numpy as np
@@ -134,6 +135,13 @@ def test_large_tensors_come_from_memory(monkeypatch):
     assert len(swept) == sum(map(len, got.seconds.values()))
     assert bench.measure(small, [], 0.001).kept == {}
     assert len(swept) == sum(map(len, got.seconds.values()))
+
+
+def test_nobody_has_always_the_same_place():
+    called = []
+    bench.interleave({name: lambda name=name: called.append(name) for name in "abc"}, 0.02)
+    after = {pair for pair in itertools.pairwise(called) if pair[0] != pair[1]}
+    assert len(after) == 6
 
 
 def test_sweeping_reads_more_than_caches_hold(monkeypatch):

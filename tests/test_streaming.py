@@ -137,7 +137,7 @@ def test_only_large_tensors(called):
             moved = int(np.prod(shape)) * spec.element_bytes
             assert_same(*run(spec, shape, axis, rng, stream_from=moved + 1))
     assert not any(name.startswith("stream_") for name in called)
-    assert default_schedule(FakeQuantSpec("rows")).stream_from == 2**25
+    assert default_schedule(FakeQuantSpec("rows")).stream_from == 2**26
 
 
 def test_only_rows_with_enough_whole_lines(called):
