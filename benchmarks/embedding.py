@@ -11,6 +11,7 @@ from tvm import relax
 
 import fq_tvm
 import fq_tvm.relax
+from fq_tvm.functional import empty_like
 from fq_tvm.runtime import threads_ready
 
 CASES = [
@@ -52,7 +53,8 @@ def main():
         main_function = relax.VirtualMachine(executable, tvm.cpu())["main"]  # looking it up costs 15 us
         tensors = [tvm.runtime.tensor(a) for a in (x, scale, zero_point)]
         # The virtual machine keeps memory that is free again, so the kernel gets memory that was written before, too.
-        out, mask = np.ones_like(x), np.ones(shape, bool)
+        out, mask = empty_like(x, x.dtype), empty_like(x, bool)
+        out[...], mask[...] = 1, True
 
         def direct(x=x, scale=scale, zero_point=zero_point, axis=axis, out=out, mask=mask):
             fq_tvm.fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, axis, -128, 127, out=out, mask=mask)
