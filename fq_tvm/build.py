@@ -17,9 +17,18 @@ import tvm_ffi
 from tvm import te, tirx
 
 from .errors import BuildError
-from .expression import ChannelParameters, QuantRange, channel_parameters, expand, quantize_dequantize
+from .expression import (
+    ChannelParameters,
+    Folded,
+    QuantRange,
+    channel_parameters,
+    expand,
+    fold,
+    foldable,
+    quantize_dequantize,
+)
 from .layout import MAX_RANK
-from .schedule import Schedule, apply, apply_expand, streams
+from .schedule import Schedule, apply, apply_expand, folds, streams
 from .spec import FakeQuantSpec
 from .streaming import mark, past_caches
 from .target import Target
@@ -120,6 +129,10 @@ def state(spec: FakeQuantSpec, rows: int = 1) -> dict[str, Statement]:
         statements["direct"] = _state_direct(spec)
         if rows > 1:
             statements["blocked"] = _state_blocked(spec, rows)
+    if folds(spec):
+        statements["folded_fake_quant"] = _state_lanes(spec, folded=True)
+        if rows > 1:
+            statements["folded_blocked"] = _state_blocked(spec, rows, folded=True)
     return statements
 
 
@@ -130,38 +143,39 @@ def _state_rows(spec: FakeQuantSpec) -> Statement:
     scale, zero_point, vector_strides = _vectors(spec, extents[-2])
     parameters = channel_parameters(scale.buffer, zero_point.buffer, spec.wide)
     x = te.placeholder(extents, spec.dtype, "x")
-    out, mask = _compute(spec, x, parameters, len(extents) - 2, quant_range)
+    folded = fold(parameters, quant_range) if folds(spec) else None
+    out, mask = _compute(spec, x, parameters, len(extents) - 2, quant_range, folded)
     operands = [Operand("self", x, 0, strides[0]), scale, zero_point]
     operands += [Operand("out", out, 0, strides[1]), Operand("mask", mask, 0, strides[2])]
     return Statement.of(operands, [*limits, *extents, *(s for each in strides for s in each), *vector_strides])
 
 
-def _state_lanes(spec: FakeQuantSpec) -> Statement:
+def _state_lanes(spec: FakeQuantSpec, folded: bool = False) -> Statement:
     """State lanes of any kind: parameters come from the workspace."""
     extents, strides = _loops(spec, "first", "runs", "run", "tail")
     quant_range, limits = _symbolic_range(spec)
     first, shape = (0, extents) if spec.strided else (extents[0], extents[1:3])
-    parameters, sources = _run_parameters(spec, shape[-1])
+    parameters, ranges, sources = _run_parameters(spec, shape[-1], folded)
     x = te.placeholder(shape, spec.dtype, "x")
-    out, mask = _compute(spec, x, parameters, len(shape) - 1, quant_range)
+    out, mask = _compute(spec, x, parameters, len(shape) - 1, quant_range, ranges)
     operands = [Operand("self", x, first, strides[0]), *sources]
     operands += [Operand("out", out, first, strides[1]), Operand("mask", mask, first, strides[2])]
     if not spec.strided:
         # The last outer rows, when they do not fill a run: a prefix of one more run.
         rest = te.placeholder((extents[3],), spec.dtype, "x_tail")
-        views = (rest, *_compute(spec, rest, parameters, 0, quant_range, "tail"))
+        views = (rest, *_compute(spec, rest, parameters, 0, quant_range, ranges, "tail"))
         start = first + shape[0] * shape[1]
         operands += [Operand(t, v, start) for t, v in zip(("self", "out", "mask"), views, strict=True)]
     return Statement.of(operands, [*limits, *extents, *(s for each in strides for s in each)])
 
 
-def _state_blocked(spec: FakeQuantSpec, rows: int) -> Statement:
+def _state_blocked(spec: FakeQuantSpec, rows: int, folded: bool = False) -> Statement:
     """State lanes for whole blocks of runs, so that a schedule can read parameters once for all runs of a block."""
     blocks, run = _integers("blocks", "run")
     quant_range, limits = _symbolic_range(spec)
-    parameters, sources = _run_parameters(spec, run)
+    parameters, ranges, sources = _run_parameters(spec, run, folded)
     x = te.placeholder((blocks * rows, run), spec.dtype, "x")
-    out, mask = _compute(spec, x, parameters, 1, quant_range)
+    out, mask = _compute(spec, x, parameters, 1, quant_range, ranges)
     return Statement.of(
         [Operand("self", x), *sources, Operand("out", out), Operand("mask", mask)], [*limits, blocks, run]
     )
@@ -185,9 +199,11 @@ def _compute(
     parameters: ChannelParameters,
     axis: int,
     quant_range: QuantRange,
+    folded: Folded | None = None,
     name: str = "fake_quant",
 ) -> tuple[te.Tensor, te.Tensor]:
-    return quantize_dequantize(x, parameters, axis, quant_range, spec.promoted_dtype, spec.out_dtype, name)
+    dtypes = (spec.promoted_dtype, spec.out_dtype)
+    return quantize_dequantize(x, parameters, axis, quant_range, *dtypes, name, folded=folded)
 
 
 def _loops(spec: FakeQuantSpec, *contiguous: str) -> tuple[tuple[Any, ...], list[tuple[Any, ...]]]:
@@ -199,24 +215,33 @@ def _loops(spec: FakeQuantSpec, *contiguous: str) -> tuple[tuple[Any, ...], list
     return _integers(*(f"n{i}" for i in range(MAX_RANK))), strides
 
 
-def _run_parameters(spec: FakeQuantSpec, run: Any) -> tuple[ChannelParameters, list[Operand]]:
-    """Return the expanded parameters, and where they lie in the workspace."""
-    dtypes = {
-        "run_inverse_scale": "float32",
-        "run_zero_point": spec.parameter_dtype,
-        "run_scale": "float32",
-    }
-    inverse, zero, scale = (te.placeholder((run,), dtype, name) for name, dtype in dtypes.items())
+def _run_parameters(
+    spec: FakeQuantSpec, run: Any, folded: bool
+) -> tuple[ChannelParameters, Folded | None, list[Operand]]:
+    """Return the expanded parameters, and where they lie in the workspace: as :func:`_state_expand` leaves them."""
+    dtypes = ("float32", spec.parameter_dtype, "float32", "float32", "float32")
+    names = ("inverse_scale", "zero_point", "scale", "low", "high")
+    vectors = [te.placeholder((run,), d, f"run_{n}") for d, n in zip(dtypes, names, strict=True)]
+    used = [0, 2, 3, 4] if folded else [0, 1, 2]
+    operands = [Operand("workspace", vectors[i], run * i) for i in used]
+    inverse, zero, scale, low, high = vectors
     parameters = ChannelParameters(inverse, zero, scale, spec.float_zero_point)
-    return parameters, [Operand("workspace", p, run * i) for i, p in enumerate(parameters)]
+    return parameters, Folded(low, high) if folded else None, operands
 
 
 def _state_expand(spec: FakeQuantSpec) -> Statement:
     copies, channels, inner = extents = _integers("copies", "channels", "inner")
     scale, zero_point, vector_strides = _vectors(spec, channels)
-    run = expand(channel_parameters(scale.buffer, zero_point.buffer, spec.wide), copies, inner)
-    outputs = [Operand("workspace", p, copies * channels * inner * i) for i, p in enumerate(run)]
-    return Statement.of([scale, zero_point, *outputs], [*extents, *vector_strides])
+    parameters = channel_parameters(scale.buffer, zero_point.buffer, spec.wide)
+    limits: list[Any] = []
+    if not folds(spec):
+        outputs = [*expand([*parameters], copies, inner)]
+    else:
+        quant_range, limits = _symbolic_range(spec)
+        folded = fold(parameters, quant_range)
+        outputs = [*expand([*parameters, folded.low, folded.high], copies, inner), foldable(folded)]
+    operands = [Operand("workspace", p, copies * channels * inner * i) for i, p in enumerate(outputs)]
+    return Statement.of([scale, zero_point, *operands], [*limits, *extents, *vector_strides])
 
 
 def _vectors(spec: FakeQuantSpec, channels: Any) -> tuple[Operand, Operand, tuple[Any, ...]]:
@@ -259,13 +284,20 @@ def lower(spec: FakeQuantSpec, schedule: Schedule, target: Target) -> tvm.IRModu
     forms = [("fake_quant", "", schedule), ("blocked", "blocked_", schedule), ("direct", "direct_", schedule)]
     if spec.iteration == "rows":
         forms.append(("fake_quant", "long_", replace(schedule, rows=1)))
+
+    def make(stated: Statement, name: str, chosen: Schedule, parallel: bool, stream: bool) -> tirx.PrimFunc:
+        made = _by_address(apply(stated.func, spec, chosen, parallel, name), stated)
+        return past_caches(made, pieces=not spec.lanes) if stream else made
+
     for name, prefix, chosen in forms:
         if stated := statements.get(name):
-            for suffix in ("serial", "parallel"):
-                scheduled = apply(stated.func, spec, chosen, suffix == "parallel", name)
-                functions[prefix + suffix] = function = _by_address(scheduled, stated)
-                if suffix == "parallel" and streams(spec, target):
-                    functions[f"stream_{prefix}{suffix}"] = past_caches(function, pieces=not spec.lanes)
+            kinds = [("serial", False, False), ("parallel", True, False)]
+            kinds += [("parallel", True, True)] if streams(spec, target) else []
+            for suffix, *how in kinds:
+                function = make(stated, name, chosen, *how)
+                if folded := statements.get(f"folded_{name}"):
+                    function = _choose(make(folded, name, chosen, *how), function)
+                functions[("stream_" if how[1] else "") + prefix + suffix] = function
     return tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in functions.items()})
 
 
@@ -284,24 +316,44 @@ def _by_address(func: tirx.PrimFunc, stated: Statement) -> tirx.PrimFunc:
     declarations: list[Any] = []
     for param, operand in zip(func.params, stated.operands, strict=False):
         handle = handles.setdefault(operand.tensor, tirx.Var(operand.tensor, "handle"))
-        itemsize = tvm.DataType(param.dtype).itemsize
-        # Bound before any loop: a task on another thread would read it again at every element.
-        start = te.var(f"{param.name}_start", "int64")
-        offset = tirx.tvm_struct_get(handle, 0, BYTE_OFFSET, "uint64").astype("int64")
-        declarations.append(tirx.Bind(start, offset // itemsize + operand.offset))
-        buffer = tirx.decl_buffer(
-            param.shape,
-            param.dtype,
-            param.name,
-            strides=list(operand.strides) or None,
-            elem_offset=start,
-            data_alignment=1,
-            layout=None if operand.strides else param.ty.layout,
-        )
-        pointer = tvm.ir.PointerType(tvm.ir.PrimType(param.dtype))
-        declarations.append(tirx.DeclBuffer(buffer, data=tirx.tvm_struct_get(handle, 0, DATA, pointer)))
-        buffers[param] = buffer
+        layout = None if operand.strides else param.ty.layout
+        buffers[param], declared = _declare(param, handle, operand.offset, operand.strides, layout)
+        declarations += declared
     return redeclare(func, [*handles.values(), *func.params[len(stated.operands) :]], buffers, declarations)
+
+
+def _declare(param: Any, handle: Any, offset: Any, strides: Sequence[Any], layout: Any) -> tuple[Any, list[Any]]:
+    """Declare a buffer like a parameter, so many elements into a tensor; return it and the statements for that."""
+    itemsize = tvm.DataType(param.dtype).itemsize
+    # Bound before any loop: a task on another thread would read it again at every element.
+    start = te.var(f"{param.name}_start", "int64")
+    first = tirx.tvm_struct_get(handle, 0, BYTE_OFFSET, "uint64").astype("int64") // itemsize
+    buffer = tirx.decl_buffer(
+        param.shape,
+        param.dtype,
+        param.name,
+        strides=list(strides) or None,
+        elem_offset=start,
+        data_alignment=1,
+        layout=layout,
+    )
+    pointer = tvm.ir.PointerType(tvm.ir.PrimType(param.dtype))
+    data = tirx.tvm_struct_get(handle, 0, DATA, pointer)
+    return buffer, [tirx.Bind(start, first + offset), tirx.DeclBuffer(buffer, data=data)]
+
+
+def _choose(folded: tirx.PrimFunc, other: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Make one function of two of lanes with the same parameters: the first where expand found that it may be used.
+
+    LLVM would not divide the loops of several runs by a condition within them, as it does for rows.
+    """
+    named = {param.name: param for param in other.params}
+    same = dict(zip(folded.params, other.params, strict=True))
+    body = tvm_ffi.structural_map(folded.body, (tvm.ir.Var, lambda v: same.get(v, v)), order="post")
+    flag = tirx.decl_buffer((1,), "int32", "foldable")
+    flag, declared = _declare(flag, named["workspace"], named["run"] * 5, (), flag.ty.layout)
+    condition = tirx.NE(tirx.BufferLoad(flag, [0]), tirx.const(0, "int32"))
+    return other.with_body(tirx.SeqStmt([*declared, tirx.IfThenElse(condition, body, other.body)]))
 
 
 def redeclare(

@@ -7,20 +7,24 @@ printers and the graph compiler on the caller's.  Knows nothing of schedules, st
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tvm import te, tirx
 
-from .spec import ZERO_POINTS, promote, quant_range_scalars
+from .spec import NARROW_LIMIT, ZERO_POINTS, promote, quant_range_scalars
 
 __all__ = [
     "ChannelParameters",
+    "Folded",
     "QuantRange",
     "channel_parameters",
     "convert",
     "expand",
     "fake_quant",
+    "fold",
+    "foldable",
     "quantize_dequantize",
 ]
 
@@ -108,6 +112,70 @@ def channel_parameters(scale: te.Tensor, zero_point: te.Tensor, wide: bool = Fal
     return ChannelParameters(inverse, zero, scale_f32, floats)
 
 
+@dataclass(frozen=True)
+class Folded:
+    """The range of a channel with the zero point taken off, so that rounded values need not be moved there and back.
+
+    Parameters
+    ----------
+    low, high : te.Tensor
+        ``quant_min - zero_point`` and ``quant_max - zero_point``, float32, indexed by the channel.
+    holds : callable, optional
+        Gives the condition on a channel under which the results are the same bits, see :func:`fold`.  None where it is
+        known to hold for all.
+    """
+
+    low: te.Tensor
+    high: te.Tensor
+    holds: Callable[[Any], Any] | None = None
+
+
+def fold(parameters: ChannelParameters, quant_range: QuantRange) -> Folded:
+    """State the range of each channel with the zero point taken off.
+
+    Parameters
+    ----------
+    parameters : ChannelParameters
+        Of the narrow path, with zero points of integers.
+    quant_range : QuantRange
+        Narrow.
+
+    Returns
+    -------
+    Folded
+        Tensors of parameters' shape.
+
+    Notes
+    -----
+    With ``r = rint(x * inv)`` and ``z`` the zero point, the contract clips ``r + z`` to ``[a, b]`` and subtracts z;
+    folded, r is clipped to ``[a - z, b - z]``.  Where ``|a|``, ``|b|`` and ``|z|`` are at most 2**23, both bounds are
+    integers of at most 2**24, which float32 has, and so is r, as far as it lies between them: each sum is exact.
+    Beyond, rounding keeps the order, and both ways give the bound.
+
+    What differs is zero: ``(r + z) - z`` is never -0.0, and r may be.  ``r * scale + 0.0`` makes it 0.0 for a scale
+    above zero, in one instruction, and changes nothing else: the product of an integer other than zero and a number
+    other than zero is not rounded to zero.
+    """
+    shape, scale, zero_point = parameters.scale.shape, parameters.scale, parameters.zero_point
+    low = te.compute(shape, lambda c: quant_range.low - zero_point[c], name="folded_low")
+    high = te.compute(shape, lambda c: quant_range.high - zero_point[c], name="folded_high")
+
+    def holds(channel: Any) -> Any:
+        most = tirx.const(NARROW_LIMIT, "float32")
+        z = zero_point[channel]
+        return tirx.all(scale[channel] > tirx.const(0.0, "float32"), z >= -most, z <= most)
+
+    return Folded(low, high, holds)
+
+
+def foldable(folded: Folded) -> te.Tensor:
+    """State whether that holds for every channel: int32, shape (1,), 1 if it does, else 0."""
+    assert folded.holds is not None
+    channel = te.reduce_axis((0, folded.low.shape[0]), "channel")
+    every = te.min(folded.holds(channel).astype("int32"), axis=channel)
+    return te.compute((1,), lambda _: every, name="foldable")
+
+
 def convert(value: Any, source: str, dtype: str) -> Any:
     """Convert a float to another float dtype, rounding half to even.
 
@@ -147,24 +215,24 @@ def _bits(value: int) -> Any:
     return tirx.const(value, "uint32")
 
 
-def expand(parameters: ChannelParameters, copies: Any, inner: Any) -> ChannelParameters:
-    """Repeat the parameters along a run of virtual channels.
+def expand(tensors: Sequence[te.Tensor], copies: Any, inner: Any) -> Sequence[te.Tensor]:
+    """Repeat parameters along a run of virtual channels.
 
     Parameters
     ----------
-    parameters : ChannelParameters
-        Of shape (channels,).
+    tensors : sequence of te.Tensor
+        Two or more, of shape (channels,).
     copies, inner : Expr
         How often the whole is repeated, and each channel within it.
 
     Returns
     -------
-    ChannelParameters
-        Three tensors of shape (copies, channels, inner), the outputs of one stage.
+    sequence of te.Tensor
+        As many, of shape (copies, channels, inner), the outputs of one stage.
     """
-    shape = (copies, *parameters.scale.shape, inner)
-    inverse, zero, scale = te.compute(shape, lambda k, c, i: tuple(t[c] for t in parameters), name="expand")
-    return ChannelParameters(inverse, zero, scale, parameters.float_zero_point)
+    shape = (copies, *tensors[0].shape, inner)
+    repeated: Sequence[te.Tensor] = te.compute(shape, lambda k, c, i: tuple(t[c] for t in tensors), name="expand")
+    return repeated
 
 
 def quantize_dequantize(
@@ -176,6 +244,7 @@ def quantize_dequantize(
     out_dtype: str,
     name: str = "fake_quant",
     nan: str = "quant_min",
+    folded: Folded | None = None,
 ) -> tuple[te.Tensor, te.Tensor]:
     """State the operator on a tensor whose channel parameters are there already.
 
@@ -198,6 +267,9 @@ def quantize_dequantize(
         Name of the stage.
     nan : {"quant_min", "quant_max"}
         What a NaN is clipped to: quant_min by the contract; graphs that clip in the other order get the other.
+    folded : Folded, optional
+        Narrow path only: the channels' ranges, to be used where that holds.  A loop along one channel should be
+        divided by that condition, which LLVM does; the same results cost two operations of eight less.
 
     Returns
     -------
@@ -216,6 +288,11 @@ def quantize_dequantize(
     TVM drops such a sum.
     """
 
+    def clipped(value: Any, low: Any, high: Any) -> Any:
+        if nan == "quant_min":
+            return te.min(te.max(value, low), high)
+        return te.max(te.min(value, high), low)
+
     def body(*index: Any) -> tuple[Any, Any]:
         channel = 0 if axis is None else index[axis]
         scale = parameters.scale[channel]
@@ -230,15 +307,26 @@ def quantize_dequantize(
         if quant_range.wide:
             q = q.astype("float64")
             scale, zero_point = scale.astype("float64"), zero_point.astype("float64")
-        if nan == "quant_min":
-            clip = te.min(te.max(q, quant_range.low), quant_range.high)
-        else:
-            clip = te.max(te.min(q, quant_range.high), quant_range.low)
+        clip = clipped(q, quant_range.low, quant_range.high)
         out = ((clip - zero_point) * scale).astype("float32")
         if quant_range.wide:
             mask = tirx.all(quant_range.least <= q, q <= quant_range.greatest)
         else:
             mask = tirx.EQ(q, clip)
+        if folded is not None:
+            r = te.round(product)
+            clip = clipped(r, folded.low[channel], folded.high[channel])
+            results = (
+                tirx.call_intrin(
+                    "float32", "tirx.fma", clip, scale, tirx.const(0.0, "float32")
+                ),  # TVM drops a sum with 0.0
+                tirx.EQ(r, clip),
+            )
+            if folded.holds is None:
+                out, mask = results
+            else:
+                holds = folded.holds(channel)
+                out, mask = (tirx.if_then_else(holds, *each) for each in zip(results, (out, mask), strict=True))
         return mask.astype("bool"), convert(convert(out, "float32", promoted_dtype), promoted_dtype, out_dtype)
 
     mask, out = te.compute(x.shape, body, name=name)

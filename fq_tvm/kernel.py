@@ -21,7 +21,7 @@ from .arguments import Operands
 from .errors import BuildError, FqError, LaunchError
 from .layout import MAX_RANK, ROWS_MIN_INNER, Layout, arrange
 from .runtime import load, threads_ready
-from .schedule import Schedule, default_schedule, streams
+from .schedule import Schedule, default_schedule, folds, streams
 from .spec import FakeQuantSpec, arithmetic_for, catalogue, quant_range_scalars
 from .target import Target, identify, resolve
 
@@ -113,9 +113,12 @@ class Launch:
             return [step("direct_", layout.channels, layout.size, outer, layout.channels, *vector_strides)]
         copies = 1 if layout.strides else _copies(outer, period, schedule.run, LINE if large else 1)
         run = copies * period
-        self.workspace_size = 3 * 4 * run
+        # Five vectors and a flag where zero points may be taken off the range, else three: see build._run_parameters.
+        self.workspace_size = 4 * (5 * run + 1 if folds(spec) else 3 * run)
         expand = expansion(layout.inner)
-        steps = [_Step(expand, expand, 0, True, (copies, layout.channels, layout.inner, *vector_strides))]
+        limits = scalars if folds(spec) else ()
+        values = (*limits, copies, layout.channels, layout.inner, *vector_strides)
+        steps = [_Step(expand, expand, 0, True, values)]
         if layout.strides:
             steps.append(step("", run, layout.size, *_eight_loops(layout)))
             return steps

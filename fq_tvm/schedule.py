@@ -23,6 +23,7 @@ __all__ = [
     "apply",
     "apply_expand",
     "default_schedule",
+    "folds",
     "inline_parameters",
     "streams",
     "tighten",
@@ -113,6 +114,16 @@ def default_schedule(spec: FakeQuantSpec, target: object = None) -> Schedule:
     if spec.strided:
         return Schedule(tile=65536)
     return Schedule(rows=16) if spec.iteration == "rows" else Schedule()
+
+
+def folds(spec: FakeQuantSpec) -> bool:
+    """Whether a kernel takes zero points off the range, see :func:`fq_tvm.expression.fold`.
+
+    Those of the contiguous classes whose arithmetic allows it, where arithmetic limits them: lanes would read four
+    vectors of parameters in place of three, which outweighs what is saved unless values are converted as well.
+    """
+    contiguous = spec.iteration == "rows" or (spec.iteration == "lanes" and spec.element_bytes < 9)
+    return contiguous and not spec.wide and not spec.float_zero_point
 
 
 def streams(spec: FakeQuantSpec, target: Target) -> bool:
@@ -209,7 +220,8 @@ def apply_expand(func: tirx.PrimFunc, spec: FakeQuantSpec, innermost: str) -> ti
 def inline_parameters(sch: s_tir.Schedule, spec: FakeQuantSpec) -> None:
     """Inline the stages before the operator itself, each too cheap to be stored."""
     stages = ["scale_f32", "inverse_scale", *(["zero_point_f32"] if spec.parameter_dtype == "float32" else [])]
-    for stage in stages:
+    there = {sch.get(block).name_hint for block in sch.get_child_blocks(sch.get_sblock("root"))}
+    for stage in (*stages, *sorted({"folded_low", "folded_high"} & there)):
         sch.compute_inline(sch.get_sblock(stage))
 
 

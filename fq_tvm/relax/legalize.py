@@ -18,9 +18,9 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from .. import kernel, records
 from ..build import redeclare
-from ..expression import ChannelParameters, QuantRange, channel_parameters, quantize_dequantize
+from ..expression import ChannelParameters, QuantRange, channel_parameters, fold, quantize_dequantize
 from ..layout import ROWS_MIN_INNER
-from ..schedule import Schedule, apply, default_schedule, inline_parameters, tighten
+from ..schedule import Schedule, apply, default_schedule, folds, inline_parameters, tighten
 from ..spec import FakeQuantSpec, arithmetic_for
 from .op import NAME
 
@@ -112,9 +112,12 @@ def prim_func(
             parameters = _repeat(parameters, channels, inner, run)
     x = te.placeholder(loops, dtype, "x")
     axis = min(1, len(loops) - 1)
-    out, mask = quantize_dequantize(x, parameters, axis, quant_range, spec.promoted_dtype, spec.out_dtype, nan=nan)
+    for_cpu = target is None or target.kind.name == "llvm"
+    folded = fold(parameters, quant_range) if for_cpu and iteration == "rows" and folds(spec) else None
+    dtypes = (spec.promoted_dtype, spec.out_dtype)
+    out, mask = quantize_dequantize(x, parameters, axis, quant_range, *dtypes, nan=nan, folded=folded)
     func = te.create_prim_func([x, scale, zero_point, out, mask], "int64")
-    if target is None or target.kind.name == "llvm":
+    if for_cpu:
         if name in ("fake_quant", "direct"):
             func = func if empty else apply(func, spec, schedule, parallel, name)
         else:
