@@ -6,6 +6,7 @@ The only module that runs TVM's compiler.  Knows nothing of caches.
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from .expression import (
     quantize_dequantize,
 )
 from .layout import MAX_RANK
-from .schedule import Schedule, apply, apply_expand, folds, streams
+from .schedule import Schedule, apply, apply_expand, folds, run_vectors, streams
 from .spec import FakeQuantSpec
 from .streaming import mark, past_caches
 from .target import Target
@@ -110,8 +111,10 @@ def state(spec: FakeQuantSpec, rows: int = 1) -> dict[str, Statement]:
     dict of Statement
         ``"fake_quant"``; for lanes also ``"expand"``, which has to run before it, ``"blocked"``, which can do most of
         its work, and ``"direct"``, which does all of it where the channel is last and hardly repeated.  Arguments, in
-        order: the tensors; the quantisation range, see :func:`fq_tvm.spec.quant_range_scalars`, but for expand; then
-        int64 values.
+        order: the tensors; the quantisation range, see :func:`fq_tvm.spec.quant_range_scalars`, which an expand takes
+        only if it folds; then int64 values.  Of lanes that fold (:func:`fq_tvm.schedule.folds`) there are also
+        ``"folded_fake_quant"`` and ``"folded_blocked"``, which do the same with zero points taken off the range, where
+        expand has found that they may.
 
         - expand: scale, zero_point, workspace; copies, channels, inner, scale_stride, zero_point_stride
         - fake_quant, rows: self, scale, zero_point, out, mask; outer, channels, inner, scale_stride, zero_point_stride
@@ -129,10 +132,10 @@ def state(spec: FakeQuantSpec, rows: int = 1) -> dict[str, Statement]:
         statements["direct"] = _state_direct(spec)
         if rows > 1:
             statements["blocked"] = _state_blocked(spec, rows)
-    if folds(spec):
-        statements["folded_fake_quant"] = _state_lanes(spec, folded=True)
-        if rows > 1:
-            statements["folded_blocked"] = _state_blocked(spec, rows, folded=True)
+        if folds(spec):
+            statements["folded_fake_quant"] = _state_lanes(spec, folded=True)
+            if rows > 1:
+                statements["folded_blocked"] = _state_blocked(spec, rows, folded=True)
     return statements
 
 
@@ -218,28 +221,32 @@ def _loops(spec: FakeQuantSpec, *contiguous: str) -> tuple[tuple[Any, ...], list
 def _run_parameters(
     spec: FakeQuantSpec, run: Any, folded: bool
 ) -> tuple[ChannelParameters, Folded | None, list[Operand]]:
-    """Return the expanded parameters, and where they lie in the workspace: as :func:`_state_expand` leaves them."""
-    dtypes = ("float32", spec.parameter_dtype, "float32", "float32", "float32")
-    names = ("inverse_scale", "zero_point", "scale", "low", "high")
-    vectors = [te.placeholder((run,), d, f"run_{n}") for d, n in zip(dtypes, names, strict=True)]
-    used = [0, 2, 3, 4] if folded else [0, 1, 2]
-    operands = [Operand("workspace", vectors[i], run * i) for i in used]
-    inverse, zero, scale, low, high = vectors
-    parameters = ChannelParameters(inverse, zero, scale, spec.float_zero_point)
-    return parameters, Folded(low, high) if folded else None, operands
+    """Return the expanded parameters, and where they lie in the workspace, see :func:`_state_expand`."""
+
+    def vector(name: str, at: int, dtype: str = "float32") -> Operand:
+        return Operand("workspace", te.placeholder((run,), dtype, f"run_{name}"), run * at)
+
+    inverse, scale = vector("inverse_scale", 0), vector("scale", 2)
+    zero_point, low, high = vector("zero_point", 1, spec.parameter_dtype), vector("low", 3), vector("high", 4)
+    parameters = ChannelParameters(inverse.buffer, zero_point.buffer, scale.buffer, spec.float_zero_point)
+    if folded:  # the zero point is not read then
+        return parameters, Folded(low.buffer, high.buffer, everywhere=True), [inverse, scale, low, high]
+    return parameters, None, [inverse, zero_point, scale]
 
 
 def _state_expand(spec: FakeQuantSpec) -> Statement:
+    """State the expansion: :func:`~fq_tvm.schedule.run_vectors` side by side, and the flag of kernels that fold."""
     copies, channels, inner = extents = _integers("copies", "channels", "inner")
     scale, zero_point, vector_strides = _vectors(spec, channels)
     parameters = channel_parameters(scale.buffer, zero_point.buffer, spec.wide)
+    vectors, flag = [*parameters], []
     limits: list[Any] = []
-    if not folds(spec):
-        outputs = [*expand([*parameters], copies, inner)]
-    else:
+    if folds(spec):
         quant_range, limits = _symbolic_range(spec)
-        folded = fold(parameters, quant_range)
-        outputs = [*expand([*parameters, folded.low, folded.high], copies, inner), foldable(folded)]
+        ranges = fold(parameters, quant_range)
+        vectors += [ranges.low, ranges.high]
+        flag = [foldable(parameters)]
+    outputs = [*expand(vectors, copies, inner), *flag]
     operands = [Operand("workspace", p, copies * channels * inner * i) for i, p in enumerate(outputs)]
     return Statement.of([scale, zero_point, *operands], [*limits, *extents, *vector_strides])
 
@@ -273,31 +280,28 @@ def lower(spec: FakeQuantSpec, schedule: Schedule, target: Target) -> tvm.IRModu
         ``long_serial`` and ``parallel``, for rows that are long enough to make a task each; for lanes also ``blocked_``
         and ``direct_serial`` and ``parallel``, and ``expand_channels`` and ``expand_inner``, the function ``expand``
         with either loop innermost; where :func:`~fq_tvm.schedule.streams` says so, also ``stream_`` and any
-        ``parallel`` of these, which writes past the caches.  Of a tensor argument, a DLTensor, only the address
-        is read.
+        ``parallel`` of these, which writes past the caches.  Where :func:`state` has two forms of a function, this one
+        has both, and chooses when it runs.  Of a tensor argument, a DLTensor, only the address is read.
     """
     statements = state(spec, schedule.rows)
     functions = {}
     for innermost in EXPANSIONS[spec.iteration]:
         expansion = statements["expand"]
-        functions[f"expand_{innermost}"] = _by_address(apply_expand(expansion.func, spec, innermost), expansion)
+        functions[f"expand_{innermost}"] = _by_address(apply_expand(expansion.func, innermost), expansion)
     forms = [("fake_quant", "", schedule), ("blocked", "blocked_", schedule), ("direct", "direct_", schedule)]
     if spec.iteration == "rows":
         forms.append(("fake_quant", "long_", replace(schedule, rows=1)))
-
-    def make(stated: Statement, name: str, chosen: Schedule, parallel: bool, stream: bool) -> tirx.PrimFunc:
-        made = _by_address(apply(stated.func, spec, chosen, parallel, name), stated)
-        return past_caches(made, pieces=not spec.lanes) if stream else made
-
     for name, prefix, chosen in forms:
-        if stated := statements.get(name):
-            kinds = [("serial", False, False), ("parallel", True, False)]
-            kinds += [("parallel", True, True)] if streams(spec, target) else []
-            for suffix, *how in kinds:
-                function = make(stated, name, chosen, *how)
-                if folded := statements.get(f"folded_{name}"):
-                    function = _choose(make(folded, name, chosen, *how), function)
-                functions[("stream_" if how[1] else "") + prefix + suffix] = function
+        if stated := [statements[form] for form in (f"folded_{name}", name) if form in statements]:
+            serial, parallel = (
+                [_by_address(apply(s.func, spec, chosen, threads, name), s) for s in stated]
+                for threads in (False, True)
+            )
+            functions[f"{prefix}serial"] = _choose(spec, *serial)
+            functions[f"{prefix}parallel"] = _choose(spec, *parallel)
+            if streams(spec, target):
+                past = [past_caches(function, pieces=not spec.lanes) for function in parallel]
+                functions[f"stream_{prefix}parallel"] = _choose(spec, *past)
     return tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in functions.items()})
 
 
@@ -342,18 +346,20 @@ def _declare(param: Any, handle: Any, offset: Any, strides: Sequence[Any], layou
     return buffer, [tirx.Bind(start, first + offset), tirx.DeclBuffer(buffer, data=data)]
 
 
-def _choose(folded: tirx.PrimFunc, other: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Make one function of two of lanes with the same parameters: the first where expand found that it may be used.
+def _choose(spec: FakeQuantSpec, first: tirx.PrimFunc, plain: tirx.PrimFunc | None = None) -> tirx.PrimFunc:
+    """Make one function of the two forms of lanes: the first, which folds, runs where expand left a 1 in its flag.
 
     LLVM would not divide the loops of several runs by a condition within them, as it does for rows.
     """
-    named = {param.name: param for param in other.params}
-    same = dict(zip(folded.params, other.params, strict=True))
-    body = tvm_ffi.structural_map(folded.body, (tvm.ir.Var, lambda v: same.get(v, v)), order="post")
+    if plain is None:
+        return first
+    params = {param.name: param for param in plain.params}
+    same = dict(zip(first.params, plain.params, strict=True))
+    body = tvm_ffi.structural_map(first.body, (tvm.ir.Var, lambda v: same.get(v, v)), order="post")
     flag = tirx.decl_buffer((1,), "int32", "foldable")
-    flag, declared = _declare(flag, named["workspace"], named["run"] * 5, (), flag.ty.layout)
+    flag, declared = _declare(flag, params["workspace"], params["run"] * run_vectors(spec), (), flag.ty.layout)
     condition = tirx.NE(tirx.BufferLoad(flag, [0]), tirx.const(0, "int32"))
-    return other.with_body(tirx.SeqStmt([*declared, tirx.IfThenElse(condition, body, other.body)]))
+    return plain.with_body(tirx.SeqStmt([*declared, tirx.IfThenElse(condition, body, plain.body)]))
 
 
 def redeclare(
@@ -392,10 +398,14 @@ def redeclare(
     return tirx.PrimFunc(params, type(body)(body.iter_values, body.predicate, block), func.ret_type, func.attrs)
 
 
+DEBUG_INFO = re.compile(r",? !dbg !\d+|^\s*#dbg_.*\n|^!llvm\.dbg\.cu = .*\n", re.MULTILINE)
+"""What TVM says of lines of a source that there is not: half of an object, and of what one has to read of assembly."""
+
+
 def translate(module: tvm.IRModule, schedule: Schedule, target: Target) -> str:
     """Turn what :func:`lower` returned into LLVM IR, optimised and ready to become code."""
     compiled = tvm.compile(module, target=tvm.target.Target(target.to_tvm(schedule.vector_bits)))
-    return mark(compiled.mod.inspect_source("ll"))
+    return mark(DEBUG_INFO.sub("", compiled.mod.inspect_source("ll")))
 
 
 def build(spec: FakeQuantSpec, schedule: Schedule, target: Target) -> Built:

@@ -7,7 +7,7 @@ printers and the graph compiler on the caller's.  Knows nothing of schedules, st
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "fake_quant",
     "fold",
     "foldable",
+    "may_fold",
     "quantize_dequantize",
 ]
 
@@ -120,14 +121,13 @@ class Folded:
     ----------
     low, high : te.Tensor
         ``quant_min - zero_point`` and ``quant_max - zero_point``, float32, indexed by the channel.
-    holds : callable, optional
-        Gives the condition on a channel under which the results are the same bits, see :func:`fold`.  None where it is
-        known to hold for all.
+    everywhere : bool
+        Whether :func:`may_fold` is known to hold for every channel.
     """
 
     low: te.Tensor
     high: te.Tensor
-    holds: Callable[[Any], Any] | None = None
+    everywhere: bool = False
 
 
 def fold(parameters: ChannelParameters, quant_range: QuantRange) -> Folded:
@@ -144,35 +144,51 @@ def fold(parameters: ChannelParameters, quant_range: QuantRange) -> Folded:
     -------
     Folded
         Tensors of parameters' shape.
+    """
+    shape, zero_point = parameters.scale.shape, parameters.zero_point
+    low = te.compute(shape, lambda c: quant_range.low - zero_point[c], name="folded_low")
+    high = te.compute(shape, lambda c: quant_range.high - zero_point[c], name="folded_high")
+    return Folded(low, high)
+
+
+def may_fold(scale: Any, zero_point: Any) -> Any:
+    """State the condition on a channel under which the range with the zero point taken off gives the same bits.
+
+    Parameters
+    ----------
+    scale, zero_point : tvm.ir.Expr
+        The channel's, float32; the zero point an integer.
+
+    Returns
+    -------
+    tvm.ir.Expr
+        ``scale > 0 and abs(zero_point) <= 2**23``.
 
     Notes
     -----
-    With ``r = rint(x * inv)`` and ``z`` the zero point, the contract clips ``r + z`` to ``[a, b]`` and subtracts z;
-    folded, r is clipped to ``[a - z, b - z]``.  Where ``|a|``, ``|b|`` and ``|z|`` are at most 2**23, both bounds are
-    integers of at most 2**24, which float32 has, and so is r, as far as it lies between them: each sum is exact.
-    Beyond, rounding keeps the order, and both ways give the bound.
+    Let ``r = rint(x * inv)``, z be the zero point, and a and b the bounds; each of a, b and z is at most 2**23 in
+    magnitude.  The contract clips ``r + z`` to [a, b] and subtracts z; folded, r is clipped to [a - z, b - z].
 
-    What differs is zero: ``(r + z) - z`` is never -0.0, and r may be.  ``r * scale + 0.0`` makes it 0.0 for a scale
-    above zero, in one instruction, and changes nothing else: the product of an integer other than zero and a number
-    other than zero is not rounded to zero.
+    - a - z and b - z are integers of at most 2**24, which float32 has; and the contract's last subtraction has these or
+      a number between them for its result.  So all of them are exact.
+    - If r is at most 2**24 in magnitude, it is an integer, and so is r + z, which is exact up to 2**24; a sum beyond
+      that stays at 2**24 or beyond when it is rounded, outside [a, b].  If r is larger, it lies outside
+      [a - z, b - z], and r + z, rounded, outside [a, b] on the same side.  So r is in range both ways or neither, which
+      is the mask, and is clipped to the same bound.  A NaN gets the same bound, and is in no range.
+    - What differs is zero: the contract's ``clip - z`` is never -0.0, and r may be.  ``clip * scale + 0.0`` makes that
+      a 0.0 if scale is above zero (a NaN if it is infinite, as in the contract), and changes nothing else: the product
+      of an integer other than zero and a number other than zero is not rounded to zero.  For the same reason it does
+      not matter whether a CPU rounds once or after the product, too.
     """
-    shape, scale, zero_point = parameters.scale.shape, parameters.scale, parameters.zero_point
-    low = te.compute(shape, lambda c: quant_range.low - zero_point[c], name="folded_low")
-    high = te.compute(shape, lambda c: quant_range.high - zero_point[c], name="folded_high")
-
-    def holds(channel: Any) -> Any:
-        most = tirx.const(NARROW_LIMIT, "float32")
-        z = zero_point[channel]
-        return tirx.all(scale[channel] > tirx.const(0.0, "float32"), z >= -most, z <= most)
-
-    return Folded(low, high, holds)
+    most = tirx.const(NARROW_LIMIT, "float32")
+    return tirx.all(scale > tirx.const(0.0, "float32"), zero_point >= -most, zero_point <= most)
 
 
-def foldable(folded: Folded) -> te.Tensor:
-    """State whether that holds for every channel: int32, shape (1,), 1 if it does, else 0."""
-    assert folded.holds is not None
-    channel = te.reduce_axis((0, folded.low.shape[0]), "channel")
-    every = te.min(folded.holds(channel).astype("int32"), axis=channel)
+def foldable(parameters: ChannelParameters) -> te.Tensor:
+    """State whether :func:`may_fold` holds for every channel: int32, shape (1,), 1 if it does, else 0."""
+    scale, zero_point = parameters.scale, parameters.zero_point
+    channel = te.reduce_axis((0, scale.shape[0]), "channel")
+    every = te.min(may_fold(scale[channel], zero_point[channel]).astype("int32"), axis=channel)
     return te.compute((1,), lambda _: every, name="foldable")
 
 
@@ -268,8 +284,8 @@ def quantize_dequantize(
     nan : {"quant_min", "quant_max"}
         What a NaN is clipped to: quant_min by the contract; graphs that clip in the other order get the other.
     folded : Folded, optional
-        Narrow path only: the channels' ranges, to be used where that holds.  A loop along one channel should be
-        divided by that condition, which LLVM does; the same results cost two operations of eight less.
+        Narrow path only: to be used for the channels where :func:`may_fold` holds, at two operations of eight less.  A
+        loop along one channel should be divided by that condition, which LLVM does.
 
     Returns
     -------
@@ -293,11 +309,8 @@ def quantize_dequantize(
             return te.min(te.max(value, low), high)
         return te.max(te.min(value, high), low)
 
-    def body(*index: Any) -> tuple[Any, Any]:
-        channel = 0 if axis is None else index[axis]
-        scale = parameters.scale[channel]
-        zero_point = parameters.zero_point[channel]
-        product = convert(x[index], x.dtype, "float32") * parameters.inverse_scale[channel]
+    def moved(product: Any, channel: Any) -> tuple[Any, Any]:
+        scale, zero_point = parameters.scale[channel], parameters.zero_point[channel]
         if parameters.float_zero_point:
             q = te.round(te.max(product, tirx.const(-math.inf, "float32")) + zero_point)
             zero = tirx.const(0.0, "float32")
@@ -308,26 +321,30 @@ def quantize_dequantize(
             q = q.astype("float64")
             scale, zero_point = scale.astype("float64"), zero_point.astype("float64")
         clip = clipped(q, quant_range.low, quant_range.high)
-        out = ((clip - zero_point) * scale).astype("float32")
+        in_range = tirx.EQ(q, clip)
         if quant_range.wide:
-            mask = tirx.all(quant_range.least <= q, q <= quant_range.greatest)
+            in_range = tirx.all(quant_range.least <= q, q <= quant_range.greatest)
+        return in_range, ((clip - zero_point) * scale).astype("float32")
+
+    def unmoved(product: Any, channel: Any, ranges: Folded) -> tuple[Any, Any]:
+        r = te.round(product)
+        clip = clipped(r, ranges.low[channel], ranges.high[channel])
+        zero = tirx.const(0.0, "float32")
+        # An intrinsic, as TVM would drop a sum with 0.0.
+        return tirx.EQ(r, clip), tirx.call_intrin("float32", "tirx.fma", clip, parameters.scale[channel], zero)
+
+    def body(*index: Any) -> tuple[Any, Any]:
+        channel = 0 if axis is None else index[axis]
+        product = convert(x[index], x.dtype, "float32") * parameters.inverse_scale[channel]
+        if folded is None:
+            in_range, value = moved(product, channel)
+        elif folded.everywhere:
+            in_range, value = unmoved(product, channel, folded)
         else:
-            mask = tirx.EQ(q, clip)
-        if folded is not None:
-            r = te.round(product)
-            clip = clipped(r, folded.low[channel], folded.high[channel])
-            results = (
-                tirx.call_intrin(
-                    "float32", "tirx.fma", clip, scale, tirx.const(0.0, "float32")
-                ),  # TVM drops a sum with 0.0
-                tirx.EQ(r, clip),
-            )
-            if folded.holds is None:
-                out, mask = results
-            else:
-                holds = folded.holds(channel)
-                out, mask = (tirx.if_then_else(holds, *each) for each in zip(results, (out, mask), strict=True))
-        return mask.astype("bool"), convert(convert(out, "float32", promoted_dtype), promoted_dtype, out_dtype)
+            either = zip(unmoved(product, channel, folded), moved(product, channel), strict=True)
+            condition = may_fold(parameters.scale[channel], parameters.zero_point[channel])
+            in_range, value = (tirx.if_then_else(condition, *each) for each in either)
+        return in_range.astype("bool"), convert(convert(value, "float32", promoted_dtype), promoted_dtype, out_dtype)
 
     mask, out = te.compute(x.shape, body, name=name)
     return out, mask

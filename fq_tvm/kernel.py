@@ -21,7 +21,7 @@ from .arguments import Operands
 from .errors import BuildError, FqError, LaunchError
 from .layout import MAX_RANK, ROWS_MIN_INNER, Layout, arrange
 from .runtime import load, threads_ready
-from .schedule import Schedule, default_schedule, folds, streams
+from .schedule import Schedule, default_schedule, folds, run_vectors, streams
 from .spec import FakeQuantSpec, arithmetic_for, catalogue, quant_range_scalars
 from .target import Target, identify, resolve
 
@@ -66,7 +66,7 @@ class Launch:
     Attributes
     ----------
     workspace_size : int
-        Bytes that :meth:`__call__` needs: room for the expanded parameters of *lanes*, else 0.
+        Bytes that :meth:`__call__` needs: room for what :func:`~fq_tvm.schedule.run_vectors` says of *lanes*, else 0.
     """
 
     __slots__ = ("_steps", "_threaded_steps", "kernel", "layout", "scalars", "workspace_size")
@@ -113,8 +113,7 @@ class Launch:
             return [step("direct_", layout.channels, layout.size, outer, layout.channels, *vector_strides)]
         copies = 1 if layout.strides else _copies(outer, period, schedule.run, LINE if large else 1)
         run = copies * period
-        # Five vectors and a flag where zero points may be taken off the range, else three: see build._run_parameters.
-        self.workspace_size = 4 * (5 * run + 1 if folds(spec) else 3 * run)
+        self.workspace_size = 4 * (run_vectors(spec) * run + folds(spec))  # a flag follows where zero points are folded
         expand = expansion(layout.inner)
         limits = scalars if folds(spec) else ()
         values = (*limits, copies, layout.channels, layout.inner, *vector_strides)
@@ -185,7 +184,8 @@ DIRECT_OUTER = 8
 """Most repetitions of a channel for which dividing again costs less than expanding the parameters."""
 
 CACHED_RUN = 1024
-"""Longest run, in elements, whose parameters (12 bytes each) stay in the first-level cache beside what streams past."""
+"""Longest run, in elements, whose parameters (12 or 16 bytes each are read) stay in the first-level cache beside what
+streams past."""
 
 
 LINE = 64
@@ -508,11 +508,10 @@ def build_library(
     target = target or current_target()
     if question is not None:
         folder.remember(question, target.to_json())
-    chosen = [
-        (spec, schedule)
-        for spec in (catalogue() if specs is None else specs)
-        for schedule in dict.fromkeys(schedule_for(spec, target, size) for size in records.SIZE_CLASSES)
-    ]
+    chosen = []
+    for spec in catalogue() if specs is None else specs:
+        schedules = [schedule_for(spec, target, size) for size in records.SIZE_CLASSES]
+        chosen += [(spec, s) for s in {tuple(s.compiled.items()): s for s in schedules}.values()]
 
     def path_of(spec: FakeQuantSpec, schedule: Schedule) -> Path:
         request = request_of(spec, schedule, target)

@@ -25,6 +25,7 @@ __all__ = [
     "default_schedule",
     "folds",
     "inline_parameters",
+    "run_vectors",
     "streams",
     "tighten",
 ]
@@ -126,6 +127,15 @@ def folds(spec: FakeQuantSpec) -> bool:
     return contiguous and not spec.wide and not spec.float_zero_point
 
 
+def run_vectors(spec: FakeQuantSpec) -> int:
+    """How many vectors of a run expanding leaves in the workspace, of 4 bytes an element.
+
+    They are the reciprocal of scale, the zero point and scale; of kernels that fold also the least and the greatest
+    rounded value in range, and behind those an int32 that says whether every channel may fold.
+    """
+    return 5 if folds(spec) else 3
+
+
 def streams(spec: FakeQuantSpec, target: Target) -> bool:
     """Whether a kernel has functions that write past the caches: those that memory limits, on x86."""
     return not spec.strided and not spec.wide and "sse2" in target.features
@@ -163,7 +173,7 @@ def apply(
 
     sch = s_tir.Schedule(func)
     if not spec.lanes or name == "direct":
-        inline_parameters(sch, spec)
+        inline_parameters(sch)
     *outer, inner = sch.get_loops(sch.get_sblock("fake_quant_v0"))
     tiles, within = sch.split(inner, [None, schedule.tile])
     if spec.iteration == "strided_rows":
@@ -190,15 +200,13 @@ def apply(
     return tighten(sch.mod["main"])
 
 
-def apply_expand(func: tirx.PrimFunc, spec: FakeQuantSpec, innermost: str) -> tirx.PrimFunc:
+def apply_expand(func: tirx.PrimFunc, innermost: str) -> tirx.PrimFunc:
     """Schedule the expansion of the parameters.
 
     Parameters
     ----------
     func : tirx.PrimFunc
-        Unscheduled, with the stage ``expand``.
-    spec : FakeQuantSpec
-        The kernel.
+        Unscheduled, with the stage ``expand`` and perhaps ``foldable``, which is left as it is.
     innermost : {"channels", "inner"}
         Which loop is vectorised: the channels, whose division then is, too, or the repetition of one channel, which
         has to be long to be worth its start.
@@ -210,19 +218,19 @@ def apply_expand(func: tirx.PrimFunc, spec: FakeQuantSpec, innermost: str) -> ti
     from tvm import s_tir
 
     sch = s_tir.Schedule(func)
-    inline_parameters(sch, spec)
+    inline_parameters(sch)
     if innermost == "channels":
         _, channel, inner = sch.get_loops(sch.get_sblock("expand_v0"))
         sch.reorder(inner, channel)
     return sch.mod["main"]
 
 
-def inline_parameters(sch: s_tir.Schedule, spec: FakeQuantSpec) -> None:
-    """Inline the stages before the operator itself, each too cheap to be stored."""
-    stages = ["scale_f32", "inverse_scale", *(["zero_point_f32"] if spec.parameter_dtype == "float32" else [])]
+def inline_parameters(sch: s_tir.Schedule) -> None:
+    """Inline the stages before the operator itself that are there, each too cheap to be stored."""
     there = {sch.get(block).name_hint for block in sch.get_child_blocks(sch.get_sblock("root"))}
-    for stage in (*stages, *sorted({"folded_low", "folded_high"} & there)):
-        sch.compute_inline(sch.get_sblock(stage))
+    for stage in ("scale_f32", "inverse_scale", "zero_point_f32", "folded_low", "folded_high"):
+        if stage in there:
+            sch.compute_inline(sch.get_sblock(stage))
 
 
 def tighten(func: tirx.PrimFunc) -> tirx.PrimFunc:

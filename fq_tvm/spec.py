@@ -45,7 +45,8 @@ ARITHMETIC = ("narrow", "wide")
 
 NARROW_LIMIT = 2**23
 """Largest magnitude of a quantisation bound that float32 arithmetic serves: up to here integers and their halves are
-exact in float32, so clipping and comparing in float32 equals doing so in integers."""
+exact in float32, so clipping and comparing in float32 equals doing so in integers.  Also of a zero point that may be
+taken off the bounds, for the same reason."""
 
 
 @dataclass(frozen=True)

@@ -361,7 +361,9 @@ def test_build_library_and_artifacts(monkeypatch, tmp_path):
     specs = catalogue(iteration="rows", dtype="float32", out_dtype="float32", arithmetic="narrow")
     steps = []
     paths = kernel.build_library(tmp_path / "lib", specs, progress=lambda *step: steps.append(step))
-    assert [(done, total) for done, total, _ in steps] == [(0, 2), (1, 2)]
+    total = len(set(paths))  # two kernels, each in the schedules of all size classes
+    assert len(specs) == 2 <= total
+    assert [step[:2] for step in steps] == [(done, total) for done in range(total)]
     modified = [p.stat().st_ino for p in paths]
     assert kernel.build_library(tmp_path / "lib", specs) == paths
     assert [p.stat().st_ino for p in paths] == modified
@@ -371,7 +373,7 @@ def test_build_library_and_artifacts(monkeypatch, tmp_path):
     monkeypatch.setattr(kernel, "_build", None)
     monkeypatch.setenv("FQ_TVM_ARTIFACTS_DIR", str(tmp_path / "lib"))
     monkeypatch.setenv("FQ_TVM_CACHE_DIR", str(tmp_path / "empty"))
-    assert get_kernel(specs[0]).path == paths[0]
+    assert get_kernel(specs[0]).path in paths
     assert not (tmp_path / "empty").exists()
 
 

@@ -111,6 +111,26 @@ def test_zero_points_of_floats(dtype, shape):
     assert_same(got, expected(x, scale, zero_point, 1, -128, 127))
 
 
+@pytest.mark.parametrize("nan", ["quant_min", "quant_max"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_channels_whose_zero_point_stays(dtype, nan):
+    """Beside those whose zero point is taken off the range, see expression.may_fold."""
+    zero_point = np.array([0, 3, 2**23, -(2**23) - 1, 2**31 - 1, 5, 5, 5], "i4")
+    scale = np.array([1, 0.5, 0.25, 1, 0.5, 0, -0.5, np.nan], "f4")
+    rng = np.random.default_rng(3)
+    x = np.where(
+        rng.random((4, 8, 70)) < 0.5, rng.integers(-300, 300, (4, 8, 70)) / 2, rng.choice(SPECIALS, (4, 8, 70))
+    )
+    with np.errstate(all="ignore"):
+        x = x.astype(dtype)
+        out, mask = expected(x, scale, zero_point, 1, -128, 127)
+        if nan == "quant_max":
+            s, z = scale[:, None], zero_point[:, None].astype("f4")
+            clipped_nan = np.broadcast_to(((np.float32(127) - z) * s).astype(dtype), x.shape)
+            out = np.where(np.isnan(x.astype("f4") * (np.float32(1) / s)), clipped_nan, out)
+    assert_same(run(operator(x, scale, zero_point, 1, -128, 127, nan=nan), x, scale, zero_point), (out, mask))
+
+
 def test_inputs_need_no_alignment():
     x, scale, zero_point = make(np.random.default_rng(2), (3, 5, 70), 1)
     memory = np.empty(x.size + 17, "f4")

@@ -113,6 +113,7 @@ def prim_func(
     x = te.placeholder(loops, dtype, "x")
     axis = min(1, len(loops) - 1)
     for_cpu = target is None or target.kind.name == "llvm"
+    # Of lanes only rows of one channel: nothing here says beforehand whether every channel of a run may fold.
     folded = fold(parameters, quant_range) if for_cpu and iteration == "rows" and folds(spec) else None
     dtypes = (spec.promoted_dtype, spec.out_dtype)
     out, mask = quantize_dequantize(x, parameters, axis, quant_range, *dtypes, nan=nan, folded=folded)
@@ -204,7 +205,7 @@ def _apply_lanes(
     shorter; of long ones some are taken at a time.
     """
     sch = s_tir.Schedule(func)
-    inline_parameters(sch, spec)
+    inline_parameters(sch)
     if isinstance(channels, int) and inner > 1:
         # Without a division at every element; the longer loop is the one to vectorise.
         _, channel, within = sch.split(sch.get_loops(sch.get_sblock("repeat_v0"))[0], [None, channels, inner])
