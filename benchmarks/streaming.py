@@ -53,8 +53,8 @@ def measure(case: bench.Case, seconds: float) -> dict[str, float]:
     calls = {}
     inputs = bench.Inputs(case)
     for name, knobs in (("always", ALWAYS), ("never", NEVER)):
-        call, (out, _) = bench.ours(inputs, knobs=knobs)
-        calls[name], calls[f"{name}, read"] = call, with_reader(call, out)
+        call = bench.ours(inputs, knobs=knobs)
+        calls[name], calls[f"{name}, read"] = call, with_reader(call, inputs.results[0])
     # Not the median: in some turns both threads of torch's pool wake on one core, which has nothing to do with this.
     times = {name: statistics.quantiles(t, n=4)[0] for name, t in bench.interleave(calls, seconds).items()}
     return {"alone": times["always"] / times["never"], "read": times["always, read"] / times["never, read"]}

@@ -1,8 +1,10 @@
 """How fast the kernels are: against the speed of memory and against peers, in one run.
 
 The limit of a case is the time of a copy of x, scaled by the bytes that the operator has to move:
-``(x + out + mask) / (x + out)``.  Contenders take turns, so that a busy neighbour slows all of them; medians are
-compared.  Every contender that makes a mask is checked bit for bit before it is timed.
+``(x + out + mask) / (x + out)``.  Contenders take turns, so that a busy neighbour slows all of them, and a ratio is the
+median of those of the rounds.  They read the same memory and, where they let us choose, write to the same: which
+physical pages a tensor got makes up to a factor of two, and is nobody's merit.  Every contender that makes a mask is
+checked bit for bit before it is timed.
 
 Tensors above :data:`SMALL` are read from memory: before every turn the caches are swept, or how much of a tensor is
 still there, and with that the result, would depend on what the contenders before left of it.  Smaller ones stay in the
@@ -246,7 +248,7 @@ class Result:
         return self._over_limit(self.kept or self.seconds)
 
     def _over_limit(self, seconds: Mapping[str, list[float]]) -> float:
-        ratio = statistics.median(seconds["fq_tvm"]) / statistics.median(seconds["copy"])
+        ratio = statistics.median(by_round(seconds, "fq_tvm", "copy"))
         return ratio / (self.case.moved_bytes / (2 * self.case.x_bytes))
 
     @property
@@ -255,8 +257,12 @@ class Result:
         return self.case.moved_bytes / self.median() / 1e9
 
     def ratios(self) -> dict[str, float]:
-        """How many times as long each peer takes."""
-        return {n: self.median(n) / self.median() for n in self.seconds if n not in ("fq_tvm", "copy")}
+        """How many times as long each peer takes, in the median of the rounds."""
+        return {n: statistics.median(self.by_round(n)) for n in self.seconds if n not in ("fq_tvm", "copy")}
+
+    def by_round(self, peer: str) -> list[float]:
+        """How many times as long a peer takes, in each round."""
+        return by_round(self.seconds, peer, "fq_tvm")
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as a dictionary that :func:`json.dumps` takes."""
@@ -271,6 +277,14 @@ class Result:
             "peer_over_ours": self.ratios(),
             "absent": self.absent,
         }
+
+
+def by_round(seconds: Mapping[str, list[float]], name: str, of: str) -> list[float]:
+    """Divide the times of one contender by those of another, round by round.
+
+    A machine that is fast for a while and slow for a while moves both medians, each at another moment, but not this.
+    """
+    return [a / b for a, b in zip(seconds[name], seconds[of], strict=True)]
 
 
 def quiet_threads() -> None:
@@ -289,11 +303,14 @@ def quiet_threads() -> None:
 
 
 class Inputs:
-    """The tensors of a case, as each contender wants them; all of them read the same memory."""
+    """The tensors of a case, as each contender wants them, and memory for results."""
 
     def __init__(self, case: Case) -> None:
+        from .functional import empty_like
+
         self.case = case
         self.x, self.scale, self.zero_point = case.arrays()
+        self.results = empty_like(self.x, self.x.dtype), empty_like(self.x, bool)
         self.arguments = (self.x, self.scale, self.zero_point, case.axis, QUANT_MIN, QUANT_MAX)
 
     def torch(self) -> tuple[Any, ...]:
@@ -302,18 +319,32 @@ class Inputs:
 
         return (*(torch.from_numpy(a) for a in self.arguments[:3]), *self.arguments[3:])
 
-    def folded(self) -> tuple[np.ndarray[Any, Any], int, int, int]:
-        """Return x as the dense (outer, channels, inner) that it is in memory."""
+    def folded(self) -> list[np.ndarray[Any, Any]]:
+        """Return x, out and mask as the dense (outer, channels, inner) that they are in memory."""
         order = sorted(range(self.x.ndim), key=lambda d: -self.x.strides[d])
-        dense = self.x.transpose(order)
         at = order.index(self.case.axis)
-        shape = dense.shape
-        return dense, math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :])
+        shape = [self.x.shape[d] for d in order]
+        dense = math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :])
+        return [a.transpose(order).reshape(dense) for a in (self.x, *self.results)]
+
+    def check(self, name: str, call: Call, answer: Callable[[], Any], expected: tuple[Any, Any]) -> None:
+        """Compare what a contender gives with the reference.
+
+        Raises
+        ------
+        FqError
+            If a bit differs.
+        """
+        out, mask = self.results  # of the contender before, which were right
+        out.fill(np.nan)
+        np.logical_not(expected[1], out=mask)
+        call()
+        for what, a, b in zip(("out", "mask"), answer(), expected, strict=True):
+            if not np.array_equal(np.asarray(a), b):
+                raise FqError(f"{name} gives another {what} than the reference for {self.case.name}; it is not timed")
 
 
-def ours(
-    inputs: Inputs, cpu: str | None = None, tuned: bool = True, knobs: Mapping[str, int] | None = None
-) -> tuple[Call, tuple[Any, Any]]:
+def ours(inputs: Inputs, cpu: str | None = None, tuned: bool = True, knobs: Mapping[str, int] | None = None) -> Call:
     """Prepare our own call: a launch whose tensors are there, as for every contender that can do so.
 
     Parameters
@@ -328,15 +359,13 @@ def ours(
         Of the schedule, to be changed.
     """
     from .arguments import Operands, check, describe
-    from .functional import empty_like
     from .kernel import Launch, current_target, get_kernel, prepare, schedule_for
     from .records import size_class
     from .runtime import AddressTensor
     from .schedule import default_schedule
     from .target import resolve
 
-    out, mask = empty_like(inputs.x, inputs.x.dtype), empty_like(inputs.x, bool)
-    operands = Operands(*(describe(t, "tensor") for t in (*inputs.arguments[:3], out, mask)))
+    operands = Operands(*(describe(t, "tensor") for t in (*inputs.arguments[:3], *inputs.results)))
     launch = prepare(operands, *check(operands, *inputs.arguments[3:]))
     assert isinstance(launch, Launch)
     if cpu is not None or not tuned or knobs:
@@ -353,18 +382,13 @@ def ours(
     def call(keep: Any = keep) -> None:
         launch(*tensors)
 
-    return call, (out, mask)
+    return call
 
 
-def copy(x: np.ndarray[Any, Any]) -> Call:
-    """Prepare a copy of x with all threads: torch's where it is installed, else numpy's in slices.
-
-    It goes to memory that begins with a line of the caches, as our own results do.
-    """
-    from .functional import empty_like
-
-    source = x.transpose(sorted(range(x.ndim), key=lambda d: -x.strides[d])).reshape(-1)
-    target = empty_like(source, source.dtype)
+def copy(x: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> Call:
+    """Prepare a copy of x to out, which lies as x does, with all threads: torch's, else numpy's in slices."""
+    order = sorted(range(x.ndim), key=lambda d: -x.strides[d])
+    source, target = (a.transpose(order).reshape(-1) for a in (x, out))
     if importlib.util.find_spec("torch") is not None:
         import torch
 
@@ -424,21 +448,13 @@ def _numba(inputs: Inputs) -> tuple[Call, Any]:
     import numba
 
     numba.set_num_threads(num_threads())
-    dense, outer, channels, inner = inputs.folded()
-    x = dense.reshape(outer, channels, inner)
-    out, mask = np.empty_like(x), np.empty_like(x, bool)
+    x, out, mask = inputs.folded()
     scale, zero_point = inputs.scale, inputs.zero_point.astype(np.float32)
     inverse = np.float32(1) / scale
     low, high = np.float32(QUANT_MIN), np.float32(QUANT_MAX)
 
-    loop = _numba_loop(inner >= 64, float(low), float(high))
-
-    def call() -> Any:
-        return loop(x, scale, inverse, zero_point, out, mask)
-
-    call()
-    order = sorted(range(inputs.x.ndim), key=lambda d: -inputs.x.strides[d])
-    return call, lambda: [a.reshape(dense.shape).transpose(np.argsort(order)) for a in (out, mask)]
+    loop = _numba_loop(x.shape[2] >= 64, float(low), float(high))
+    return (lambda: loop(x, scale, inverse, zero_point, out, mask)), lambda: inputs.results
 
 
 @cache
@@ -480,10 +496,9 @@ def _numpy(inputs: Inputs) -> tuple[Call, Any]:
 def _openvino(inputs: Inputs) -> tuple[Call, Any]:
     import openvino
 
-    dense, outer, channels, inner = inputs.folded()
+    x, *_ = inputs.folded()
     dtype = np.float32 if inputs.case.dtype == "float32" else np.float16
     ops = openvino.opset13
-    x = dense.reshape(outer, channels, inner)
     parameter = ops.parameter(list(x.shape), dtype)
     bounds = [
         ((bound - inputs.zero_point) * inputs.scale).astype(dtype).reshape(1, -1, 1) for bound in (QUANT_MIN, QUANT_MAX)
@@ -502,9 +517,8 @@ def _ort(inputs: Inputs) -> tuple[Call, Any]:
     import onnx
     import onnxruntime
 
-    dense, outer, channels, inner = inputs.folded()
+    x = np.ascontiguousarray(inputs.folded()[0])
     helper, kinds = onnx.helper, onnx.TensorProto
-    x = np.ascontiguousarray(dense.reshape(outer, channels, inner))
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], axis=1),
         helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"], axis=1),
@@ -533,9 +547,7 @@ def _ort(inputs: Inputs) -> tuple[Call, Any]:
 
 
 def _own(inputs: Inputs, cpu: str | None = None, tuned: bool = True) -> tuple[Call, Any]:
-    call, results = ours(inputs, cpu, tuned)
-    call()
-    return call, lambda: results
+    return ours(inputs, cpu, tuned), lambda: inputs.results
 
 
 PEERS: dict[str, tuple[str, Callable[[Inputs], tuple[Call, Any]]]] = {
@@ -574,7 +586,7 @@ def measure(case: Case, peers: Sequence[str] = (), seconds: float = 1.0) -> Resu
     peers : sequence of str
         Of :data:`PEERS`; one whose package is not installed, or that cannot do the case, is left out and named.
     seconds : float
-        How long to measure, about, and half of that again for x above :data:`SMALL`; at least five rounds are run.
+        How long to measure, about, and half of that again for x above :data:`SMALL`; longer where times vary.
 
     Returns
     -------
@@ -587,11 +599,9 @@ def measure(case: Case, peers: Sequence[str] = (), seconds: float = 1.0) -> Resu
     """
     check_peers(peers)
     inputs = Inputs(case)
-    call, results = ours(inputs)
-    call()
     expected = _expected(inputs)
-    _check("fq_tvm", case, results, expected)
-    calls = {"fq_tvm": call, "copy": copy(inputs.x)}
+    calls = {"fq_tvm": ours(inputs), "copy": copy(inputs.x, inputs.results[0])}
+    inputs.check("fq_tvm", calls["fq_tvm"], lambda: inputs.results, expected)
     absent: dict[str, str] = {}
     for name in peers:
         package, prepare = PEERS[name]
@@ -604,7 +614,7 @@ def measure(case: Case, peers: Sequence[str] = (), seconds: float = 1.0) -> Resu
             absent[name] = str(error)
             continue
         if answer is not None:
-            _check(name, case, answer(), expected)
+            inputs.check(name, calls[name], answer, expected)
     if case.x_bytes <= SMALL:
         return Result(case, interleave(calls, seconds), absent)
     kept = interleave({name: calls[name] for name in ("fq_tvm", "copy")}, seconds / 2)
@@ -617,14 +627,10 @@ def _expected(inputs: Inputs) -> tuple[Any, Any]:
     return fake_quant(*inputs.arguments)
 
 
-def _check(name: str, case: Case, got: Any, expected: Any) -> None:
-    for what, a, b in zip(("out", "mask"), got, expected, strict=True):
-        if not np.array_equal(np.asarray(a), b):
-            raise FqError(f"{name} gives another {what} than the reference for {case.name}; it is not timed")
-
-
 def interleave(calls: Mapping[str, Call], seconds: float, sweep: Call | None = None) -> dict[str, list[float]]:
-    """Time contenders in turns, five at least; a call that is short is repeated within its turn.
+    """Time contenders in turns; a call that is short is repeated within its turn.
+
+    There are five rounds at least, and more than ``seconds`` ask for, up to four times as many, until :func:`settled`.
 
     Who goes first changes at random, the same way every time: what one leaves in the caches makes the next one faster
     or slower, by a tenth between two kernels and a copy.
@@ -651,10 +657,13 @@ def interleave(calls: Mapping[str, Call], seconds: float, sweep: Call | None = N
         took = time.perf_counter() - start
         repeats[name] = 1 if sweep else max(1, min(1000, int(200e-6 / (took + 1e-9))))
     times: dict[str, list[float]] = {name: [] for name in calls}
-    end = time.perf_counter() + seconds
-    rounds = 0
+    start_of_all = time.perf_counter()
     turns, shuffle = list(calls.items()), random.Random(0).shuffle
-    while time.perf_counter() < end or rounds < 5:
+    rounds = 0
+    while True:
+        passed = time.perf_counter() - start_of_all
+        if rounds >= 5 and passed >= seconds and (passed >= 4 * seconds or settled(times)):
+            break
         rounds += 1
         shuffle(turns)
         for name, call in turns:
@@ -667,6 +676,20 @@ def interleave(calls: Mapping[str, Call], seconds: float, sweep: Call | None = N
                 call()
             times[name].append((time.perf_counter() - start) / number)
     return times
+
+
+def settled(times: Mapping[str, list[float]], within: float = 0.05) -> bool:
+    """Whether the median of each contender's ratio to the first one would hardly change with more rounds.
+
+    The bound on that is the notch of a box plot, 1.57 interquartile ranges over the root of the number (McGill, Tukey
+    and Larsen, Variations of Box Plots, 1978), which is about a 95 % interval of the median.
+    """
+    first, *others = times
+    for name in others:
+        low, middle, high = statistics.quantiles(by_round(times, name, first), n=4)
+        if 1.57 * (high - low) > within * middle * len(times[name]) ** 0.5:
+            return False
+    return True
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -765,9 +788,9 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     def worst(peer: str, bound: float, text: str, tag: str = "", spread: bool = False) -> None:
         chosen = [r for r in results if peer in r.seconds and (not tag or tag in r.case.tags)]
         if chosen:
-            # beyond the spread: half of the spreads of both is what a median may be off by chance
+            # beyond the spread: slower in three rounds of four
             def value(r: Result) -> float:
-                return r.ratios()[peer] * (1 + (r.spread() + r.spread(peer)) / 2 if spread else 1)
+                return statistics.quantiles(r.by_round(peer), n=4)[2 if spread else 1]
 
             least = min(chosen, key=value)
             found.append(Claim(text, value(least), bound, True, least.case.name))

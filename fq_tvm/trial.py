@@ -147,7 +147,7 @@ class Local:
         """Time contenders, by their number, and a copy in turns."""
         calls = {str(i): self.prepare(at, contender) for i, contender in enumerate(contenders)}
         if copy:
-            calls["copy"] = bench.copy(at.x)
+            calls["copy"] = bench.copy(at.x, empty_like(at.x, at.x.dtype))
         return bench.interleave(calls, seconds)
 
 

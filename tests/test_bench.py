@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import itertools
 import json
+import time
 
 import numpy as np
 import pytest
@@ -114,6 +115,36 @@ def test_an_absent_peer_is_named(monkeypatch):
         bench.measure(TINY, ["abacus"])
 
 
+def test_a_ratio_is_the_median_of_the_rounds():
+    """A machine doubles its speed halfway: medians are of different halves, the ratio is the same all the time."""
+    got = Result(TINY, {"fq_tvm": [2, 2, 1, 1, 1], "copy": [4, 4, 4, 2, 2], "numba": [6, 6, 3, 3, 30]})
+    assert got.ratios() == {"numba": 3}
+    assert got.over_limit == pytest.approx(0.5 / (9 / 8))
+    slower = dataclasses.replace(got, seconds={"fq_tvm": [1.0] * 8, "numba": [0.9] * 5 + [1.1] * 3})
+    assert [c.holds for c in bench.claims([slower]) if "numba" in c.text] == [True]
+    slower.seconds["numba"] = [0.9] * 7 + [1.1]
+    assert [c.holds for c in bench.claims([slower]) if "numba" in c.text] == [False]
+
+
+def test_more_rounds_where_times_vary():
+    steady = {"a": [1.0, 2.0, 3.0] * 5, "b": [2.0, 4.0, 6.0] * 5}
+    assert bench.settled(steady)
+    assert not bench.settled({"a": [1.0] * 16, "b": [1.0, 2.0] * 8})
+    assert bench.settled({"a": [1.0] * 1600, "b": [1.0, 1.1] * 800})
+    naps = itertools.cycle([0, 0, 2e-4, 2e-4])  # each second call is timed
+    calls = {"a": lambda: None, "b": lambda: time.sleep(next(naps))}
+    start = time.perf_counter()
+    times = bench.interleave(calls, 0.05, sweep=lambda: None)
+    assert time.perf_counter() - start > 0.15
+    assert len(times["a"]) == len(times["b"]) > 20
+
+
+def test_a_contender_cannot_pass_with_the_results_of_another(monkeypatch):
+    monkeypatch.setitem(bench.PEERS, "numpy", ("numpy", lambda inputs: ((lambda: None), lambda: inputs.results)))
+    with pytest.raises(FqError, match="numpy gives another out"):
+        bench.measure(TINY, ["numpy"], 0.001)
+
+
 def test_a_wrong_contender_is_not_timed(monkeypatch):
     def wrong(inputs):
         out, mask = bench._expected(inputs)
@@ -154,10 +185,13 @@ def test_sweeping_reads_more_than_caches_hold(monkeypatch):
 
 
 def test_the_copy_copies():
-    x = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1)
-    bench.copy(x)()
-    x = Case((5, 6), 0, memory="stepped").arrays()[0]
-    bench.copy(x)()
+    for x in (
+        np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1),
+        Case((5, 6), 0, memory="stepped").arrays()[0],
+    ):
+        out = np.empty_like(x)
+        bench.copy(x, out)()
+        np.testing.assert_array_equal(out, x)
 
 
 def test_plot(tmp_path):
