@@ -29,7 +29,7 @@ from .expression import (
     quantize_dequantize,
 )
 from .layout import MAX_RANK
-from .schedule import Schedule, apply, apply_expand, folds, run_vectors, streams
+from .schedule import RUN_VECTORS, Schedule, apply, apply_expand, folds, streams
 from .spec import FakeQuantSpec
 from .streaming import mark, past_caches
 from .target import Target
@@ -111,8 +111,8 @@ def state(spec: FakeQuantSpec, rows: int = 1) -> dict[str, Statement]:
     dict of Statement
         ``"fake_quant"``; for lanes also ``"expand"``, which has to run before it, ``"blocked"``, which can do most of
         its work, and ``"direct"``, which does all of it where the channel is last and hardly repeated.  Arguments, in
-        order: the tensors; the quantisation range, see :func:`fq_tvm.spec.quant_range_scalars`, which an expand takes
-        only if it folds; then int64 values.  Of lanes that fold (:func:`fq_tvm.schedule.folds`) there are also
+        order: the tensors; the quantisation range, see :func:`fq_tvm.spec.quant_range_scalars`, which no expand
+        takes; then int64 values.  Of lanes that fold (:func:`fq_tvm.schedule.folds`) there are also
         ``"folded_fake_quant"`` and ``"folded_blocked"``, which do the same with zero points taken off the range, where
         expand has found that they may.
 
@@ -158,7 +158,8 @@ def _state_lanes(spec: FakeQuantSpec, folded: bool = False) -> Statement:
     extents, strides = _loops(spec, "first", "runs", "run", "tail")
     quant_range, limits = _symbolic_range(spec)
     first, shape = (0, extents) if spec.strided else (extents[0], extents[1:3])
-    parameters, ranges, sources = _run_parameters(spec, shape[-1], folded)
+    parameters, sources = _run_parameters(spec, shape[-1])
+    ranges = fold(parameters, quant_range, everywhere=True) if folded else None
     x = te.placeholder(shape, spec.dtype, "x")
     out, mask = _compute(spec, x, parameters, len(shape) - 1, quant_range, ranges)
     operands = [Operand("self", x, first, strides[0]), *sources]
@@ -176,7 +177,8 @@ def _state_blocked(spec: FakeQuantSpec, rows: int, folded: bool = False) -> Stat
     """State lanes for whole blocks of runs, so that a schedule can read parameters once for all runs of a block."""
     blocks, run = _integers("blocks", "run")
     quant_range, limits = _symbolic_range(spec)
-    parameters, ranges, sources = _run_parameters(spec, run, folded)
+    parameters, sources = _run_parameters(spec, run)
+    ranges = fold(parameters, quant_range, everywhere=True) if folded else None
     x = te.placeholder((blocks * rows, run), spec.dtype, "x")
     out, mask = _compute(spec, x, parameters, 1, quant_range, ranges)
     return Statement.of(
@@ -218,37 +220,23 @@ def _loops(spec: FakeQuantSpec, *contiguous: str) -> tuple[tuple[Any, ...], list
     return _integers(*(f"n{i}" for i in range(MAX_RANK))), strides
 
 
-def _run_parameters(
-    spec: FakeQuantSpec, run: Any, folded: bool
-) -> tuple[ChannelParameters, Folded | None, list[Operand]]:
+def _run_parameters(spec: FakeQuantSpec, run: Any) -> tuple[ChannelParameters, list[Operand]]:
     """Return the expanded parameters, and where they lie in the workspace, see :func:`_state_expand`."""
-
-    def vector(name: str, at: int, dtype: str = "float32") -> Operand:
-        return Operand("workspace", te.placeholder((run,), dtype, f"run_{name}"), run * at)
-
-    inverse, scale = vector("inverse_scale", 0), vector("scale", 2)
-    zero_point, low, high = vector("zero_point", 1, spec.parameter_dtype), vector("low", 3), vector("high", 4)
-    parameters = ChannelParameters(inverse.buffer, zero_point.buffer, scale.buffer, spec.float_zero_point)
-    if folded:  # the zero point is not read then
-        return parameters, Folded(low.buffer, high.buffer, everywhere=True), [inverse, scale, low, high]
-    return parameters, None, [inverse, zero_point, scale]
+    names = ("inverse_scale", "float32"), ("zero_point", spec.parameter_dtype), ("scale", "float32")
+    vectors = [te.placeholder((run,), dtype, f"run_{name}") for name, dtype in names]
+    operands = [Operand("workspace", vector, run * i) for i, vector in enumerate(vectors)]
+    inverse, zero_point, scale = (operand.buffer for operand in operands)
+    return ChannelParameters(inverse, zero_point, scale, spec.float_zero_point), operands
 
 
 def _state_expand(spec: FakeQuantSpec) -> Statement:
-    """State the expansion: :func:`~fq_tvm.schedule.run_vectors` side by side, and the flag of kernels that fold."""
+    """State the expansion: :data:`~fq_tvm.schedule.RUN_VECTORS` side by side, and the flag of kernels that fold."""
     copies, channels, inner = extents = _integers("copies", "channels", "inner")
     scale, zero_point, vector_strides = _vectors(spec, channels)
     parameters = channel_parameters(scale.buffer, zero_point.buffer, spec.wide)
-    vectors, flag = [*parameters], []
-    limits: list[Any] = []
-    if folds(spec):
-        quant_range, limits = _symbolic_range(spec)
-        ranges = fold(parameters, quant_range)
-        vectors += [ranges.low, ranges.high]
-        flag = [foldable(parameters)]
-    outputs = [*expand(vectors, copies, inner), *flag]
+    outputs = [*expand([*parameters], copies, inner), *([foldable(parameters)] if folds(spec) else [])]
     operands = [Operand("workspace", p, copies * channels * inner * i) for i, p in enumerate(outputs)]
-    return Statement.of([scale, zero_point, *operands], [*limits, *extents, *vector_strides])
+    return Statement.of([scale, zero_point, *operands], [*extents, *vector_strides])
 
 
 def _vectors(spec: FakeQuantSpec, channels: Any) -> tuple[Operand, Operand, tuple[Any, ...]]:
@@ -357,7 +345,7 @@ def _choose(spec: FakeQuantSpec, first: tirx.PrimFunc, plain: tirx.PrimFunc | No
     same = dict(zip(first.params, plain.params, strict=True))
     body = tvm_ffi.structural_map(first.body, (tvm.ir.Var, lambda v: same.get(v, v)), order="post")
     flag = tirx.decl_buffer((1,), "int32", "foldable")
-    flag, declared = _declare(flag, params["workspace"], params["run"] * run_vectors(spec), (), flag.ty.layout)
+    flag, declared = _declare(flag, params["workspace"], params["run"] * RUN_VECTORS, (), flag.ty.layout)
     condition = tirx.NE(tirx.BufferLoad(flag, [0]), tirx.const(0, "int32"))
     return plain.with_body(tirx.SeqStmt([*declared, tirx.IfThenElse(condition, body, plain.body)]))
 

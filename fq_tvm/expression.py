@@ -130,7 +130,7 @@ class Folded:
     everywhere: bool = False
 
 
-def fold(parameters: ChannelParameters, quant_range: QuantRange) -> Folded:
+def fold(parameters: ChannelParameters, quant_range: QuantRange, everywhere: bool = False) -> Folded:
     """State the range of each channel with the zero point taken off.
 
     Parameters
@@ -139,6 +139,8 @@ def fold(parameters: ChannelParameters, quant_range: QuantRange) -> Folded:
         Of the narrow path, with zero points of integers.
     quant_range : QuantRange
         Narrow.
+    everywhere : bool
+        Whether :func:`may_fold` is known to hold for every channel.
 
     Returns
     -------
@@ -148,7 +150,7 @@ def fold(parameters: ChannelParameters, quant_range: QuantRange) -> Folded:
     shape, zero_point = parameters.scale.shape, parameters.zero_point
     low = te.compute(shape, lambda c: quant_range.low - zero_point[c], name="folded_low")
     high = te.compute(shape, lambda c: quant_range.high - zero_point[c], name="folded_high")
-    return Folded(low, high)
+    return Folded(low, high, everywhere)
 
 
 def may_fold(scale: Any, zero_point: Any) -> Any:

@@ -21,7 +21,7 @@ from .arguments import Operands
 from .errors import BuildError, FqError, LaunchError
 from .layout import MAX_RANK, ROWS_MIN_INNER, Layout, arrange
 from .runtime import load, threads_ready
-from .schedule import Schedule, default_schedule, folds, run_vectors, streams
+from .schedule import RUN_VECTORS, Schedule, default_schedule, folds, streams
 from .spec import FakeQuantSpec, arithmetic_for, catalogue, quant_range_scalars
 from .target import Target, identify, resolve
 
@@ -66,7 +66,7 @@ class Launch:
     Attributes
     ----------
     workspace_size : int
-        Bytes that :meth:`__call__` needs: room for what :func:`~fq_tvm.schedule.run_vectors` says of *lanes*, else 0.
+        Bytes that :meth:`__call__` needs: room for :data:`~fq_tvm.schedule.RUN_VECTORS` of *lanes*, else 0.
     """
 
     __slots__ = ("_steps", "_threaded_steps", "kernel", "layout", "scalars", "workspace_size")
@@ -113,11 +113,9 @@ class Launch:
             return [step("direct_", layout.channels, layout.size, outer, layout.channels, *vector_strides)]
         copies = 1 if layout.strides else _copies(outer, period, schedule.run, LINE if large else 1)
         run = copies * period
-        self.workspace_size = 4 * (run_vectors(spec) * run + folds(spec))  # a flag follows where zero points are folded
+        self.workspace_size = 4 * (RUN_VECTORS * run + folds(spec))  # a flag follows where zero points are folded
         expand = expansion(layout.inner)
-        limits = scalars if folds(spec) else ()
-        values = (*limits, copies, layout.channels, layout.inner, *vector_strides)
-        steps = [_Step(expand, expand, 0, True, values)]
+        steps = [_Step(expand, expand, 0, True, (copies, layout.channels, layout.inner, *vector_strides))]
         if layout.strides:
             steps.append(step("", run, layout.size, *_eight_loops(layout)))
             return steps

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .target import Target
 
 __all__ = [
+    "RUN_VECTORS",
     "VECTOR_BITS",
     "Schedule",
     "apply",
@@ -25,12 +26,15 @@ __all__ = [
     "default_schedule",
     "folds",
     "inline_parameters",
-    "run_vectors",
     "streams",
     "tighten",
 ]
 
 VECTOR_BITS = (0, 256, 512)
+
+RUN_VECTORS = 3
+"""How many vectors of a run expanding leaves in the workspace, of 4 bytes an element: the reciprocal of scale, the zero
+point and scale.  Of kernels that fold an int32 follows, which says whether every channel may fold."""
 
 
 @dataclass(frozen=True)
@@ -120,20 +124,11 @@ def default_schedule(spec: FakeQuantSpec, target: object = None) -> Schedule:
 def folds(spec: FakeQuantSpec) -> bool:
     """Whether a kernel takes zero points off the range, see :func:`fq_tvm.expression.fold`.
 
-    Those of the contiguous classes whose arithmetic allows it, where arithmetic limits them: lanes would read four
-    vectors of parameters in place of three, which outweighs what is saved unless values are converted as well.
+    Those of the contiguous classes whose arithmetic allows it, where arithmetic limits them: rows, and lanes that
+    convert values.  For lanes of float32 a second form of the code would buy nothing.
     """
     contiguous = spec.iteration == "rows" or (spec.iteration == "lanes" and spec.element_bytes < 9)
     return contiguous and not spec.wide and not spec.float_zero_point
-
-
-def run_vectors(spec: FakeQuantSpec) -> int:
-    """How many vectors of a run expanding leaves in the workspace, of 4 bytes an element.
-
-    They are the reciprocal of scale, the zero point and scale; of kernels that fold also the least and the greatest
-    rounded value in range, and behind those an int32 that says whether every channel may fold.
-    """
-    return 5 if folds(spec) else 3
 
 
 def streams(spec: FakeQuantSpec, target: Target) -> bool:
@@ -172,8 +167,7 @@ def apply(
     from tvm import s_tir
 
     sch = s_tir.Schedule(func)
-    if not spec.lanes or name == "direct":
-        inline_parameters(sch)
+    inline_parameters(sch)
     *outer, inner = sch.get_loops(sch.get_sblock("fake_quant_v0"))
     tiles, within = sch.split(inner, [None, schedule.tile])
     if spec.iteration == "strided_rows":
