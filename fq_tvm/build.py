@@ -28,6 +28,7 @@ from .expression import (
     foldable,
     quantize_dequantize,
 )
+from .innermost import in_pieces
 from .layout import MAX_RANK
 from .schedule import RUN_VECTORS, Schedule, apply, apply_expand, folds, streams
 from .spec import FakeQuantSpec
@@ -280,15 +281,14 @@ def lower(spec: FakeQuantSpec, schedule: Schedule, target: Target) -> tvm.IRModu
     if spec.iteration == "rows":
         forms.append(("fake_quant", "long_", replace(schedule, rows=1)))
     for name, prefix, chosen in forms:
-        if stated := [statements[form] for form in (f"folded_{name}", name) if form in statements]:
-            serial, parallel = (
-                [_by_address(apply(s.func, spec, chosen, threads, name), s) for s in stated]
-                for threads in (False, True)
-            )
-            functions[f"{prefix}serial"] = _choose(spec, *serial)
-            functions[f"{prefix}parallel"] = _choose(spec, *parallel)
-            if streams(spec, target):
-                past = [past_caches(function, pieces=not spec.lanes) for function in parallel]
+        stated = [statements[form] for form in (f"folded_{name}", name) if form in statements]
+        for threads in ("serial", "parallel") if stated else ():
+            scheduled = [_by_address(apply(s.func, spec, chosen, threads == "parallel", name), s) for s in stated]
+            short = spec.iteration == "rows" and not prefix and not spec.wide
+            whole = [in_pieces(function) if short else function for function in scheduled]
+            functions[f"{prefix}{threads}"] = _choose(spec, *whole)
+            if threads == "parallel" and streams(spec, target):
+                past = [past_caches(function, pieces=not spec.lanes) for function in scheduled]
                 functions[f"stream_{prefix}parallel"] = _choose(spec, *past)
     return tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in functions.items()})
 

@@ -41,7 +41,7 @@ __all__ = [
 
 SOURCES = {"te": "kernel.te", "tir": "kernel.tir", "ll": "kernel.ll", "asm": "kernel.s"}
 OBJECT = "kernel.o"
-GENERATORS = ("spec.py", "expression.py", "schedule.py", "streaming.py", "target.py", "build.py")
+GENERATORS = ("spec.py", "expression.py", "schedule.py", "innermost.py", "streaming.py", "target.py", "build.py")
 """The modules whose text decides what code a specification leads to."""
 
 _kernels: dict[tuple[FakeQuantSpec, Target, Schedule], Kernel] = {}

@@ -15,7 +15,9 @@ import re
 from typing import Any
 
 import tvm_ffi
-from tvm import s_tir, te, tirx
+from tvm import te, tirx
+
+from .innermost import PIECE, Bindings, inline_blocks, int64, loops_of, replace, shift, start, vectors
 
 __all__ = ["BLOCK", "mark", "past_caches"]
 
@@ -24,13 +26,6 @@ LINE = 64
 
 BLOCK = LINE
 """Elements of a block: a line of mask, whose elements have one byte, and so whole lines of out."""
-
-PIECE = 16
-"""Elements that are stored at once where no whole block is left: a vector of float32 of AVX-512."""
-
-BYTE_OFFSET, INT64_ELEMENT = 8, 17
-"""Fields of ``tvm_struct_get``: of a DLTensor, and of what is read as an array of int64.  TVM has no expression for the
-bits of a pointer; that of a DLTensor to its data is the first eight bytes of it."""
 
 
 def past_caches(func: tirx.PrimFunc, pieces: bool) -> tirx.PrimFunc:
@@ -54,7 +49,7 @@ def past_caches(func: tirx.PrimFunc, pieces: bool) -> tirx.PrimFunc:
     whole = te.var("whole_lines", "bool")
 
     def divide(loop: tirx.For) -> tirx.For | tirx.SeqStmt:
-        if loop.kind == tirx.ForKind.UNROLLED or _loops(loop.body, tirx.ForKind.SERIAL):
+        if loop.kind == tirx.ForKind.UNROLLED or loops_of(loop.body, tirx.ForKind.SERIAL):
             return loop
         return _divide(loop, whole, pieces)
 
@@ -69,10 +64,8 @@ def past_caches(func: tirx.PrimFunc, pieces: bool) -> tirx.PrimFunc:
     # No block remains, so none is needed around all of them.
     body = tvm_ffi.structural_map(func.body.block.body, (tirx.For, divide), order="post")
     body = tvm_ffi.structural_map(body, (tirx.For, finish), order="post")
-    out, mask = tensors["out"], tensors["mask"]
-    start = _address(out)
-    bits = start | _address(mask) | _offset(out) | _offset(mask)
-    condition = tirx.all(tirx.EQ(bits & _int(LINE - 1), _int(0)), tirx.NE(start, _address(tensors["self"])))
+    x, out, mask = (start(tensors[name]) for name in ("self", "out", "mask"))
+    condition = tirx.all(tirx.EQ((out | mask) & int64(LINE - 1), int64(0)), tirx.NE(out, x))
     return func.with_body(tirx.SeqStmt([tirx.Bind(whole, condition), body]))
 
 
@@ -83,15 +76,10 @@ def _divide(loop: tirx.For, whole: Any, pieces: bool) -> tirx.SeqStmt:
     end is no multiple of them: the same values are written twice, which costs less than a loop over single elements.
     Both come before the blocks, since a line that is on its way to memory would have to be read again.
     """
-    bound: list[Any] = []
-
-    def bind(name: str, value: Any) -> Any:
-        bound.append(tirx.Bind(variable := te.var(name, "int64"), _opaque(value)))
-        return variable
-
-    variables = [loop.loop_var, *(inside.loop_var for inside in _loops(loop.body, tirx.ForKind.UNROLLED))]
+    bind = Bindings()
+    variables = [loop.loop_var, *(inside.loop_var for inside in loops_of(loop.body, tirx.ForKind.UNROLLED))]
     extent = bind("extent", loop.extent)
-    body = _inline_blocks(loop.body, variables, bind)
+    body = inline_blocks(loop.body, variables, bind)
     stores: list[Any] = []
     tvm_ffi.structural_walk(body, (tirx.BufferStore, stores.append))
     mask = next(store for store in stores if store.buffer.dtype == "bool")
@@ -100,102 +88,44 @@ def _divide(loop: tirx.For, whole: Any, pieces: bool) -> tirx.SeqStmt:
     apart = [_element(mask, variables, [v is u for v in variables]) - first for u in variables[1:]]
     divided = [whole, extent >= BLOCK, *(_is_whole(a) for a in apart), *([] if pieces else [_is_whole(first)])]
 
-    def along(begin: Any, count: Any, kind: int = tirx.ForKind.SERIAL) -> tirx.For:
+    def along(begin: Any, count: Any) -> tirx.For:
         index = te.var(loop.loop_var.name, "int64")
-        return tirx.For(index, _int(0), count, kind, _replace(body, {loop.loop_var: begin + index}))
+        body_there = replace(body, {loop.loop_var: begin + index})
+        return tirx.For(index, int64(0), count, tirx.ForKind.SERIAL, body_there)
 
-    def vectors(begin: Any, step: int, count: Any, lanes: int) -> tirx.For:
-        index = te.var("vector", "int64")
-        body = along(begin + index * step, _int(lanes), tirx.ForKind.VECTORIZED)
-        return tirx.For(index, _int(0), count, tirx.ForKind.SERIAL, body)
+    def steps(begin: Any, step: int, count: Any, lanes: int) -> tirx.For:
+        return vectors(body, loop.loop_var, lambda i: begin + i * step, count, lanes)
 
     if not pieces:
-        blocks = bind("blocks", tirx.Select(tirx.all(*divided), _shift(extent, BLOCK), _int(0)))
+        blocks = bind("blocks", tirx.Select(tirx.all(*divided), shift(extent, BLOCK), int64(0)))
         plain = along(blocks * BLOCK, extent - blocks * BLOCK)
-        return tirx.SeqStmt([*bound, plain, vectors(_int(0), BLOCK, blocks, BLOCK)])
-    plain = bind("plain", tirx.Select(tirx.all(*divided), _int(0), extent))
-    head = bind("head", tirx.Select(tirx.EQ(plain, _int(0)), -first & _int(BLOCK - 1), extent))
-    blocks = bind("blocks", _shift(extent - head, BLOCK))
+        return tirx.SeqStmt([*bind, plain, steps(int64(0), BLOCK, blocks, BLOCK)])
+    plain = bind("plain", tirx.Select(tirx.all(*divided), int64(0), extent))
+    head = bind("head", tirx.Select(tirx.EQ(plain, int64(0)), -first & int64(BLOCK - 1), extent))
+    blocks = bind("blocks", shift(extent - head, BLOCK))
     rest = extent - head - blocks * BLOCK
     return tirx.SeqStmt(
         [
-            *bound,
-            along(_int(0), plain),
-            vectors(_int(0), PIECE, _shift(head - plain + (PIECE - 1), PIECE), PIECE),
-            vectors(extent - PIECE, -PIECE, _shift(rest + (PIECE - 1), PIECE), PIECE),
-            vectors(head, BLOCK, blocks, BLOCK),
+            *bind,
+            along(int64(0), plain),
+            steps(int64(0), PIECE, shift(head - plain + (PIECE - 1), PIECE), PIECE),
+            steps(extent - PIECE, -PIECE, shift(rest + (PIECE - 1), PIECE), PIECE),
+            steps(head, BLOCK, blocks, BLOCK),
         ]
     )
 
 
-def _inline_blocks(body: Any, variables: list[Any], bind: Any) -> Any:
-    """Put the bodies of blocks in their place, and compute where the loop is once, before it.
-
-    Each coordinate of a block is something that does not change in the loop, and perhaps a loop variable.
-    """
-    named: list[tuple[Any, Any]] = []
-
-    def name(value: Any) -> Any:
-        new = next((new for old, new in named if tvm_ffi.structural_equal(value, old)), None)
-        if new is None:
-            moving = [v for v in variables if any(v.same_as(u) for u in tirx.analysis.undefined_vars(value, []))]
-            new = sum(moving, bind(f"i{len(named)}", _replace(value, dict.fromkeys(variables, _int(0)))))
-            named.append((value, new))
-        return new
-
-    def inline(realize: s_tir.SBlockRealize) -> Any:
-        coordinates = zip(realize.block.iter_vars, realize.iter_values, strict=True)
-        return _replace(realize.block.body, {at.var: name(value) for at, value in coordinates})
-
-    return tvm_ffi.structural_map(body, (s_tir.SBlockRealize, inline), order="post")
-
-
-def _opaque(value: Any) -> Any:
-    """Return a value that is not negative for TIR's analyser not to look into.
-
-    It would put what a variable is bound to in the place of every use, those of the variables therein as well, and
-    simplify that for seconds.
-    """
-    return tirx.call_llvm_intrin("int64", "llvm.abs.i64", value, tirx.const(False, "bool"))
-
-
-def _shift(value: Any, power: int) -> Any:
-    return tirx.shift_right(value, _int(power.bit_length() - 1))
-
-
 def _is_whole(elements: Any) -> Any:
-    return tirx.EQ(elements & _int(BLOCK - 1), _int(0))
-
-
-def _loops(stmt: Any, kind: int) -> list[Any]:
-    found: list[Any] = []
-    tvm_ffi.structural_walk(stmt, (tirx.For, lambda loop: found.append(loop) if loop.kind == kind else None))
-    return found
+    return tirx.EQ(elements & int64(BLOCK - 1), int64(0))
 
 
 def _element(store: Any, variables: list[Any], values: list[Any]) -> Any:
     """Where a store to a dense buffer goes, in elements of its tensor, for some values of loop variables."""
-    at: Any = _int(0)
-    given = {variable: _int(int(value)) for variable, value in zip(variables, values, strict=True)}
+    at: Any = int64(0)
+    given = {variable: int64(int(value)) for variable, value in zip(variables, values, strict=True)}
     for extent, index in zip(store.buffer.shape, store.indices, strict=True):
-        at = at * extent + _replace(index, given)
+        at = at * extent + replace(index, given)
     return store.buffer.elem_offset + at
-
-
-def _replace(node: Any, values: dict[Any, Any]) -> Any:
-    return tvm_ffi.structural_map(node, (tirx.Var, lambda v: values.get(v, v)), order="post")
-
-
-def _int(value: int) -> Any:
-    return tirx.const(value, "int64")
-
-
-def _address(tensor: Any) -> Any:
-    return tirx.tvm_struct_get(tensor, 0, INT64_ELEMENT, "int64")
-
-
-def _offset(tensor: Any) -> Any:
-    return tirx.tvm_struct_get(tensor, 0, BYTE_OFFSET, "uint64").astype("int64")
 
 
 _STORE = re.compile(rf"(store <{BLOCK} x (float|half|i16|i8)> [^\n]*?), align \d+")

@@ -66,7 +66,7 @@ all kernels grows by one for each.  Knobs that only a launch reads cost nothing.
 LARGEST = 512 * 2**20
 """Cases that move more bytes are left to ``fq-tvm bench``: their trials take too long for what they add."""
 
-BOUNDARY_INNER, BOUNDARY_CHANNELS, BOUNDARY_ELEMENTS = (32, 64, 128, 256, 512), 64, 2**17
+BOUNDARY_INNER, BOUNDARY_CHANNELS, BOUNDARY_ELEMENTS = (28, 32, 64, 128, 256, 512), 64, 2**17
 """Tensors on which rows and lanes are compared: inner extents, and a size that fits in a second-level cache."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,11 @@ import ml_dtypes
 import numpy as np
 import torch
 
+from fq_tvm import get_kernel
+from fq_tvm.arguments import describe
+from fq_tvm.kernel import current_target, layout_for, schedule_for
 from fq_tvm.reference import fake_quant
+from fq_tvm.spec import quant_range_scalars
 
 RANGES = [(-128, 127), (0, 255), (-8, 7), (0, 0), (-(2**23), 2**23), (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1)]
 """int8, uint8, int4, a single value, the last narrow range, a wide one, the widest."""
@@ -114,3 +119,40 @@ def assert_same(got: Any, expected: Any) -> None:
 def expected(x: Any, scale: Any, zero_point: Any, axis: int | None, low: int, high: int, out_dtype: Any = None) -> Any:
     """Return the reference's answer."""
     return fake_quant(x, scale, zero_point, axis, low, high, out_dtype)
+
+
+def array_at(offset: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """An array whose first element is so many bytes after the beginning of a line, with a line of its own around."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.full(size + 4 * 64, 0xA5, np.uint8)
+    start = -memory.ctypes.data % 64 + 64 + offset
+    return np.ndarray(shape, dtype, memory[start : start + size])
+
+
+def run_at(spec, shape, axis, rng, schedule=None, offsets=(0, 0, 0), in_place=False, view=None, **knobs) -> Any:
+    """Run a kernel on tensors that begin somewhere in a line; return its results and the reference's.
+
+    Knobs change the schedule, which is that of large tensors unless one is given.  ``view`` may put something in the
+    place of x.  What lies around the results has to stay.
+    """
+    x, scale, zero_point = make(rng, shape, axis, spec.dtype, spec.scale_dtype)
+    wanted = expected(x, scale, zero_point, axis, -128, 127, spec.out_dtype)
+    assert not in_place or spec.dtype == spec.out_dtype
+    self = array_at(offsets[0], shape, spec.dtype)
+    self[...] = x
+    out = self if in_place else array_at(offsets[1], shape, spec.out_dtype)
+    mask = array_at(offsets[2], shape, "bool")
+    target = current_target()
+    chosen = dataclasses.replace(schedule or schedule_for(spec, target), **knobs)
+    layout = layout_for(target, shape, axis, [[s // a.itemsize for s in a.strides] for a in (self, out, mask)])
+    assert layout.iteration == spec.iteration
+    launch = get_kernel(spec, target, chosen).bind(layout, 1, 1, quant_range_scalars(-128, 127))
+    tensors = [describe(a, "tensor").tensor for a in (self, scale, zero_point, out, mask)]
+    if view is not None:
+        tensors[0] = view(self)
+    launch(*tensors, np.empty(launch.workspace_size, np.uint8))
+    for array in (out, mask):
+        around = array.base
+        start = array.ctypes.data - around.ctypes.data
+        assert set(np.unique(np.delete(around, slice(start, start + array.nbytes)))) <= {0xA5}
+    return (out, mask), wanted

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 
 import numpy as np
 import pytest
-from support import assert_same, expected, make
+from support import assert_same, run_at
 
 from fq_tvm import FakeQuantSpec, catalogue, get_kernel, kernel, streaming
-from fq_tvm.arguments import describe
 from fq_tvm.build import lower, translate
 from fq_tvm.functional import empty_like
-from fq_tvm.kernel import STREAM_ROW, current_target, layout_for, schedule_for
+from fq_tvm.kernel import STREAM_ROW, current_target
 from fq_tvm.schedule import Schedule, default_schedule, folds, streams
-from fq_tvm.spec import quant_range_scalars
 from fq_tvm.target import resolve
 
 STREAMING = [spec for spec in catalogue() if not spec.strided and not spec.wide]
@@ -26,34 +23,9 @@ SHAPES = {
 }
 
 
-def array_at(offset: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """An array whose first element is so many bytes after the beginning of a line, with a line of its own around."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.full(size + 4 * 64, 0xA5, np.uint8)
-    start = -memory.ctypes.data % 64 + 64 + offset
-    return np.ndarray(shape, dtype, memory[start : start + size])
-
-
-def run(spec: FakeQuantSpec, shape, axis, rng, schedule=None, offsets=(0, 0, 0), in_place=False, stream_from=1):
+def run(spec: FakeQuantSpec, shape, axis, rng, schedule=None, stream_from=1, **where):
     """Run a kernel, by default in the schedule of large tensors; return its results and the reference's."""
-    x, scale, zero_point = make(rng, shape, axis, spec.dtype, spec.scale_dtype)
-    wanted = expected(x, scale, zero_point, axis, -128, 127, spec.out_dtype)
-    self = array_at(offsets[0], shape, spec.dtype)
-    self[...] = x
-    out = self if in_place else array_at(offsets[1], shape, spec.out_dtype)
-    mask = array_at(offsets[2], shape, "bool")
-    target = current_target()
-    chosen = dataclasses.replace(schedule or schedule_for(spec, target), parallel_from=1, stream_from=stream_from)
-    layout = layout_for(target, shape, axis, [[s // a.itemsize for s in a.strides] for a in (self, out, mask)])
-    assert layout.iteration == spec.iteration
-    launch = get_kernel(spec, target, chosen).bind(layout, 1, 1, quant_range_scalars(-128, 127))
-    tensors = [describe(a, "tensor").tensor for a in (self, scale, zero_point, out, mask)]
-    launch(*tensors, np.empty(launch.workspace_size, np.uint8))
-    for array in (out, mask):
-        around = array.base
-        start = array.ctypes.data - around.ctypes.data
-        assert set(np.unique(np.delete(around, slice(start, start + array.nbytes)))) <= {0xA5}
-    return (out, mask), wanted
+    return run_at(spec, shape, axis, rng, schedule, parallel_from=1, stream_from=stream_from, **where)
 
 
 @pytest.fixture

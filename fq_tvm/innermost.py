@@ -1,0 +1,159 @@
+"""Innermost loops, taken apart: what TVM's schedules do not do, done to a scheduled function.
+
+Knows nothing of the operator: any function will do whose innermost loops go along neighbouring elements of ``out`` and
+``mask``, and each element of which is made of the same element of ``self`` and of what does not change in the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tvm_ffi
+from tvm import s_tir, te, tirx
+
+__all__ = [
+    "PIECE",
+    "Bindings",
+    "in_pieces",
+    "inline_blocks",
+    "int64",
+    "loops_of",
+    "replace",
+    "shift",
+    "start",
+    "vectors",
+]
+
+PIECE = 16
+"""Elements of a piece: a vector of float32 of AVX-512.  Lesser CPUs take several for it."""
+
+BYTE_OFFSET, INT64_ELEMENT = 8, 17
+"""Fields of ``tvm_struct_get``: of a DLTensor, and of what is read as an array of int64.  TVM has no expression for the
+bits of a pointer; that of a DLTensor to its data is the first eight bytes of it."""
+
+
+def in_pieces(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Let short innermost loops go in whole vectors, of which the last overlaps the one before.
+
+    LLVM does what is left of a loop by single elements, up to seven of them or fifteen, each of which costs about half
+    as much as a vector.  An element that two vectors have is computed and written twice, the same.
+
+    Parameters
+    ----------
+    func : tirx.PrimFunc
+        Scheduled, with the tensors ``self`` and ``out`` as handles.
+
+    Returns
+    -------
+    tirx.PrimFunc
+        It computes the same.  Loops shorter than a vector stay as they are, and all of them where out lies on self: the
+        second vector would take for x what the first one wrote.
+    """
+    tensors = {param.name: param for param in func.params}
+    apart = te.var("apart", "bool")
+
+    def divide(loop: tirx.For) -> tirx.For | tirx.SeqStmt:
+        if loops_of(loop.body, tirx.ForKind.SERIAL):
+            return loop
+        bind = Bindings()
+        extent = bind("extent", loop.extent)
+        body = inline_blocks(loop.body, [loop.loop_var], bind)
+        count = shift(extent + (PIECE - 1), PIECE)
+        pieces = vectors(body, loop.loop_var, lambda i: tirx.min(i * PIECE, extent - PIECE), count, PIECE)
+        plain = tirx.For(loop.loop_var, int64(0), extent, tirx.ForKind.SERIAL, body)
+        return tirx.SeqStmt([*bind, tirx.IfThenElse(tirx.all(apart, extent >= PIECE), pieces, plain)])
+
+    # No block remains, so none is needed around all of them.
+    body = tvm_ffi.structural_map(func.body.block.body, (tirx.For, divide), order="post")
+    condition = tirx.NE(start(tensors["out"]), start(tensors["self"]))
+    return func.with_body(tirx.SeqStmt([tirx.Bind(apart, condition), body]))
+
+
+def vectors(body: Any, variable: Any, begin: Callable[[Any], Any], count: Any, lanes: int) -> tirx.For:
+    """Do the body of a loop in vectors.
+
+    Parameters
+    ----------
+    body : Stmt
+        Of the loop.
+    variable : Var
+        Of the loop.
+    begin : callable
+        The loop variable's first value in a vector, by the vector's number.
+    count, lanes : Expr, int
+        Number of vectors, and of elements of one.
+
+    Returns
+    -------
+    tirx.For
+    """
+    number, lane = te.var("vector", "int64"), te.var(variable.name, "int64")
+    body = replace(body, {variable: begin(number) + lane})
+    vector = tirx.For(lane, int64(0), int64(lanes), tirx.ForKind.VECTORIZED, body)
+    return tirx.For(number, int64(0), count, tirx.ForKind.SERIAL, vector)
+
+
+class Bindings(list[Any]):
+    """Variables bound before a loop.
+
+    TIR's analyser may not look into their values: it would put what a variable is bound to in the place of every use,
+    those of the variables therein as well, and simplify that for seconds.
+    """
+
+    def __call__(self, name: str, value: Any) -> Any:
+        """Bind one more to a value that is not negative."""
+        variable = te.var(name, "int64")
+        hidden = tirx.call_llvm_intrin("int64", "llvm.abs.i64", value, tirx.const(False, "bool"))
+        self.append(tirx.Bind(variable, hidden))
+        return variable
+
+
+def inline_blocks(body: Any, variables: list[Any], bind: Bindings) -> Any:
+    """Put the bodies of blocks in their place, and compute where the loop is once, before it.
+
+    Each coordinate of a block is something that does not change in the loop, and perhaps a loop variable.
+    """
+    named: list[tuple[Any, Any]] = []
+
+    def name(value: Any) -> Any:
+        new = next((new for old, new in named if tvm_ffi.structural_equal(value, old)), None)
+        if new is None:
+            moving = [v for v in variables if any(v.same_as(u) for u in tirx.analysis.undefined_vars(value, []))]
+            new = sum(moving, bind(f"i{len(named)}", replace(value, dict.fromkeys(variables, int64(0)))))
+            named.append((value, new))
+        return new
+
+    def inline(realize: s_tir.SBlockRealize) -> Any:
+        coordinates = zip(realize.block.iter_vars, realize.iter_values, strict=True)
+        return replace(realize.block.body, {at.var: name(value) for at, value in coordinates})
+
+    return tvm_ffi.structural_map(body, (s_tir.SBlockRealize, inline), order="post")
+
+
+def shift(value: Any, power: int) -> Any:
+    """Divide a value that is not negative by a power of two."""
+    return tirx.shift_right(value, int64(power.bit_length() - 1))
+
+
+def loops_of(stmt: Any, kind: int) -> list[Any]:
+    """Find the loops of a kind in a statement."""
+    found: list[Any] = []
+    tvm_ffi.structural_walk(stmt, (tirx.For, lambda loop: found.append(loop) if loop.kind == kind else None))
+    return found
+
+
+def replace(node: Any, values: dict[Any, Any]) -> Any:
+    """Replace variables."""
+    return tvm_ffi.structural_map(node, (tirx.Var, lambda v: values.get(v, v)), order="post")
+
+
+def int64(value: int) -> Any:
+    """Return a constant."""
+    return tirx.const(value, "int64")
+
+
+def start(tensor: Any) -> Any:
+    """Return the address of a tensor's first element."""
+    data = tirx.tvm_struct_get(tensor, 0, INT64_ELEMENT, "int64")
+    return data + tirx.tvm_struct_get(tensor, 0, BYTE_OFFSET, "uint64").astype("int64")
