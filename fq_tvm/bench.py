@@ -31,7 +31,7 @@ import numpy as np
 
 from .environment import num_threads
 from .errors import FqError
-from .layout import arrange
+from .layout import Layout, arrange
 
 __all__ = [
     "CASES",
@@ -127,13 +127,18 @@ class Case:
     @property
     def iteration(self) -> str:
         """The class of kernels that does this case, with the default boundary between classes."""
+        return self.layout.iteration
+
+    @property
+    def layout(self) -> Layout:
+        """The loops of this case, with the default boundary between classes."""
         strides = [0] * len(self.shape)
         step = 1
         for d in reversed(self.order):
             strides[d] = step
             step *= self.shape[d]
         x = [2 * s if self.memory == "stepped" else s for s in strides]
-        return arrange(self.shape, self.axis, (x, strides, strides)).iteration
+        return arrange(self.shape, self.axis, (x, strides, strides))
 
     def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Make x, scale and zero point; a tenth of x is out of range."""

@@ -250,7 +250,8 @@ def jobs_of(cases: Iterable[Case]) -> list[Job]:
     Returns
     -------
     list of Job
-        With three cases each at most: the smallest, the largest and one between.
+        With four cases each at most: the smallest, the largest, and those of the shortest and the longest row, which is
+        what parameters are held for: one channel in rows, all of them in lanes.
     """
     groups: dict[tuple[str, str, str], list[Case]] = {}
     for case in cases:
@@ -260,16 +261,21 @@ def jobs_of(cases: Iterable[Case]) -> list[Job]:
     jobs = []
     for (iteration, dtype, size), group in sorted(groups.items()):
         group.sort(key=lambda case: (case.moved_bytes, case.name))
-        chosen = dict.fromkeys((group[0], group[len(group) // 2], group[-1]))
+        chosen = dict.fromkeys((group[0], group[-1], min(group, key=_row), max(group, key=_row)))
         spec = FakeQuantSpec(iteration, dtype, out_dtype=dtype)
         jobs.append(Job(spec, (("dtype", dtype), ("iteration", iteration)), size, tuple(chosen)))
     return jobs
 
 
+def _row(case: Case) -> int:
+    return case.layout.inner * (case.layout.channels if "lanes" in case.iteration else 1)
+
+
 def _distinct(schedules: Iterable[Schedule], job: Job) -> list[Schedule]:
-    """Leave out schedules that do the same as an earlier one on the cases of a job."""
+    """Leave out schedules that do the same on the cases of a job as another, which differs less from the first."""
     seen, kept = set(), []
-    for schedule in schedules:
+    first, *others = schedules
+    for schedule in (first, *sorted(others, key=lambda schedule: _distance(schedule, first))):
         parallel = tuple(case.elements >= schedule.parallel_from for case in job.cases)
         stream = tuple(case.moved_bytes >= schedule.stream_from for case in job.cases)
         behaviour = (dataclasses.replace(schedule, parallel_from=1, stream_from=1), parallel, stream)
@@ -359,13 +365,19 @@ def read_log(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def _run(search: _Search, job: Job, deadline: float, show: Callable[[int, int, float], None]) -> Schedule:
-    """Search one job until time is up; return the best schedule."""
+    """Search one job until time is up; return the best schedule.
+
+    Of what was not tried yet, a candidate comes next that differs from the best in the fewest knobs.
+    """
     candidates = _distinct(records.space(job.spec, search.target, search.seed), job)
     identity = search.identity(job)
     logged = {e["trial"]: e for e in read_log(search.log) if e.get("job") == identity and e.get("kind") == "trial"}
     best, over_default = candidates[0], 1.0
-    for number, candidate in enumerate(candidates[1:], 1):
-        show(number, len(candidates), over_default)
+    left = dict(enumerate(candidates[1:], 1))
+    while left:
+        number = min(left, key=lambda n: _distance(left[n], best))
+        candidate = left.pop(number)
+        show(len(candidates) - len(left) - 1, len(candidates), over_default)
         entry = logged.get(number)
         if entry is None:
             if time.monotonic() >= deadline:
@@ -376,6 +388,11 @@ def _run(search: _Search, job: Job, deadline: float, show: Callable[[int, int, f
         if entry.get("accepted"):
             best, over_default = candidate, over_default * entry["ratio"]
     return best
+
+
+def _distance(one: Schedule, other: Schedule) -> int:
+    """Count the knobs in which two schedules differ."""
+    return len(one.to_json().items() - other.to_json().items())
 
 
 def _try(search: _Search, job: Job, best: Schedule, candidate: Schedule) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import multiprocessing
@@ -16,6 +17,7 @@ from tune_worker_double import CRASHES, HANGS, LUCKY, WRONG
 import fq_tvm
 from fq_tvm import FakeQuantSpec, FqError, Schedule, cli, get_kernel, kernel, records
 from fq_tvm.bench import CASES, Case
+from fq_tvm.schedule import default_schedule
 
 tuning = importlib.import_module("fq_tvm.tune")
 
@@ -115,6 +117,57 @@ def test_noise_is_no_reason():
     assert 0 < noise < 0.02
 
 
+def search_with(times):
+    """A search on this machine whose measurements are known, by schedule."""
+
+    def time(case, contenders, copy=False):
+        return {str(i): (times(schedule), 0.0, 100) for i, (_, schedule) in enumerate(contenders)}
+
+    search = tuning._Search(None, kernel.current_target(), None, 0, 0.0, True)
+    search.time, search.write, search.identity = time, lambda entry: None, lambda job: ""
+    return search
+
+
+@pytest.mark.parametrize(
+    ("own", "launch", "wanted"),
+    [
+        (0.92, 1.0, "default"),  # code of its own, which is not faster by a tenth
+        (0.88, 1.0, "best"),
+        (0.92, 0.95, "shared"),  # what a launch alone gains is taken
+        (0.88, 0.95, "best"),
+        (0.88, 0.87, "shared"),
+        (0.995, 0.995, "default"),
+    ],
+)
+def test_code_of_its_own_has_to_be_a_tenth_faster(own, launch, wanted):
+    job = tuning.Job(ROWS, (), "memory", (Case((16, 300), 0),))
+    default = default_schedule(ROWS)
+    shared = dataclasses.replace(default, parallel_from=2 * default.parallel_from)
+    schedules = {"default": default, "shared": shared, "best": dataclasses.replace(shared, tile=2 * default.tile)}
+    times = {default: 1.0, shared: launch, schedules["best"]: own}
+    assert tuning._conclude(search_with(times.get), job, schedules["best"]).schedule == schedules[wanted]
+
+
+def test_candidates_near_the_best_come_first(monkeypatch, tmp_path):
+    """One knob is changed at a time, and from the new best on where one is found."""
+    default = Schedule()
+    tried = []
+
+    def attempt(search, job, best, candidate):
+        tried.append(tuning._distance(candidate, best))
+        return {"ratio": 0.5, "accepted": candidate.rows == 1 and best.rows != 1}
+
+    monkeypatch.setattr(tuning, "_try", attempt)
+    search = search_with(None)
+    search.log = tmp_path / "log"
+    job = tuning.Job(FakeQuantSpec("lanes"), (), "memory", (Case((4096, 4096), 1),))
+    best = tuning._run(search, job, time.monotonic() + 60, lambda *_: None)
+    assert best == dataclasses.replace(default, rows=1)
+    assert len(tried) == len(tuning._distinct(records.space(job.spec, search.target), job)) - 1
+    assert tried[:10] == [1] * 10
+    assert tried.count(1) > 10
+
+
 def test_the_boundary_is_where_rows_win_for_good():
     assert tuning.boundary_of({32: 2.0, 64: 0.9, 128: 1.1, 256: 0.9, 512: 0.8}) == 256
     assert tuning.boundary_of({32: 0.5, 64: 0.9}) == 32
@@ -127,7 +180,7 @@ def test_jobs_cover_every_class_and_size_of_the_table():
         (i, d, s) for i in ("rows", "lanes") for d in ("float32", "float16") for s in records.SIZE_CLASSES
     }
     for job in jobs:
-        assert 1 <= len(job.cases) <= 3
+        assert 1 <= len(job.cases) <= 4
         assert all(case.moved_bytes <= tuning.LARGEST for case in job.cases)
         assert len(tuning._distinct(records.space(job.spec), job)) > 5
 
