@@ -16,7 +16,7 @@ __all__ = ["MAX_RANK", "ROWS_MIN_INNER", "Layout", "arrange"]
 MAX_RANK = 8
 """Most dimensions that the operator takes, and the loops of a strided kernel."""
 
-ROWS_MIN_INNER = 28
+ROWS_MIN_INNER = 32
 """Shortest contiguous run of one channel for which *rows* beat *lanes*.  Below it the start of each run, its
 remainder and its division cost more than expanding parameters and sharing them with other cores (docs/design.md has
 the measurement)."""
