@@ -67,7 +67,10 @@ def test_numbers_of_a_result():
     assert got.ratios() == {"torch": pytest.approx(10)}
     assert got.spread() == 0
     assert got.kept_over_limit == got.over_limit
-    assert dataclasses.replace(got, kept={"fq_tvm": [3e-6], "copy": [1e-6]}).kept_over_limit == pytest.approx(8 / 3)
+    kept = dataclasses.replace(got, kept={"fq_tvm": [3e-6], "copy": [1e-6], "torch": [6e-6]})
+    assert kept.kept_over_limit == pytest.approx(8 / 3)
+    assert kept.ratios() == got.ratios() == got.ratios(kept=True)
+    assert kept.ratios(kept=True) == {"torch": 2}
     assert result(Case((1000,), 0, "float16"), fq_tvm=1, copy=1).over_limit == pytest.approx(4 / 5)
     assert json.dumps(got.to_json())
 
@@ -85,6 +88,13 @@ def test_summary_and_claims():
     assert summed["peers"]["torch"]["least_case"] == small.name
     assert all(claim.holds for claim in bench.claims(good))
     assert len(bench.claims(good)) == 7
+    times = {"fq_tvm": [8.0] * 5, "copy": [8.0] * 5, "torch": [90.0] * 5}
+    times = {name: times.get(name, [9.0] * 5) for name in good[0].seconds}
+    warm = dataclasses.replace(good[0], kept=times)  # faster by eleven in caches, and by nine from memory
+    warm.seconds["torch"] = [81.0] * 5
+    assert [c.holds for c in bench.claims([warm]) if "torch" in c.text] == [True]
+    times["torch"] = [79.0] * 5
+    assert [c.holds for c in bench.claims([warm]) if "torch" in c.text] == [False]
     bad = [result(big, fq_tvm=9.0, copy=4.0, torch=89.0, numba=8.9, openvino=9.0, **{"x86-64-v3": 20.0})]
     assert [claim.holds for claim in bench.claims(bad)] == [False] * 6
     assert bench.claims([]) == []
@@ -162,7 +172,8 @@ def test_large_tensors_come_from_memory(monkeypatch):
     large, small = Case((513, 512), 0), Case((512, 512), 0)
     got = bench.measure(large, ["numpy"], 0.001)
     assert set(got.seconds) == {"fq_tvm", "copy", "numpy"}
-    assert set(got.kept) == {"fq_tvm", "copy"}
+    assert set(got.kept) == set(got.seconds)
+    assert set(got.ratios(kept=True)) == {"numpy"}
     assert len(swept) == sum(map(len, got.seconds.values()))
     assert bench.measure(small, [], 0.001).kept == {}
     assert len(swept) == sum(map(len, got.seconds.values()))
