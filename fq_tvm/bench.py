@@ -825,6 +825,12 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     return found
 
 
+def memory_size(size: float) -> str:
+    """Say how many bytes that is, in binary units: ``1.5 MiB``."""
+    power = min(max(int(math.log2(size)) // 10, 0), 3) if size > 0 else 0
+    return f"{size / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
+
+
 def plot(results: Sequence[Result], path: str | Path) -> None:
     """Draw achieved bandwidth over tensor size against a copy, a line for each class and dtype.
 
@@ -859,10 +865,12 @@ def plot(results: Sequence[Result], path: str | Path) -> None:
         style, color = {"copy": ("--", "0.5"), "rows": ("-o", "C0"), "lanes": ("-s", "C1")}.get(kind, ("-^", "C2"))
         axes.plot(sizes, speeds, style, color=color, label=f"{kind}, {dtype}", alpha=1 if dtype == "float32" else 0.5)
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda size, _: memory_size(size))
     axes.set_xlabel("bytes moved: x, out and mask")
     axes.set_ylabel("GB/s")
     axes.set_ylim(bottom=0)
-    axes.set_title(f"Fake quantisation against a copy, {num_threads()} threads")
+    place = f"in caches up to {memory_size(SMALL)} of x, from memory above"
+    axes.set_title(f"Fake quantisation against a copy, {num_threads()} threads, {place}")
     axes.legend()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -205,6 +205,11 @@ def test_the_copy_copies():
         np.testing.assert_array_equal(out, x)
 
 
+def test_sizes_are_readable():
+    sizes = {1: "1 B", 2**13: "8 KiB", 2**20: "1 MiB", 1.5 * 2**30: "1.5 GiB", 2**41: "2.05e+03 GiB", 0: "0 B"}
+    assert {size: bench.memory_size(size) for size in sizes} == sizes
+
+
 def test_plot(tmp_path):
     pytest.importorskip("matplotlib")
     cases = [Case((2**n, 300), a, d) for n in (4, 8) for a in (0, 1) for d in ("float32", "float16")]
