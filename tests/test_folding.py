@@ -83,8 +83,9 @@ def test_the_same_bits_for_every_scale_and_zero_point(spec):
         *(([zero_point], [0.5, 1e-40, np.inf]) for zero_point in [*ZERO_POINTS, *BEYOND]),
         *(([3, -(2**23)], [scale]) for scale in SCALES),
     ]
+    shapes = SHAPES[spec.iteration]
     for seed, (zero_points, scales) in enumerate(mixtures):
-        for shape, axis in SHAPES[spec.iteration]:
+        for shape, axis in shapes if seed < 2 else [shapes[seed % len(shapes)]]:
             quant_ranges = RANGES if seed < 2 else [RANGES[seed % len(RANGES)], (2**23 - 1, 2**23)]
             for quant_range in quant_ranges:
                 got, wanted = run(spec, shape, axis, quant_range, zero_points, scales, seed)

@@ -23,7 +23,7 @@ def spec(dtype: str) -> FakeQuantSpec:
 
 
 @pytest.mark.parametrize("knobs", [SERIAL, PARALLEL], ids=["serial", "parallel"])
-@pytest.mark.parametrize("inner", [*range(32, 99), 127, 500])
+@pytest.mark.parametrize("inner", [*range(32, 82), 127, 500])
 def test_every_length_of_a_row(inner, knobs):
     rng = np.random.default_rng(inner)
     for dtype in ("float32", "float16"):
