@@ -15,6 +15,7 @@ that follow each other without a sweep, as the first numbers of the project were
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import math
 import os
 import random
@@ -328,14 +329,14 @@ class Inputs:
 
     def folded(self) -> list[np.ndarray[Any, Any]]:
         """Return x, out and mask as the dense (outer, channels, inner) that they are in memory."""
-        order = sorted(range(self.x.ndim), key=lambda d: -self.x.strides[d])
+        order = self.case.order
         at = order.index(self.case.axis)
-        shape = [self.x.shape[d] for d in order]
+        shape = [self.case.shape[d] for d in order]
         dense = math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :])
         return [a.transpose(order).reshape(dense) for a in (self.x, *self.results)]
 
-    def check(self, name: str, call: Call, answer: Callable[[], Any], expected: tuple[Any, Any]) -> None:
-        """Compare what a contender gives with the reference.
+    def check(self, name: str, call: Call, expected: tuple[Any, Any]) -> None:
+        """Compare what a contender returns, or leaves in :attr:`results` if it returns nothing, with the reference.
 
         Raises
         ------
@@ -345,8 +346,9 @@ class Inputs:
         out, mask = self.results  # of the contender before, which were right
         out.fill(np.nan)
         np.logical_not(expected[1], out=mask)
-        call()
-        for what, a, b in zip(("out", "mask"), answer(), expected, strict=True):
+        returned = call()
+        got = self.results if returned is None else returned
+        for what, a, b in zip(("out", "mask"), got, expected, strict=True):
             if not np.array_equal(np.asarray(a), b):
                 raise FqError(f"{name} gives another {what} than the reference for {self.case.name}; it is not timed")
 
@@ -420,16 +422,16 @@ def sweeper() -> Call:
     return lambda: list(pool.map(np.max, parts))
 
 
-def _torch(inputs: Inputs) -> tuple[Call, Any]:
+def _torch(inputs: Inputs) -> Call:
     import torch
 
     torch.set_num_threads(num_threads())
     arguments = inputs.torch()
     operator = torch.ops.aten.fake_quantize_per_channel_affine_cachemask.default
-    return (lambda: operator(*arguments)), lambda: [t.numpy() for t in operator(*arguments)]
+    return lambda: operator(*arguments)
 
 
-def _inductor(inputs: Inputs) -> tuple[Call, Any]:
+def _inductor(inputs: Inputs) -> Call:
     import torch
 
     torch.set_num_threads(num_threads())
@@ -445,11 +447,10 @@ def _inductor(inputs: Inputs) -> tuple[Call, Any]:
 
     torch._dynamo.reset()
     compiled = torch.compile(decomposed, dynamic=False)
-    compiled(x, scale, zero_point)
-    return (lambda: compiled(x, scale, zero_point)), lambda: [t.numpy() for t in compiled(x, scale, zero_point)]
+    return lambda: compiled(x, scale, zero_point)
 
 
-def _numba(inputs: Inputs) -> tuple[Call, Any]:
+def _numba(inputs: Inputs) -> Call:
     if inputs.case.dtype == "float16":
         raise FqError("numba has no float16 on a CPU")
     import numba
@@ -461,7 +462,7 @@ def _numba(inputs: Inputs) -> tuple[Call, Any]:
     low, high = np.float32(QUANT_MIN), np.float32(QUANT_MAX)
 
     loop = _numba_loop(x.shape[2] >= 64, float(low), float(high))
-    return (lambda: loop(x, scale, inverse, zero_point, out, mask)), lambda: inputs.results
+    return lambda: loop(x, scale, inverse, zero_point, out, mask)
 
 
 @cache
@@ -494,13 +495,13 @@ def _numba_loop(long: bool, low: float, high: float) -> Any:
     return over_rows if long else over_outer
 
 
-def _numpy(inputs: Inputs) -> tuple[Call, Any]:
+def _numpy(inputs: Inputs) -> Call:
     from .reference import fake_quant
 
-    return (lambda: fake_quant(*inputs.arguments)), lambda: fake_quant(*inputs.arguments)
+    return lambda: fake_quant(*inputs.arguments)
 
 
-def _openvino(inputs: Inputs) -> tuple[Call, Any]:
+def _openvino(inputs: Inputs) -> Call:
     import openvino
 
     x, *_ = inputs.folded()
@@ -515,10 +516,10 @@ def _openvino(inputs: Inputs) -> tuple[Call, Any]:
     settings = {"INFERENCE_NUM_THREADS": num_threads(), "INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": 1}
     request = openvino.Core().compile_model(openvino.Model([node], [parameter]), "CPU", settings).create_infer_request()
     request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(x), shared_memory=True))
-    return request.infer, None
+    return lambda: request.infer()
 
 
-def _ort(inputs: Inputs) -> tuple[Call, Any]:
+def _ort(inputs: Inputs) -> Call:
     if inputs.case.dtype == "float16":
         raise FqError("ONNX Runtime's QuantizeLinear takes no float16 on a CPU")
     import onnx
@@ -550,25 +551,24 @@ def _ort(inputs: Inputs) -> tuple[Call, Any]:
     value = onnxruntime.OrtValue.ortvalue_from_numpy
     binding.bind_ortvalue_input("x", value(x))
     binding.bind_ortvalue_output("y", value(out))
-    return (lambda: session.run_with_iobinding(binding)), None
+    return lambda: session.run_with_iobinding(binding)
 
 
-def _own(inputs: Inputs, cpu: str | None = None, tuned: bool = True) -> tuple[Call, Any]:
-    return ours(inputs, cpu, tuned), lambda: inputs.results
-
-
-PEERS: dict[str, tuple[str, Callable[[Inputs], tuple[Call, Any]]]] = {
+PEERS: dict[str, tuple[str, Callable[[Inputs], Call]]] = {
     "torch": ("torch", _torch),
     "inductor": ("torch", _inductor),
     "numba": ("numba", _numba),
     "openvino": ("openvino", _openvino),
     "ort": ("onnxruntime", _ort),
     "numpy": ("numpy", _numpy),
-    "default": ("numpy", lambda inputs: _own(inputs, tuned=False)),
-    "x86-64-v3": ("numpy", lambda inputs: _own(inputs, "x86-64-v3")),
+    "default": ("numpy", lambda inputs: ours(inputs, tuned=False)),
+    "x86-64-v3": ("numpy", lambda inputs: ours(inputs, "x86-64-v3")),
 }
-"""Contenders by name: the package each needs, and how its call is prepared.  openvino and ort make no mask, so there
-is nothing to be checked bit for bit.  The last two are our own kernels: not tuned, and for lesser CPUs."""
+"""Contenders by name: the package each needs, and how its call is prepared.  The last two are our own kernels: not
+tuned, and for lesser CPUs."""
+
+MASKLESS = {"openvino", "ort"}
+"""Peers that make no mask, so that there is nothing to be checked bit for bit."""
 
 
 def check_peers(peers: Sequence[str]) -> None:
@@ -608,7 +608,7 @@ def measure(case: Case, peers: Sequence[str] = (), seconds: float = 1.0) -> Resu
     inputs = Inputs(case)
     expected = _expected(inputs)
     calls = {"fq_tvm": ours(inputs), "copy": copy(inputs.x, inputs.results[0])}
-    inputs.check("fq_tvm", calls["fq_tvm"], lambda: inputs.results, expected)
+    inputs.check("fq_tvm", calls["fq_tvm"], expected)
     absent: dict[str, str] = {}
     for name in peers:
         package, prepare = PEERS[name]
@@ -616,12 +616,12 @@ def measure(case: Case, peers: Sequence[str] = (), seconds: float = 1.0) -> Resu
             absent[name] = f"{package} is not installed"
             continue
         try:
-            calls[name], answer = prepare(inputs)
+            calls[name] = prepare(inputs)
         except FqError as error:
             absent[name] = str(error)
             continue
-        if answer is not None:
-            inputs.check(name, calls[name], answer, expected)
+        if name not in MASKLESS:
+            inputs.check(name, calls[name], expected)
     if case.x_bytes <= SMALL:
         return Result(case, interleave(calls, seconds), absent)
     kept = interleave(calls, seconds / 2)
@@ -664,14 +664,13 @@ def interleave(calls: Mapping[str, Call], seconds: float, sweep: Call | None = N
         took = time.perf_counter() - start
         repeats[name] = 1 if sweep else max(1, min(1000, int(200e-6 / (took + 1e-9))))
     times: dict[str, list[float]] = {name: [] for name in calls}
-    start_of_all = time.perf_counter()
+    begin, enough = time.perf_counter(), seconds
     turns, shuffle = list(calls.items()), random.Random(0).shuffle
-    rounds = 0
-    while True:
-        passed = time.perf_counter() - start_of_all
-        if rounds >= 5 and passed >= seconds and (passed >= 4 * seconds or settled(times)):
-            break
-        rounds += 1
+    for rounds in itertools.count():
+        if rounds >= 5 and time.perf_counter() - begin >= enough:
+            if enough >= 4 * seconds or settled(times):
+                break
+            enough = min(1.25 * enough, 4 * seconds)  # asking after every round would take longer than a short one
         shuffle(turns)
         for name, call in turns:
             call()  # brings caches and threads back to this contender

@@ -282,9 +282,9 @@ def lower(spec: FakeQuantSpec, schedule: Schedule, target: Target) -> tvm.IRModu
         forms.append(("fake_quant", "long_", replace(schedule, rows=1)))
     for name, prefix, chosen in forms:
         stated = [statements[form] for form in (f"folded_{name}", name) if form in statements]
+        short = spec.iteration == "rows" and not prefix and not spec.wide
         for threads in ("serial", "parallel") if stated else ():
             scheduled = [_by_address(apply(s.func, spec, chosen, threads == "parallel", name), s) for s in stated]
-            short = spec.iteration == "rows" and not prefix and not spec.wide
             whole = [in_pieces(function) if short else function for function in scheduled]
             functions[f"{prefix}{threads}"] = _choose(spec, *whole)
             if threads == "parallel" and streams(spec, target):
