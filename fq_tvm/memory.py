@@ -62,7 +62,8 @@ class Pool:
             place = next((i for i in reversed(range(len(self._free))) if len(self._free[i]) == length), None)
             block = None if place is None else self._free.pop(place)
         if block is None:
-            block = mmap.mmap(-1, length)
+            # A forked child gets a copy: by default Python maps memory that parent and child share.
+            block = mmap.mmap(-1, length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if hasattr(mmap, "MADV_HUGEPAGE"):
                 block.madvise(mmap.MADV_HUGEPAGE)  # a fault for 2 MiB instead of one for 4 KiB
         array = np.frombuffer(block, np.uint8, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -25,6 +26,21 @@ def test_memory_of_an_array_that_is_gone_serves_the_next():
     del first
     assert pool.kept == 2 * PAGE
     assert address(pool.array(2 * PAGE)) == place
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
+def test_a_forked_child_has_memory_of_its_own():
+    pool = Pool(16 * PAGE)
+    used, free = pool.array(PAGE), pool.array(2 * PAGE)
+    used[:], free[:] = 7, 7
+    del free
+    child = os.fork()
+    if not child:
+        used[:] = 1
+        pool.array(2 * PAGE)[:] = 1
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert set(used) == {7} and set(pool.array(2 * PAGE)) == {7}
 
 
 def test_memory_that_a_view_still_shows_is_not_used_again():
