@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import empty_like
+from torch._library.autograd import Info, make_autograd_impl
+from torch.autograd import forward_ad
 
 from . import functional
 from .arguments import Operand, Operands, check_description, describe
@@ -133,11 +135,26 @@ def _traced(x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: in
     for name, tensor in (("x", x), ("scale", scale), ("zero_point", zero_point)):
         if tensor.device.type not in ("cpu", "meta"):
             raise ArgumentError(f"{name} is on {tensor.device}; expected a tensor on the CPU", "dtype")
+        if tensor.device != x.device:  # the dispatcher asks for this function where one of several is on meta
+            raise NotImplementedError(f"{name} is on {tensor.device} and x on {x.device}; expected all on one device")
     out, mask = empty_like(x), empty_like(x, dtype=torch.bool)
     tensors = (x, scale, zero_point, out, mask)
     operands = (Operand(None, str(t.dtype).removeprefix("torch."), tuple(t.shape), (), 0) for t in tensors)
     check_description(Operands(*operands), axis, quant_min, quant_max)
     return out, mask
+
+
+def _refuse_tangents(differentiable: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse forward mode, as aten's operator does: without a formula of its own, it would give a tangent of zero."""
+
+    def checked(keyset: Any, *arguments: Any) -> Any:
+        if forward_ad._current_level >= 0:
+            for tensor in arguments[:3]:
+                if forward_ad.unpack_dual(tensor).tangent is not None:
+                    raise NotImplementedError(f"fq_tvm::{NAME} has no forward mode derivative; use reverse mode")
+        return differentiable(keyset, *arguments)
+
+    return checked
 
 
 def _keep_mask(ctx: Any, inputs: Any, output: Any) -> None:
@@ -184,7 +201,9 @@ def _register() -> Any:
     library.impl(NAME, _on_cpu, "CPU")
     name = f"fq_tvm::{NAME}"
     torch.library.register_fake(name, _traced, lib=library)
-    torch.library.register_autograd(name, _straight_through, setup_context=_keep_mask, lib=library)
+    operator = torch.ops.fq_tvm.fake_quantize_per_channel_affine_cachemask.default
+    formula = make_autograd_impl(operator, Info(_straight_through, _keep_mask))
+    library.impl(NAME, _refuse_tangents(formula), "Autograd", with_keyset=True)
     torch.library.register_vmap(name, _batched, lib=library)
     return library
 

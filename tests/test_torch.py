@@ -483,6 +483,54 @@ sys.exit(os.waitstatus_to_exitcode(status))
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
+def test_a_forked_child_does_not_touch_large_results():
+    code = """
+import os, torch, fq_tvm.torch
+torch.set_num_threads(1)
+s, z = torch.full((4,), .01), torch.zeros(4, dtype=torch.int32)
+x = torch.linspace(-1, 1, 2**20).reshape(4, -1)
+fq = lambda x: fq_tvm.torch.fake_quantize_per_channel_affine(x, s, z, 0, -128, 127)
+out = fq(x)
+before = out.clone()
+child = os.fork()
+if not child:
+    out.zero_()
+    out = fq(x + .5)
+    out = fq(x * .1)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert torch.equal(out, before)
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_parameters_without_memory_are_refused(which):
+    arguments = list(tensors())
+    arguments[which] = arguments[which].to("meta")
+    with pytest.raises(NotImplementedError, match=r"is on meta and x on cpu"):
+        OPERATOR(*arguments, 1, -128, 127)
+
+
+def test_forward_mode_is_refused():
+    """It was a tangent of zero, silently."""
+    x, scale, zero_point = tensors()
+    forward_ad = torch.autograd.forward_ad
+
+    def call(t):
+        return 3 * fq_tvm.torch.fake_quantize_per_channel_affine(t, scale, zero_point, 1, -128, 127)
+
+    with pytest.raises(NotImplementedError, match="no forward mode derivative"):
+        torch.func.jvp(call, (x,), (torch.ones_like(x),))
+    with pytest.raises(NotImplementedError, match="no forward mode derivative"):
+        torch.func.jacfwd(lambda t: call(t.reshape(x.shape)))(x.reshape(-1))
+    with forward_ad.dual_level():
+        with pytest.raises(NotImplementedError, match="no forward mode derivative"):
+            call(forward_ad.make_dual(x, torch.ones_like(x)))
+        assert_equal_bits([call(x)], [call(x.clone())])
+
+
 def test_import_registers_only_when_asked():
     code = (
         "import sys, fq_tvm\nassert 'torch' not in sys.modules\n"
