@@ -324,3 +324,44 @@ def test_parameters_of_the_caller(dtype):
     arguments = x, scale, zero_point.clip(-128, 127).astype(dtype)
     for got, want in zip(run(fused, *arguments), run(mod, *arguments, pipeline="default"), strict=True):
         np.testing.assert_array_equal(bits(got), bits(want))
+
+
+@pytest.mark.parametrize("casts", [[], ["float32"], ["float32", "float32"], ["int32", "float32"], ["int8", "float32"]])
+def test_only_a_cast_through_integers_makes_zeros_positive(casts):
+    x = np.float32([-0.1, -0.0, 0.1, -1.0, 300.0, np.nan])
+
+    def body(emit, x):
+        q = emit(op.clip(emit(op.round(emit(op.multiply(x, const(np.float32(2)))))), -128, 127))
+        for dtype in casts:
+            q = emit(op.astype(q, dtype))
+        return emit(op.multiply(q, const(np.float32(0.5))))
+
+    compare(module([((6,), "float32")], body), x, int(casts[:1] in (["int32"], ["int8"])))
+
+
+EXTENTS = st.sampled_from([(6, 6), (6, 1), (1, 6), (1, 1), (6,), (1,), ()])
+
+
+@settings(max_examples=25, deadline=None)
+@given(shape=st.sampled_from([(6, 6), (6, 1), (1, 6)]), scale=EXTENTS, zero_point=EXTENTS)
+def test_parameters_that_broadcast_in_any_way_keep_their_meaning(shape, scale, zero_point):
+    rng = np.random.default_rng(8)
+    s = np.ldexp(np.float32(1), rng.integers(-3, 3, scale)).astype("f4")
+    z = rng.integers(-20, 20, zero_point).astype("f4")
+    x = (rng.integers(-600, 600, shape) / 4).astype("f4")
+
+    def body(emit, x):
+        q = emit(op.add(emit(op.round(emit(op.multiply(x, const(np.float32(1) / s))))), const(z)))
+        return emit(op.multiply(emit(op.subtract(emit(op.clip(q, -128, 127)), const(z))), const(s)))
+
+    long = {(len(p.shape) - d, n) for p in (s, z) for d, n in enumerate(p.shape) if n != 1}
+    fits = all(len(shape) >= d and shape[-d] == n for d, n in long) and len(long) <= 1
+    compare(module([(shape, "float32")], body), x, int(fits and max(s.ndim, z.ndim) <= len(shape)))
+
+
+def test_constants_beside_symbolic_channels():
+    """A constant of six elements may not fit the channels; one of one element does, whatever they are."""
+    for size, fires in ((6, 0), (1, 1)):
+        scale, zero_point = np.full(size, 0.5, "f4"), np.zeros(size, "f4")
+        mod = chain((6, N), scale, zero_point, 1, -128, 127, mask=False)
+        assert FuseFakeQuant()(mod).script().count(OP) == fires

@@ -5,12 +5,14 @@ A rewrite keeps every bit, NaN and the signs of zeros included; docs/embedding.m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import relax, tirx
 from tvm.ir import Call, GenericConst, Op
 from tvm.relax.expr_functor import PyExprMutator, mutator
@@ -69,6 +71,12 @@ class _Found:
     q: Any = None
     clip: Any = None
     casts: list[str] = field(default_factory=list)
+
+    @property
+    def axis(self) -> int | None:
+        """The dimension of x that the channels run along; None where the whole tensor shares its parameters."""
+        axes = (vector.axis for vector in (self.scale, self.zero_point) if vector is not None)
+        return next((axis for axis in axes if axis is not None), None)
 
 
 class _NoMatchError(Exception):
@@ -204,6 +212,7 @@ class _Matcher:
             raise _NoMatchError
         if not found.zero_point.same(self._integers(quantize.args[2], rank, other)):
             raise _NoMatchError
+        self._check_channels(found)
         found.low, found.high = BOUNDS[integers]
         found.nan = "quant_max"  # max(min(q, high), low), and min gives its second operand for a NaN
         self._division(found.scale)
@@ -237,12 +246,13 @@ class _Matcher:
                 call = self._cast(found, call)
                 through_integers = True
             else:
-                call, through_integers = self._cast(found, call), True
+                call = self._cast(found, call)
+                through_integers = bool(found.casts)  # a cast of float32 to float32 keeps a -0.0
         elif _name(call) == "relax.subtract":
             zero_point = self._floats(call.args[1], rank)
             inside = self._enter(found, call.args[0], "relax.astype", *CLIPS)
             if _name(inside) == "relax.astype":
-                inside, through_integers = self._cast(found, inside), True
+                inside = self._cast(found, inside)
             call = inside
         if zero_point is None and not through_integers:
             raise _NoMatchError  # rint(x / scale) may be -0.0, and the operator's q is not: it adds a zero point
@@ -330,6 +340,24 @@ class _Matcher:
                 raise _NoMatchError
         if _dtype(found.x) != "float32" or found.x.ty.ndim != rank:
             raise _NoMatchError
+        self._check_channels(found)
+
+    def _check_channels(self, found: _Found) -> None:
+        """Refuse parameters that do not have one element, or one for each channel of one and the same dimension of x.
+
+        Others broadcast x, or each other, to a shape that the operator does not have.
+        """
+        shape = _shape(found.x)
+        for vector in (found.scale, found.zero_point):
+            assert vector is not None
+            if vector.axis is None:
+                continue
+            if shape is None or vector.axis != found.axis:
+                raise _NoMatchError
+            size = vector.value.size if vector.constant else math.prod(_shape(vector.value) or (), start=1)
+            # a symbolic channel may be as long as a constant is, but no call says so
+            if not tvm_ffi.structural_equal(tirx.const(0, "int64") + size, tirx.const(0, "int64") + shape[vector.axis]):
+                raise _NoMatchError
 
     def _is_inverse(self, expr: Any, scale: _Vector, rank: int) -> bool:
         """Whether an expression is 1 / scale, rounded once."""
@@ -458,7 +486,7 @@ class _Fuser(PyExprMutator):  # type: ignore[misc]
     def _call(self, found: _Found) -> Any:
         assert found.scale is not None
         assert found.zero_point is not None
-        axis = found.scale.axis if found.scale.axis is not None else found.zero_point.axis
+        axis = found.axis
         channels = 1 if axis is None else _shape(found.x)[axis]  # type: ignore[index]
         scale, zero_point = (
             self._along(v, channels, dtype) for v, dtype in ((found.scale, "float32"), (found.zero_point, "int32"))
@@ -469,8 +497,11 @@ class _Fuser(PyExprMutator):  # type: ignore[misc]
         )
 
     def _along(self, vector: _Vector, channels: Any, dtype: str) -> Any:
+        if vector.constant and (vector.axis is not None or isinstance(channels, int)):
+            size = len(vector.value) if vector.axis is not None else channels
+            return relax.const(np.broadcast_to(vector.value, (size,)).astype(dtype))
         if vector.constant:
-            return relax.const(np.broadcast_to(vector.value, (int(channels),)).astype(dtype))
+            return self.builder_.emit(relax.op.broadcast_to(relax.const(vector.value.astype(dtype)), [channels]))
         value = self.visit_expr(vector.value)
         if (_shape(value) or ()) != [channels]:
             size = [channels]
