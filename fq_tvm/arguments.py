@@ -162,7 +162,7 @@ def _describe_array(array: np.ndarray[Any, Any], name: str) -> Operand:
     dtype = array.dtype.name if array.dtype.isnative else array.dtype.str
     # DLPack refuses to export any other, and numpy knows no code for a dtype that is not its own (bfloat16's kind is V)
     plain = array.flags.writeable and array.dtype.isnative and array.dtype.kind != "V"
-    tensor = array if plain else AddressTensor(address)
+    tensor = array if plain else AddressTensor(address, array)
     return Operand(tensor, dtype, array.shape, tuple(s // size for s in strides), address, array.flags.writeable)
 
 

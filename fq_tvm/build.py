@@ -316,10 +316,8 @@ def _by_address(func: tirx.PrimFunc, stated: Statement) -> tirx.PrimFunc:
 
 def _declare(param: Any, handle: Any, offset: Any, strides: Sequence[Any], layout: Any) -> tuple[Any, list[Any]]:
     """Declare a buffer like a parameter, so many elements into a tensor; return it and the statements for that."""
-    itemsize = tvm.DataType(param.dtype).itemsize
     # Bound before any loop: a task on another thread would read it again at every element.
     start = te.var(f"{param.name}_start", "int64")
-    first = tirx.tvm_struct_get(handle, 0, BYTE_OFFSET, "uint64").astype("int64") // itemsize
     buffer = tirx.decl_buffer(
         param.shape,
         param.dtype,
@@ -331,7 +329,9 @@ def _declare(param: Any, handle: Any, offset: Any, strides: Sequence[Any], layou
     )
     pointer = tvm.ir.PointerType(tvm.ir.PrimType(param.dtype))
     data = tirx.tvm_struct_get(handle, 0, DATA, pointer)
-    return buffer, [tirx.Bind(start, first + offset), tirx.DeclBuffer(buffer, data=data)]
+    # In bytes, as the offset of a tensor need not be a multiple of its elements.
+    first = tirx.handle_add_byte_offset(data, tirx.tvm_struct_get(handle, 0, BYTE_OFFSET, "uint64").astype("int64"))
+    return buffer, [tirx.Bind(start, tirx.const(0, "int64") + offset), tirx.DeclBuffer(buffer, data=first)]
 
 
 def _choose(spec: FakeQuantSpec, first: tirx.PrimFunc, plain: tirx.PrimFunc | None = None) -> tirx.PrimFunc:

@@ -178,7 +178,8 @@ def fake_quantize_per_channel_affine_cachemask(
                 )  # fmt: skip
                 launch = plans.get(key)
                 here = x.is_cpu and scale.is_cpu and zero_point.is_cpu
-                plain = not (x.requires_grad or scale.requires_grad or x.is_neg() or scale.is_neg())
+                negated = x.is_neg() or scale.is_neg() or zero_point.is_neg()
+                plain = not (x.requires_grad or scale.requires_grad or negated)
                 if launch is not None and here and plain:
                     out, mask = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
                     size = launch.workspace_size

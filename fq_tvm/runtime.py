@@ -47,9 +47,12 @@ class AddressTensor(ctypes.c_void_p):
     ----------
     address : int
         Of the first element.
+    owner : object
+        Whose memory that is, to be kept for as long as this is.
     """
 
-    def __init__(self, address: int) -> None:
+    def __init__(self, address: int, owner: Any = None) -> None:
+        self.owner = owner
         self.tensor = _DLTensor(data=address, device_type=1)
         super().__init__(ctypes.addressof(self.tensor))
 

@@ -177,6 +177,51 @@ def test_torch_negated_views_are_refused(args):
         fake_quant(negated, scale, zero_point, *args[3:])
 
 
+def test_a_negated_zero_point_is_refused_by_the_hundredth_call_too(args):
+    x, scale, zero_point = (torch.from_numpy(a) for a in args[:3])
+    for _ in range(2):
+        fake_quant(x, scale, zero_point, *args[3:])
+    with pytest.raises(ArgumentError, match="zero_point is a negated view"):
+        fake_quant(x, scale, torch._neg_view(zero_point), *args[3:])
+
+
+def test_bfloat16_scalars_live_as_long_as_the_call():
+    """Several at once: what one leaves behind, the next one would be given."""
+    dtype = ml_dtypes.bfloat16
+    x, scale, zero_point = dtype(-20), dtype(0.05), np.float16(3)
+    for _ in range(20):
+        got = fake_quant(x, scale, zero_point, None, -128, 127)
+        assert_same([np.asarray(part) for part in got], expected(np.asarray(x), scale, zero_point, None, -128, 127))
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2, 3, 4, 6, 66, 101])
+@pytest.mark.parametrize("shape", [(4, 8), (3, 40, 70)])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_tensors_begin_at_any_byte(rng, shape, dtype, offset):
+    import tvm
+
+    def tensor(values):
+        memory = tvm.runtime.tensor(np.full(values.nbytes + 256, 0xAA, np.uint8))
+        view = memory._create_view(values.shape, str(values.dtype), relative_byte_offset=offset)
+        return memory, view
+
+    x, scale, zero_point = make(rng, shape, 1, dtype)
+    inputs, _ = zip(*(tensor(values) for values in (x, scale, zero_point)), strict=True)
+    views = []
+    for memory, values in zip(inputs, (x, scale, zero_point), strict=True):
+        bytes_ = np.from_dlpack(memory).copy()
+        bytes_[offset : offset + values.nbytes] = np.ascontiguousarray(values).view(np.uint8).reshape(-1)
+        memory.copyfrom(bytes_)
+        views.append(memory._create_view(values.shape, str(values.dtype), relative_byte_offset=offset))
+    want = expected(x, scale, zero_point, 1, -128, 127)
+    results = [tensor(values) for values in want]
+    fake_quant(*views, 1, -128, 127, out=results[0][1], mask=results[1][1])
+    for (memory, _), values in zip(results, want, strict=True):
+        written = memory.numpy()
+        assert written[offset : offset + values.nbytes].tobytes() == values.tobytes()
+        assert set(written[:offset]) | set(written[offset + values.nbytes :]) == {0xAA}
+
+
 def test_other_dlpack_tensors(args):
     import tvm_ffi
 
