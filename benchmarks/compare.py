@@ -21,10 +21,10 @@ import numpy as np
 
 import fq_tvm
 from fq_tvm import aclnn, bench
-from fq_tvm.arguments import Operands, describe
 from fq_tvm.environment import num_threads
-from fq_tvm.kernel import prepare
-from fq_tvm.runtime import AddressTensor
+from fq_tvm.launch.arguments import Operands, describe
+from fq_tvm.launch.kernel import prepare
+from fq_tvm.launch.runtime import AddressTensor
 
 TINY = 20000
 

@@ -12,7 +12,7 @@ from tvm import relax
 import fq_tvm
 import fq_tvm.relax
 from fq_tvm.functional import empty_like
-from fq_tvm.runtime import threads_ready
+from fq_tvm.launch.runtime import threads_ready
 
 CASES = [
     ((64, 256, 56, 56), 1, "float32"),

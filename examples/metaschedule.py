@@ -16,7 +16,7 @@ import tvm
 from tvm.s_tir import meta_schedule
 
 import fq_tvm
-from fq_tvm.kernel import current_target
+from fq_tvm.launch.kernel import current_target
 
 TRIALS = int(sys.argv[1]) if len(sys.argv) > 1 else 2
 SPEC, SHAPE = fq_tvm.FakeQuantSpec("rows"), (8, 64, 784)
@@ -31,7 +31,7 @@ def build(module, target, _parameters):
 
 def main() -> None:
     logging.disable(logging.WARNING)
-    module = fq_tvm.tune.metaschedule_module(SPEC, SHAPE)
+    module = fq_tvm.tuning.search.metaschedule_module(SPEC, SHAPE)
     target = tvm.target.Target({**current_target().to_tvm(), "num-cores": os.cpu_count() or 1})
     builder = meta_schedule.builder.LocalBuilder(max_workers=1, timeout_sec=120, f_build=build)
     runner = meta_schedule.runner.LocalRunner(
@@ -47,7 +47,7 @@ def main() -> None:
             num_trials_per_iter=TRIALS,
             builder=builder,
             runner=runner,
-            space=fq_tvm.tune.metaschedule_space(SPEC),
+            space=fq_tvm.tuning.search.metaschedule_space(SPEC),
             strategy="replay-trace",
             cost_model="random",
             measure_callbacks=[meta_schedule.measure_callback.AddToDatabase()],

@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from . import reference
     from .errors import ArgumentError, BuildError, CacheMissError, FqError, LaunchError
     from .functional import fake_quantize_per_channel_affine, fake_quantize_per_channel_affine_cachemask
-    from .kernel import Kernel, build_library, get_kernel
+    from .launch.kernel import Kernel, build_library, get_kernel
+    from .launch.runtime import threads_ready
     from .schedule import Schedule
     from .spec import FakeQuantSpec, catalogue
     from .target import Target
-    from .tune import tune
+    from .tuning.search import tune
 
 __version__ = "0.1.0"
 
@@ -23,19 +24,21 @@ _HOME = {
     "CacheMissError": "errors",
     "FakeQuantSpec": "spec",
     "FqError": "errors",
-    "Kernel": "kernel",
+    "Kernel": "launch.kernel",
     "LaunchError": "errors",
     "Schedule": "schedule",
     "Target": "target",
-    "build_library": "kernel",
+    "build_library": "launch.kernel",
     "catalogue": "spec",
     "fake_quantize_per_channel_affine": "functional",
     "fake_quantize_per_channel_affine_cachemask": "functional",
-    "get_kernel": "kernel",
+    "get_kernel": "launch.kernel",
+    "threads_ready": "launch.runtime",
+    "tune": "tuning.search",
 }
 """Where each public name lives: modules are imported when a name is first used, so `import fq_tvm` costs nothing."""
 
-_MODULES = ("aclnn", "ascend", "reference", "relax", "torch", "tune")
+_MODULES = ("aclnn", "ascend", "reference", "relax", "torch")
 
 __all__ = [
     "ArgumentError",
@@ -53,6 +56,7 @@ __all__ = [
     "fake_quantize_per_channel_affine_cachemask",
     "get_kernel",
     "reference",
+    "threads_ready",
     "tune",
 ]
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import Operand, Operands, check, describe
 from .errors import ArgumentError
-from .kernel import EmptyLaunch, Launch, prepare
-from .runtime import AddressTensor
+from .launch.arguments import Operand, Operands, check, describe
+from .launch.kernel import EmptyLaunch, Launch, prepare
+from .launch.runtime import AddressTensor
 
 __all__ = [
     "empty_like",

@@ -122,7 +122,7 @@ def default_schedule(spec: FakeQuantSpec, target: object = None) -> Schedule:
 
 
 def folds(spec: FakeQuantSpec) -> bool:
-    """Whether a kernel takes zero points off the range, see :func:`fq_tvm.expression.fold`.
+    """Whether a kernel takes zero points off the range, see :func:`fq_tvm.codegen.expression.fold`.
 
     Those of the contiguous classes whose arithmetic allows it, where arithmetic limits them: rows, and lanes that
     convert values.  For lanes of float32 a second form of the code would buy nothing.
@@ -139,7 +139,7 @@ def streams(spec: FakeQuantSpec, target: Target) -> bool:
 def apply(
     func: tirx.PrimFunc, spec: FakeQuantSpec, schedule: Schedule, parallel: bool, name: str = "fake_quant"
 ) -> tirx.PrimFunc:
-    """Schedule the function that :func:`fq_tvm.build.state` made.
+    """Schedule the function that :func:`fq_tvm.codegen.build.state` made.
 
     The inner loop is split into tiles; the first outer loop, the channel where that is outside, and the tiles are
     independent tasks, one loop of them where threads share it.  The loop inside a tile stays serial: LLVM's vectoriser

@@ -17,9 +17,9 @@ import numpy as np
 from support import assert_same, expected, make
 
 from fq_tvm import FakeQuantSpec, catalogue
-from fq_tvm.arguments import Operands, check, describe
-from fq_tvm.kernel import Launch, current_target, get_kernel, prepare
-from fq_tvm.runtime import AddressTensor
+from fq_tvm.launch.arguments import Operands, check, describe
+from fq_tvm.launch.kernel import Launch, current_target, get_kernel, prepare
+from fq_tvm.launch.runtime import AddressTensor
 from fq_tvm.schedule import streams
 
 PAGE = mmap.PAGESIZE

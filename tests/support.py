@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from fq_tvm import get_kernel
-from fq_tvm.arguments import describe
-from fq_tvm.kernel import current_target, layout_for, schedule_for
+from fq_tvm.launch.arguments import describe
+from fq_tvm.launch.kernel import current_target, layout_for, schedule_for
 from fq_tvm.reference import fake_quant
 from fq_tvm.spec import quant_range_scalars
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fq_tvm.cache import Store
+from fq_tvm.store.cache import Store
 
 CALL = """
 import numpy as np, fq_tvm, sys, json, warnings
@@ -89,7 +89,7 @@ def test_sixteen_processes_on_one_cold_cache(tmp_path):
 
 def test_kill_in_the_middle_of_a_build(tmp_path):
     """Kill at eight moments from the start of the compiler to after publication; the next process works."""
-    slow = "import fq_tvm.build, fq_tvm.cache, os, time\n"
+    slow = "import fq_tvm.codegen.build, fq_tvm.store.cache, os, time\n"
     slow += "rename = os.rename\nos.rename = lambda *a: (time.sleep(0.15), rename(*a))\n"  # widens the last window
     slow += "print('building', flush=True)\n" + CALL
     rng = random.Random(0)

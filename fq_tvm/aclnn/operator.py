@@ -10,10 +10,10 @@ import operator
 import threading
 from typing import Any, NamedTuple
 
-from ..arguments import Names, Operand, Operands, check, check_overlap, describe, overlap
 from ..errors import ArgumentError, FqError
-from ..kernel import EmptyLaunch, Launch, prepare
-from ..runtime import AddressTensor
+from ..launch.arguments import Names, Operand, Operands, check, check_overlap, describe, overlap
+from ..launch.kernel import EmptyLaunch, Launch, prepare
+from ..launch.runtime import AddressTensor
 from .status import AclnnError, AclnnStatus, record, translate
 from .stream import AclrtStream
 from .tensor import AclFormat, AclTensor, Memory

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..arguments import Operand
-from ..runtime import AddressTensor
+from ..launch.arguments import Operand
+from ..launch.runtime import AddressTensor
 from .status import AclnnError, AclnnStatus, record
 
 __all__ = ["AclDataType", "AclFormat", "AclTensor", "Memory", "aclCreateTensor", "aclDestroyTensor"]
@@ -192,7 +192,7 @@ class AclTensor:
         Elements before the view's first.
     format : AclFormat
         Of the storage.
-    operand : fq_tvm.arguments.Operand or None
+    operand : fq_tvm.launch.arguments.Operand or None
         The view as the library takes it; None once the tensor is destroyed.
     """
 

@@ -1,7 +1,7 @@
 """The tensor expression as a short list of primitives, which every Ascend printer reads.
 
-Walks the stages that :mod:`fq_tvm.expression` states and writes down what it meets; the arithmetic itself is stated
-there and nowhere else.  Knows no toolchain, and imports TVM only when a program is asked for.
+Walks the stages that :mod:`fq_tvm.codegen.expression` states and writes down what it meets; the arithmetic itself is
+stated there and nowhere else.  Knows no toolchain, and imports TVM only when a program is asked for.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def fake_quant_program(
     """
     from tvm import te
 
-    from .. import expression
+    from ..codegen import expression
 
     extents = [te.var(f"n{d}", "int64") if n is None else n for d, n in enumerate(shape)]
     x = te.placeholder(extents, dtype, "x")

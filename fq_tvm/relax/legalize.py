@@ -16,12 +16,13 @@ from tvm import relax, s_tir, te, tirx
 from tvm.ir import Op
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from .. import kernel, records
-from ..build import redeclare
-from ..expression import ChannelParameters, QuantRange, channel_parameters, fold, quantize_dequantize
+from ..codegen.build import redeclare
+from ..codegen.expression import ChannelParameters, QuantRange, channel_parameters, fold, quantize_dequantize
+from ..launch import kernel
 from ..layout import ROWS_MIN_INNER
 from ..schedule import Schedule, apply, default_schedule, folds, inline_parameters, tighten
 from ..spec import FakeQuantSpec, arithmetic_for
+from ..store import records
 from .op import NAME
 
 __all__ = ["LegalizeFakeQuant", "legalize"]

@@ -11,8 +11,8 @@ from tvm import relax, sym, tirx
 from tvm.ir import Op
 from tvm.relax.script import parser
 
-from ..arguments import check_range, normalize_axis
 from ..errors import ArgumentError
+from ..launch.arguments import check_range, normalize_axis
 from ..layout import MAX_RANK
 from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS
 

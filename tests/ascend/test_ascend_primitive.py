@@ -24,7 +24,7 @@ def in_front(function_name):
     """The operator with an intrinsic of TE in front of it."""
     from tvm import te
 
-    from fq_tvm import expression
+    from fq_tvm.codegen import expression
 
     x = te.placeholder(SHAPE, "float32", "x")
     scale = te.placeholder(SHAPE[1:2], "float32", "scale")

@@ -1,0 +1,392 @@
+"""The operator as a TVM tensor expression, for any rank and axis.
+
+The only place that states the arithmetic to a compiler.  CPU kernels use these stages on collapsed shapes, Ascend
+printers and the graph compiler on the caller's.  Knows nothing of schedules, strides or targets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import te, tirx
+
+from ..spec import NARROW_LIMIT, ZERO_POINTS, promote, quant_range_scalars
+
+__all__ = [
+    "ChannelParameters",
+    "Folded",
+    "QuantRange",
+    "channel_parameters",
+    "convert",
+    "expand",
+    "fake_quant",
+    "fold",
+    "foldable",
+    "may_fold",
+    "quantize_dequantize",
+]
+
+
+@dataclass(frozen=True)
+class QuantRange:
+    """The quantisation range as expressions, constant or symbolic.
+
+    Parameters
+    ----------
+    low, high : tvm.ir.Expr
+        What q is clipped to.  float32 for the narrow path, float64 for the wide one.
+    least, greatest : tvm.ir.Expr, optional
+        Wide path only, float64: the smallest value that is at least quant_min and the largest that is at most
+        quant_max.  They differ from low and high where an int64 is not a float64; comparing with them equals
+        comparing integers.  The narrow path needs none: there, ``q == clip`` says the same in one comparison.
+    """
+
+    low: Any
+    high: Any
+    least: Any = None
+    greatest: Any = None
+
+    @property
+    def wide(self) -> bool:
+        """Whether this is the range of the wide path."""
+        return self.least is not None
+
+    @classmethod
+    def constant(cls, quant_min: int, quant_max: int) -> QuantRange:
+        """The range of two integers known when compiling."""
+        scalars = quant_range_scalars(quant_min, quant_max)
+        dtype = "float32" if len(scalars) == 2 else "float64"
+        return cls(*(tirx.const(value, dtype) for value in scalars))
+
+
+@dataclass(frozen=True)
+class ChannelParameters:
+    """What the arithmetic needs to know of a channel, as tensors indexed by the channel.
+
+    Parameters
+    ----------
+    inverse_scale : te.Tensor
+        ``1 / float32(scale)``, float32.
+    zero_point : te.Tensor
+        float32, but an integer of the wide path, whose last subtraction takes it exactly, as it is.
+    scale : te.Tensor
+        ``float32(scale)``.
+    float_zero_point : bool
+        Whether the zero point was one of floats, which is added before rounding.
+    """
+
+    inverse_scale: te.Tensor
+    zero_point: te.Tensor
+    scale: te.Tensor
+    float_zero_point: bool = False
+
+    def __iter__(self) -> Any:
+        return iter((self.inverse_scale, self.zero_point, self.scale))
+
+
+def channel_parameters(scale: te.Tensor, zero_point: te.Tensor, wide: bool = False) -> ChannelParameters:
+    """State the stages that make a channel's parameters of scale and zero point.
+
+    Parameters
+    ----------
+    scale : te.Tensor
+        float32, float16 or bfloat16, shape (channels,).
+    zero_point : te.Tensor
+        int32, float32 or float16, shape (channels,).
+    wide : bool
+        Whether the wide path reads them.
+
+    Returns
+    -------
+    ChannelParameters
+        Three tensors of shape (channels,).
+    """
+    scale_f32 = te.compute(scale.shape, lambda c: convert(scale[c], scale.dtype, "float32"), name="scale_f32")
+    inverse = te.compute(scale.shape, lambda c: tirx.const(1.0, "float32") / scale_f32[c], name="inverse_scale")
+    floats = zero_point.dtype not in ZERO_POINTS
+    zero = zero_point
+    if floats or not wide:
+        zero = te.compute(scale.shape, lambda c: zero_point[c].astype("float32"), name="zero_point_f32")
+    return ChannelParameters(inverse, zero, scale_f32, floats)
+
+
+@dataclass(frozen=True)
+class Folded:
+    """The range of a channel with the zero point taken off, so that rounded values need not be moved there and back.
+
+    Parameters
+    ----------
+    low, high : te.Tensor
+        ``quant_min - zero_point`` and ``quant_max - zero_point``, float32, indexed by the channel.
+    everywhere : bool
+        Whether :func:`may_fold` is known to hold for every channel.
+    """
+
+    low: te.Tensor
+    high: te.Tensor
+    everywhere: bool = False
+
+
+def fold(parameters: ChannelParameters, quant_range: QuantRange, everywhere: bool = False) -> Folded:
+    """State the range of each channel with the zero point taken off.
+
+    Parameters
+    ----------
+    parameters : ChannelParameters
+        Of the narrow path, with zero points of integers.
+    quant_range : QuantRange
+        Narrow.
+    everywhere : bool
+        Whether :func:`may_fold` is known to hold for every channel.
+
+    Returns
+    -------
+    Folded
+        Tensors of parameters' shape.
+    """
+    shape, zero_point = parameters.scale.shape, parameters.zero_point
+    low = te.compute(shape, lambda c: quant_range.low - zero_point[c], name="folded_low")
+    high = te.compute(shape, lambda c: quant_range.high - zero_point[c], name="folded_high")
+    return Folded(low, high, everywhere)
+
+
+def may_fold(scale: Any, zero_point: Any) -> Any:
+    """State the condition on a channel under which the range with the zero point taken off gives the same bits.
+
+    Parameters
+    ----------
+    scale, zero_point : tvm.ir.Expr
+        The channel's, float32; the zero point an integer.
+
+    Returns
+    -------
+    tvm.ir.Expr
+        ``scale > 0 and abs(zero_point) <= 2**23``.
+
+    Notes
+    -----
+    Let ``r = rint(x * inv)``, z be the zero point, and a and b the bounds; each of a, b and z is at most 2**23 in
+    magnitude.  The contract clips ``r + z`` to [a, b] and subtracts z; folded, r is clipped to [a - z, b - z].
+
+    - a - z and b - z are integers of at most 2**24, which float32 has; and the contract's last subtraction has these or
+      a number between them for its result.  So all of them are exact.
+    - If r is at most 2**24 in magnitude, it is an integer, and so is r + z, which is exact up to 2**24; a sum beyond
+      that stays at 2**24 or beyond when it is rounded, outside [a, b].  If r is larger, it lies outside
+      [a - z, b - z], and r + z, rounded, outside [a, b] on the same side.  So r is in range both ways or neither, which
+      is the mask, and is clipped to the same bound.  A NaN gets the same bound, and is in no range.
+    - What differs is zero: the contract's ``clip - z`` is never -0.0, and r may be.  ``clip * scale + 0.0`` makes that
+      a 0.0 if scale is above zero (a NaN if it is infinite, as in the contract), and changes nothing else: the product
+      of an integer other than zero and a number other than zero is not rounded to zero.  For the same reason it does
+      not matter whether a CPU rounds once or after the product, too.
+    """
+    most = tirx.const(NARROW_LIMIT, "float32")
+    return tirx.all(scale > tirx.const(0.0, "float32"), zero_point >= -most, zero_point <= most)
+
+
+def foldable(parameters: ChannelParameters) -> te.Tensor:
+    """State whether :func:`may_fold` holds for every channel: int32, shape (1,), 1 if it does, else 0."""
+    scale, zero_point = parameters.scale, parameters.zero_point
+    channel = te.reduce_axis((0, scale.shape[0]), "channel")
+    every = te.min(may_fold(scale[channel], zero_point[channel]).astype("int32"), axis=channel)
+    return te.compute((1,), lambda _: every, name="foldable")
+
+
+def convert(value: Any, source: str, dtype: str) -> Any:
+    """Convert a float to another float dtype, rounding half to even.
+
+    Parameters
+    ----------
+    value : tvm.ir.Expr
+        Of the dtype source.
+    source, dtype : {"float32", "float16", "bfloat16"}
+        What it is and what it becomes.
+
+    Returns
+    -------
+    tvm.ir.Expr
+
+    Notes
+    -----
+    bfloat16 is the upper half of a float32, and stated so, in integers: TVM's own legalisation adds its rounding to a
+    NaN as well, which can become an infinity or a zero, and the instruction of AVX512_BF16 flushes subnormals.  A NaN
+    becomes the quiet one of its sign, as ``ml_dtypes`` has it.
+    """
+    if source == dtype:
+        return value
+    if source == "bfloat16":
+        half = tirx.reinterpret("uint16", value).astype("uint32")
+        return convert(tirx.reinterpret("float32", half << _bits(16)), "float32", dtype)
+    if dtype != "bfloat16":
+        return value.astype(dtype)
+    whole = tirx.reinterpret("uint32", convert(value, source, "float32"))
+    upper = whole >> _bits(16)
+    rounded = (whole + (upper & _bits(1)) + _bits(0x7FFF)) >> _bits(16)
+    is_nan = (whole & _bits(0x7FFFFFFF)) > _bits(0x7F800000)
+    half = tirx.Select(is_nan, (upper & _bits(0x8000)) | _bits(0x7FC0), rounded)
+    return tirx.reinterpret("bfloat16", half.astype("uint16"))
+
+
+def _bits(value: int) -> Any:
+    return tirx.const(value, "uint32")
+
+
+def expand(tensors: Sequence[te.Tensor], copies: Any, inner: Any) -> Sequence[te.Tensor]:
+    """Repeat parameters along a run of virtual channels.
+
+    Parameters
+    ----------
+    tensors : sequence of te.Tensor
+        Two or more, of shape (channels,).
+    copies, inner : Expr
+        How often the whole is repeated, and each channel within it.
+
+    Returns
+    -------
+    sequence of te.Tensor
+        As many, of shape (copies, channels, inner), the outputs of one stage.
+    """
+    shape = (copies, *tensors[0].shape, inner)
+    repeated: Sequence[te.Tensor] = te.compute(shape, lambda k, c, i: tuple(t[c] for t in tensors), name="expand")
+    return repeated
+
+
+def quantize_dequantize(
+    x: te.Tensor,
+    parameters: ChannelParameters,
+    axis: int | None,
+    quant_range: QuantRange,
+    promoted_dtype: str,
+    out_dtype: str,
+    name: str = "fake_quant",
+    nan: str = "quant_min",
+    folded: Folded | None = None,
+) -> tuple[te.Tensor, te.Tensor]:
+    """State the operator on a tensor whose channel parameters are there already.
+
+    One stage with two outputs, so that a schedule reads x once and writes twice: the mask first, so that out may lie
+    on x, which the mask is made of, too.
+
+    Parameters
+    ----------
+    x : te.Tensor
+        float32, float16 or bfloat16, any rank.
+    parameters : ChannelParameters
+        Of x's extent along axis.
+    axis : int or None
+        The channel dimension of x, not negative.  None where all elements share the parameters at index 0.
+    quant_range : QuantRange
+        Decides between the narrow and the wide path.
+    promoted_dtype, out_dtype : str
+        The result is rounded to the first, then to the second.
+    name : str
+        Name of the stage.
+    nan : {"quant_min", "quant_max"}
+        What a NaN is clipped to: quant_min by the contract; graphs that clip in the other order get the other.
+    folded : Folded, optional
+        Narrow path only: to be used for the channels where :func:`may_fold` holds, at two operations of eight less.  A
+        loop along one channel should be divided by that condition, which LLVM does.
+
+    Returns
+    -------
+    out, mask : te.Tensor
+        Of x's shape; mask is bool.
+
+    Notes
+    -----
+    ``te.round`` is IEEE round half to even and, unlike ``te.nearbyint``, survives vectorisation.  ``max`` and ``min``
+    are ordered selects that give their second operand when the first is NaN, which is how a NaN becomes quant_min.
+
+    The target options that TVM gives LLVM allow it to make one fused operation of a product and a sum, which would be
+    rounded once.  A zero point of floats makes the sum follow the product, so a maximum with minus infinity stands
+    between them: it changes a NaN only, and what that becomes leads to the same clip and mask.  Rounding may leave a
+    negative zero there, which becomes the positive one, as q stands for an integer; adding 0.0 would do as well, but
+    TVM drops such a sum.
+    """
+
+    def clipped(value: Any, low: Any, high: Any) -> Any:
+        if nan == "quant_min":
+            return te.min(te.max(value, low), high)
+        return te.max(te.min(value, high), low)
+
+    def moved(product: Any, channel: Any) -> tuple[Any, Any]:
+        scale, zero_point = parameters.scale[channel], parameters.zero_point[channel]
+        if parameters.float_zero_point:
+            q = te.round(te.max(product, tirx.const(-math.inf, "float32")) + zero_point)
+            zero = tirx.const(0.0, "float32")
+            q = tirx.Select(tirx.EQ(q, zero), zero, q)
+        else:
+            q = te.round(product) + zero_point.astype("float32")
+        if quant_range.wide:
+            q = q.astype("float64")
+            scale, zero_point = scale.astype("float64"), zero_point.astype("float64")
+        clip = clipped(q, quant_range.low, quant_range.high)
+        in_range = tirx.EQ(q, clip)
+        if quant_range.wide:
+            in_range = tirx.all(quant_range.least <= q, q <= quant_range.greatest)
+        return in_range, ((clip - zero_point) * scale).astype("float32")
+
+    def unmoved(product: Any, channel: Any, ranges: Folded) -> tuple[Any, Any]:
+        r = te.round(product)
+        clip = clipped(r, ranges.low[channel], ranges.high[channel])
+        zero = tirx.const(0.0, "float32")
+        # An intrinsic, as TVM would drop a sum with 0.0.
+        return tirx.EQ(r, clip), tirx.call_intrin("float32", "tirx.fma", clip, parameters.scale[channel], zero)
+
+    def body(*index: Any) -> tuple[Any, Any]:
+        channel = 0 if axis is None else index[axis]
+        product = convert(x[index], x.dtype, "float32") * parameters.inverse_scale[channel]
+        if folded is None:
+            in_range, value = moved(product, channel)
+        elif folded.everywhere:
+            in_range, value = unmoved(product, channel, folded)
+        else:
+            either = zip(unmoved(product, channel, folded), moved(product, channel), strict=True)
+            condition = may_fold(parameters.scale[channel], parameters.zero_point[channel])
+            in_range, value = (tirx.if_then_else(condition, *each) for each in either)
+        return in_range.astype("bool"), convert(convert(value, "float32", promoted_dtype), promoted_dtype, out_dtype)
+
+    mask, out = te.compute(x.shape, body, name=name)
+    return out, mask
+
+
+def fake_quant(
+    x: te.Tensor,
+    scale: te.Tensor,
+    zero_point: te.Tensor,
+    axis: int | None,
+    quant_range: QuantRange,
+    out_dtype: str | None = None,
+    nan: str = "quant_min",
+) -> tuple[te.Tensor, te.Tensor]:
+    """State fake quantisation with its mask, per channel or per tensor.
+
+    Parameters
+    ----------
+    x : te.Tensor
+        float32, float16 or bfloat16, any rank above 0.
+    scale : te.Tensor
+        float32, float16 or bfloat16, shape (x.shape[axis],); (1,) per tensor.
+    zero_point : te.Tensor
+        int32, float32 or float16, of scale's shape.
+    axis : int or None
+        The channel dimension of x; negative counts from the end.  None for one scale and zero point of the tensor.
+    quant_range : QuantRange
+        Decides between the narrow and the wide path.
+    out_dtype : str, optional
+        dtype of out; x's by default.
+    nan : {"quant_min", "quant_max"}
+        What a NaN is clipped to.
+
+    Returns
+    -------
+    out, mask : te.Tensor
+        Of x's shape; mask is bool.
+    """
+    promoted = promote(x.dtype, scale.dtype)
+    parameters = channel_parameters(scale, zero_point, quant_range.wide)
+    if axis is not None:
+        axis %= len(x.shape)
+    return quantize_dequantize(x, parameters, axis, quant_range, promoted, out_dtype or x.dtype, nan=nan)

@@ -1,0 +1,381 @@
+"""What a caller handed over, and whether the contract allows it.
+
+Turns numpy arrays, torch tensors, DLPack producers and descriptors into operands without copying, and checks them in
+the contract's order: null, dtype, shape, quantisation range, overlap.  Knows nothing of kernels.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import operator
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import ArgumentError
+from ..layout import MAX_RANK
+from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS
+from .runtime import AddressTensor
+
+__all__ = [
+    "Names",
+    "Operand",
+    "Operands",
+    "check",
+    "check_description",
+    "check_overlap",
+    "check_range",
+    "describe",
+    "normalize_axis",
+    "overlap",
+]
+
+ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "int32": 4, "bool": 1}
+
+DTYPES = (EXTENDED_FLOATS, EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, EXTENDED_FLOATS, ("bool",))
+"""What each of the :class:`Operands` may hold; a facade that takes less has to say so itself."""
+
+INT64 = range(-(2**63), 2**63)
+
+OVERLAP_WORK = 1_000_000
+"""Bound of numpy's search for a common element of two interleaved views; beyond it they count as overlapping."""
+
+
+SELF_OVERLAP_WORK = 1 << 24
+"""Most elements that are looked at one by one to see whether a view has two in one place; beyond it, it counts so."""
+
+
+class Operand(NamedTuple):
+    """A tensor argument.
+
+    Parameters
+    ----------
+    tensor : object
+        What a kernel takes in its place: the caller's own object where tvm-ffi reads that at once.
+    dtype : str
+        numpy's name, e.g. ``"float32"``.
+    shape, strides : tuple of int
+        Strides in elements.
+    address : int
+        Of the first element.
+    writable : bool
+        Whether it may be an output.
+    """
+
+    tensor: Any
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    address: int
+    writable: bool = True
+
+    def span(self) -> tuple[int, int]:
+        """Return the first address and the one after the last byte."""
+        size = ITEMSIZE[self.dtype]
+        reach = [stride * (extent - 1) * size for stride, extent in zip(self.strides, self.shape, strict=True)]
+        return self.address + sum(r for r in reach if r < 0), self.address + sum(r for r in reach if r > 0) + size
+
+    def view(self) -> np.ndarray[Any, Any]:
+        """Return a numpy array of bytes-sized elements at the same places, to compare places with."""
+        low, high = self.span()
+        size = ITEMSIZE[self.dtype]
+        buffer = memoryview((ctypes.c_char * (high - low)).from_address(low))
+        strides = [s * size for s in self.strides]
+        places: np.ndarray[Any, Any] = np.ndarray(self.shape, f"V{size}", buffer, self.address - low, strides)
+        return places
+
+
+class Operands(NamedTuple):
+    """The tensor arguments of the operator, in the order of its signature."""
+
+    x: Operand
+    scale: Operand
+    zero_point: Operand
+    out: Operand
+    mask: Operand
+
+
+class Names(NamedTuple):
+    """What messages call the arguments; a facade has names of its own."""
+
+    x: str = "x"
+    scale: str = "scale"
+    zero_point: str = "zero_point"
+    out: str = "out"
+    mask: str = "mask"
+    quant_min: str = "quant_min"
+    quant_max: str = "quant_max"
+
+
+NAMES = Names()
+
+
+def describe(value: Any, name: str) -> Operand:
+    """Describe a tensor without copying it.
+
+    Parameters
+    ----------
+    value : numpy.ndarray, torch.Tensor, DLPack producer, or an object with an ``operand`` attribute
+        In this machine's memory.
+    name : str
+        Of the argument, for messages.
+
+    Returns
+    -------
+    Operand
+
+    Raises
+    ------
+    ArgumentError
+        If it is None (kind ``"null"``), no tensor, or one that lies elsewhere.
+    """
+    if value is None:
+        raise ArgumentError(f"{name} is None; expected a tensor", "null")
+    if isinstance(operand := getattr(value, "operand", None), Operand):
+        return operand
+    if isinstance(value, np.ndarray):
+        return _describe_array(value, name)
+    if isinstance(value, np.generic):  # becomes an array of its own, and what is written there is lost
+        return _describe_array(np.asarray(value), name)._replace(writable=False)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        return _describe_torch(torch, value, name)
+    if hasattr(value, "__dlpack__"):
+        return _describe_dlpack(value, name)
+    raise ArgumentError(
+        f"{name} is a {type(value).__name__}; expected a numpy array, a torch tensor or another DLPack tensor", "dtype"
+    )
+
+
+def _describe_array(array: np.ndarray[Any, Any], name: str) -> Operand:
+    size = array.itemsize
+    # one element has no stride that matters, and numpy gives it any
+    strides = [s if n > 1 else 0 for s, n in zip(array.strides, array.shape, strict=True)]
+    if any(s % size for s in strides):
+        raise ArgumentError(
+            f"{name} has strides of {array.strides} bytes, no multiples of its {size}-byte elements; copy it first"
+        )
+    address = array.ctypes.data
+    dtype = array.dtype.name if array.dtype.isnative else array.dtype.str
+    # DLPack refuses to export any other, and numpy knows no code for a dtype that is not its own (bfloat16's kind is V)
+    plain = array.flags.writeable and array.dtype.isnative and array.dtype.kind != "V"
+    tensor = array if plain else AddressTensor(address, array)
+    return Operand(tensor, dtype, array.shape, tuple(s // size for s in strides), address, array.flags.writeable)
+
+
+def _describe_torch(torch: Any, tensor: Any, name: str) -> Operand:
+    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+        raise ArgumentError(
+            f"{name} is a {tensor.layout} tensor on {tensor.device}; expected a strided one on the CPU", "dtype"
+        )
+    if tensor.is_neg():  # e.g. the imaginary part of a conjugate: its memory holds the values with the other sign
+        raise ArgumentError(
+            f"{name} is a negated view of its memory; expected a plain tensor: use resolve_neg()", "dtype"
+        )
+    tensor = tensor.detach()  # tvm-ffi refuses tensors that require a gradient
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return Operand(tensor, dtype, tuple(tensor.shape), tuple(tensor.stride()), tensor.data_ptr())
+
+
+def _describe_dlpack(value: Any, name: str) -> Operand:
+    import tvm_ffi
+
+    try:
+        tensor = tvm_ffi.from_dlpack(value)
+    except Exception as error:
+        raise ArgumentError(
+            f"{name}, a {type(value).__name__}, cannot be read through DLPack: {error}", "dtype"
+        ) from None
+    if tensor.device.type != "cpu":
+        raise ArgumentError(f"{name} is on {tensor.device}; expected a tensor on the CPU", "dtype")
+    return Operand(tensor, str(tensor.dtype), tuple(tensor.shape), tuple(tensor.strides), tensor.data_ptr())
+
+
+def normalize_axis(axis: Any, rank: int) -> int:
+    """Return axis as a number from 0 up; a 0-dimensional tensor counts as one element.
+
+    Raises
+    ------
+    ArgumentError
+        If it is no integer, or outside [-rank, rank - 1].
+    """
+    value = _integer(axis, "axis")
+    extents = max(rank, 1)
+    if not -extents <= value < extents:
+        raise ArgumentError(f"axis is {value}; expected one from {-extents} to {extents - 1} for {rank} dimensions")
+    return value % extents
+
+
+def check_range(quant_min: Any, quant_max: Any, names: Names = NAMES) -> tuple[int, int]:
+    """Return the quantisation range as Python integers.
+
+    Raises
+    ------
+    ArgumentError
+        If a bound is no integer or no int64 (kind ``"range"``), or the first is above the second.
+    """
+    low, high = _integer(quant_min, names.quant_min), _integer(quant_max, names.quant_max)
+    for bound, name in ((low, names.quant_min), (high, names.quant_max)):
+        if bound not in INT64:
+            raise ArgumentError(f"{name} is {bound}; expected an int64", "range")
+    if low > high:
+        bounds = f"{names.quant_min} is {low} and {names.quant_max} is {high}"
+        raise ArgumentError(f"{bounds}; expected {names.quant_min} <= {names.quant_max}", "range")
+    return low, high
+
+
+def _integer(value: Any, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        kind = "null" if value is None else "range"
+        raise ArgumentError(f"{name} is {value!r}; expected an integer", kind) from None
+
+
+def check(
+    operands: Operands, axis: Any, quant_min: Any, quant_max: Any, names: Names = NAMES
+) -> tuple[int | None, int, int]:
+    """Check the arguments of the operator against the contract.
+
+    Parameters
+    ----------
+    operands : Operands
+        As :func:`describe` made them; null arguments were refused there.
+    axis, quant_min, quant_max : int
+        As the caller gave them.  An axis of None stands for one scale and one zero point of the whole tensor.
+    names : Names
+        For messages.
+
+    Returns
+    -------
+    axis, quant_min, quant_max : int
+        The axis counted from the front; None if it was that.
+
+    Raises
+    ------
+    ArgumentError
+        At the first fault, in the contract's order: dtype, shape, quantisation range, overlap.
+    """
+    checked = check_description(operands, axis, quant_min, quant_max, names)
+    check_overlap(operands, names)
+    return checked
+
+
+def check_description(
+    operands: Operands, axis: Any, quant_min: Any, quant_max: Any, names: Names = NAMES
+) -> tuple[int | None, int, int]:
+    """Check as :func:`check` does all but where the tensors lie, which nobody knows of one that is traced."""
+    x, scale, zero_point, out, mask = operands
+    for name, allowed, operand in zip(names, DTYPES, operands, strict=False):
+        if operand.dtype not in allowed:
+            raise ArgumentError(f"{name} has dtype {operand.dtype}; expected {' or '.join(allowed)}", "dtype")
+    rank = len(x.shape)
+    if rank > MAX_RANK:
+        raise ArgumentError(f"{names.x} has {rank} dimensions; expected at most {MAX_RANK}")
+    for name, operand in ((names.out, out), (names.mask, mask)):
+        if operand.shape != x.shape:
+            raise ArgumentError(f"{name} has shape {operand.shape}; expected that of {names.x}, {x.shape}")
+    axis = _check_vectors(x, ((names.scale, scale), (names.zero_point, zero_point)), axis, names)
+    return axis, *check_range(quant_min, quant_max, names)
+
+
+def _check_vectors(x: Operand, vectors: Sequence[tuple[str, Operand]], axis: Any, names: Names) -> int | None:
+    """Check the shapes of scale and zero point; return the axis counted from the front."""
+    if axis is None:
+        for name, operand in vectors:
+            if operand.shape not in ((), (1,)):
+                raise ArgumentError(
+                    f"{name} has shape {operand.shape}; expected one element, () or (1,), as axis is None"
+                )
+        return None
+    for name, operand in vectors:
+        if len(operand.shape) != 1:
+            raise ArgumentError(
+                f"{name} has shape {operand.shape}; expected one dimension, of {names.x}'s size along axis"
+            )
+    rank = len(x.shape)
+    axis = normalize_axis(axis, rank)
+    channels = x.shape[axis] if rank else 1
+    for name, operand in vectors:
+        if operand.shape[0] != channels:
+            raise ArgumentError(
+                f"{name} has {operand.shape[0]} elements; "
+                f"expected {channels}, the size of {names.x} {x.shape} along axis {axis}"
+            )
+    return int(axis)
+
+
+def check_overlap(operands: Operands, names: Names = NAMES) -> None:
+    """Refuse outputs that share memory with themselves, with each other, or with part of an input.
+
+    An output that lies exactly on an input, element by element, is allowed: the operator may run in place.  A tensor
+    whose address is still null overlaps nothing.
+
+    Raises
+    ------
+    ArgumentError
+        Of kind ``"overlap"``.
+    """
+    *inputs, out, mask = operands
+    if 0 in out.shape:
+        return
+    results = ((names.out, out), (names.mask, mask))
+    for name, operand in results:
+        if not operand.writable:
+            raise ArgumentError(f"{name} is read-only; expected a tensor that can be written", "overlap")
+        if _overlaps_itself(operand):
+            raise ArgumentError(
+                f"{name} has several elements in one place: shape {operand.shape}, strides {operand.strides}", "overlap"
+            )
+    if overlap(out, mask):
+        raise ArgumentError(f"{names.out} and {names.mask} overlap; expected outputs that share no memory", "overlap")
+    for name, source in zip(names, inputs, strict=False):
+        for result_name, result in results:
+            if not _same_elements(source, result) and overlap(source, result):
+                raise ArgumentError(
+                    f"{result_name} overlaps part of {name}; expected no overlap, or the same elements exactly",
+                    "overlap",
+                )
+
+
+def _same_elements(a: Operand, b: Operand) -> bool:
+    def essential(operand: Operand) -> list[tuple[int, int]]:
+        return [(n, s) for n, s in zip(operand.shape, operand.strides, strict=True) if n != 1]
+
+    same_size = ITEMSIZE[a.dtype] == ITEMSIZE[b.dtype]
+    return same_size and a.address == b.address and essential(a) == essential(b)
+
+
+def overlap(a: Operand, b: Operand) -> bool:
+    """Return whether two tensors have a byte of an element in common; both have elements."""
+    if not a.address or not b.address:
+        return False
+    (a_low, a_high), (b_low, b_high) = a.span(), b.span()
+    if a_high <= b_low or b_high <= a_low:
+        return False
+    try:
+        # numpy's stub knows only -1 and 0
+        return bool(np.shares_memory(a.view(), b.view(), max_work=OVERLAP_WORK))  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True
+
+
+def _overlaps_itself(operand: Operand) -> bool:
+    loops = sorted((abs(s), n) for n, s in zip(operand.shape, operand.strides, strict=True) if n > 1)
+    reach = 0
+    for stride, extent in loops:
+        if stride <= reach:  # not nested: rare enough to look at every element
+            elements = math.prod(n for _, n in loops)
+            return elements > SELF_OVERLAP_WORK or _count_places(loops) < elements
+        reach += stride * (extent - 1)
+    return False
+
+
+def _count_places(loops: Sequence[tuple[int, int]]) -> int:
+    places = np.zeros(1, np.int64)
+    for stride, extent in loops:
+        places = np.unique((places[:, None] + np.arange(0, stride * extent, stride) if stride else places).ravel())
+    return len(places)

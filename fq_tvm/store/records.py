@@ -1,0 +1,433 @@
+"""Tuned schedules on disk, which one applies, and the space that they are found in.
+
+A record file is a readable JSON file for one CPU.  The user's lie in the platform's data folder, the library's in
+``schedules/`` of a checkout and inside the wheel.  Knows files and schedules; does not know TVM.  Files are read when
+a schedule is first looked up, once for each CPU.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import random
+import re
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..environment import data_dir
+from ..errors import FqError
+from ..schedule import Schedule, default_schedule
+from ..spec import FakeQuantSpec
+from ..target import LEVELS, Target
+
+__all__ = [
+    "FORMAT",
+    "SIZE_CLASSES",
+    "Found",
+    "Record",
+    "RecordFile",
+    "applicable",
+    "candidates",
+    "forget",
+    "lookup",
+    "merge",
+    "read",
+    "rows_min_inner",
+    "shipped_folder",
+    "size_class",
+    "size_class_of",
+    "space",
+    "user_folder",
+    "write",
+]
+
+FORMAT = 1
+"""Version of the format of record files; a file of another is skipped."""
+
+SIZE_CLASSES = {"cache": 2**20, "mid": 2**25, "memory": math.inf}
+"""The most bytes moved (x, out and mask) by tensors of each class: second-level caches, last-level ones, the rest."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A schedule and what it is for.
+
+    Parameters
+    ----------
+    match : tuple of pairs of str
+        Fields of :class:`~fq_tvm.spec.FakeQuantSpec` that a kernel has to agree with.
+    size_class : str
+        Of :data:`SIZE_CLASSES`.
+    schedule : Schedule
+        How such kernels run.
+    measured : dict
+        What was measured, for readers: the time over that of the default schedule, and over the limit of a copy.
+    """
+
+    match: tuple[tuple[str, str], ...]
+    size_class: str
+    schedule: Schedule
+    measured: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def applies(self, spec: FakeQuantSpec, size_class: str) -> bool:
+        """Whether this is for a kernel on tensors of a size class."""
+        return self.size_class == size_class and all(getattr(spec, name) == value for name, value in self.match)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a dictionary that :func:`json.dumps` takes."""
+        return {
+            "match": dict(self.match),
+            "size_class": self.size_class,
+            "schedule": self.schedule.to_json(),
+            "measured": dict(self.measured),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Record:
+        """Make a record of what :meth:`to_json` returned.
+
+        Raises
+        ------
+        FqError
+            If a field of the specification, a knob or a size class is unknown.
+        """
+        known = {f.name for f in fields(FakeQuantSpec)}
+        if unknown := sorted(set(value["match"]) - known):
+            raise FqError(f"unknown field of FakeQuantSpec in match: {', '.join(unknown)}")
+        if value["size_class"] not in SIZE_CLASSES:
+            raise FqError(f"size_class is {value['size_class']!r}; expected one of {', '.join(SIZE_CLASSES)}")
+        schedule = Schedule.from_json(value["schedule"])
+        return cls(tuple(sorted(value["match"].items())), value["size_class"], schedule, value.get("measured", {}))
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """What tuning found for one CPU.
+
+    Parameters
+    ----------
+    cpu : str
+        LLVM's name of it, or of a feature level.
+    records : tuple of Record
+        Of two that apply, the one that matches more fields counts, else the first.
+    threads : int
+        How many were used for measuring.
+    rows_min_inner : int, optional
+        Shortest inner run that is taken by *rows*, where this CPU has another boundary.
+    tuned : dict
+        How the file came about: versions and settings, for readers.
+    """
+
+    cpu: str
+    records: tuple[Record, ...]
+    threads: int = 1
+    rows_min_inner: int | None = None
+    tuned: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def find(self, spec: FakeQuantSpec, size_class: str) -> Record | None:
+        """Return the record that applies."""
+        found = [record for record in self.records if record.applies(spec, size_class)]
+        return max(found, key=lambda record: len(record.match), default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a dictionary that :func:`json.dumps` takes."""
+        boundary = {} if self.rows_min_inner is None else {"rows_min_inner": self.rows_min_inner}
+        return {
+            "format": FORMAT,
+            "cpu": self.cpu,
+            "threads": self.threads,
+            "tuned": dict(self.tuned),
+            **boundary,
+            "records": [record.to_json() for record in self.records],
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> RecordFile:
+        """Make a file's contents of what :meth:`to_json` returned.
+
+        Raises
+        ------
+        FqError
+            If it is of another format, or damaged.
+        """
+        try:
+            if value["format"] != FORMAT:
+                raise FqError(f"format is {value['format']!r}; this version reads {FORMAT}")
+            records = tuple(map(Record.from_json, value["records"]))
+            cpu, threads, boundary = value["cpu"], value["threads"], value.get("rows_min_inner")
+            for name, number in (("threads", threads), ("rows_min_inner", boundary)):
+                if number is not None and (type(number) is not int or number < 1):
+                    raise FqError(f"{name} is {number!r}; expected a positive integer")
+            if not isinstance(cpu, str):
+                raise FqError(f"cpu is {cpu!r}; expected LLVM's name of one")
+            return cls(cpu, records, threads, boundary, dict(value.get("tuned", {})))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise FqError(f"no record file: {type(error).__name__} {error}") from error
+
+
+def read(path: str | Path) -> RecordFile:
+    """Read a record file.
+
+    Raises
+    ------
+    FqError
+        If it is of another format, damaged, or for another CPU than its name says.
+    OSError
+        If it cannot be read.
+    """
+    path = Path(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FqError(f"{path} is no JSON: {error}") from error
+    try:
+        return RecordFile.from_json(value)
+    except FqError as error:
+        raise FqError(f"{path}: {error}") from error
+
+
+def write(path: str | Path, content: RecordFile) -> None:
+    """Write a record file; a reader sees the old one or the new one.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(_readable(content.to_json()))
+        os.chmod(aside, 0o644)  # mkstemp's 0600 would hide it from other users
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+def _readable(value: Mapping[str, Any]) -> str:
+    """JSON with one line a record, so that a change of one is a change of one line."""
+    lines = [f"  {json.dumps(name)}: {json.dumps(item)}" for name, item in value.items() if name != "records"]
+    records = ",\n".join(f"    {json.dumps(record)}" for record in value["records"])
+    lines.append(f'  "records": [\n{records}\n  ]' if records else '  "records": []')
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def merge(old: RecordFile | None, new: RecordFile) -> RecordFile:
+    """Put new records in place of old ones for the same kernels and sizes, and keep the rest."""
+    if old is None or old.cpu != new.cpu:
+        return new
+    replaced = {(record.match, record.size_class) for record in new.records}
+    kept = [record for record in old.records if (record.match, record.size_class) not in replaced]
+    order = list(SIZE_CLASSES)
+    records = sorted((*kept, *new.records), key=lambda r: (r.match, order.index(r.size_class)))
+    boundary = old.rows_min_inner if new.rows_min_inner is None else new.rows_min_inner
+    return RecordFile(new.cpu, tuple(records), new.threads, boundary, new.tuned)
+
+
+def size_class(moved: float) -> str:
+    """Return the class of tensors of which so many bytes move: x, out and mask."""
+    return next(name for name, most in SIZE_CLASSES.items() if moved <= most)
+
+
+def size_class_of(spec: FakeQuantSpec, elements: int) -> str:
+    """Return the class of tensors of so many elements."""
+    return size_class(elements * spec.element_bytes)
+
+
+def user_folder() -> Path | None:
+    """Folder of the schedules that this user tuned; None if there is no home."""
+    folder = data_dir()
+    return None if folder is None else folder / "schedules"
+
+
+def shipped_folder() -> Path | None:
+    """Folder of the schedules that come with the library: inside the package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    return next((f for f in (package / "schedules", package.parent / "schedules") if f.is_dir()), None)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A record file that applies to a CPU.
+
+    Parameters
+    ----------
+    path : Path
+        Where it lies.
+    content : RecordFile
+        What it holds.
+    reason : str
+        Why it applies.
+    """
+
+    path: Path
+    content: RecordFile
+    reason: str
+
+
+def candidates(target: Target, names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return which record files could serve a CPU, the best first.
+
+    Parameters
+    ----------
+    target : Target
+        The CPU.
+    names : iterable of str
+        The CPUs that there are records of.
+
+    Returns
+    -------
+    list of (str, str)
+        Name and reason.  The CPU itself is always the first; relatives are its family, nearest generation first, and
+        the feature levels that it fills.
+    """
+    found = {target.cpu: "this CPU"}
+    stem, number = _family(target.cpu)
+    if number is not None and target.cpu not in LEVELS:
+        relatives = [
+            (abs(other - number), name) for name in names for s, other in [_family(name)] if s == stem and other
+        ]
+        for _, name in sorted(relatives):
+            found.setdefault(name, f"of {target.cpu}'s family")
+    levels = list(LEVELS)
+    for name in levels[levels.index(target.level) :] if target.level else []:
+        found.setdefault(name, f"{target.cpu} has the features of {name}")
+    return list(found.items())
+
+
+def _family(cpu: str) -> tuple[str, int | None]:
+    """Split ``znver4`` into its family and generation."""
+    parts = re.fullmatch(r"(.*\D)(\d+)", cpu)
+    return (parts[1], int(parts[2])) if parts else (cpu, None)
+
+
+@cache
+def applicable(target: Target) -> tuple[Found, ...]:
+    """Return the record files that apply to a CPU, the best first; the user's before the library's of the same CPU.
+
+    A file that cannot be used costs one warning, never an error.
+    """
+    folders = [(f, whose) for f, whose in ((user_folder(), "yours"), (shipped_folder(), "shipped")) if f is not None]
+    names = sorted({path.stem for folder, _ in folders for path in _files(folder)})
+    found = []
+    for name, reason in candidates(target, names):
+        for folder, whose in folders:
+            path = folder / f"{name}.json"
+            if (content := _try_to_read(path, name)) is not None:
+                found.append(Found(path, content, f"{reason}, {whose}"))
+    return tuple(found)
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix == ".json")
+    except OSError:
+        return []
+
+
+def _try_to_read(path: Path, cpu: str) -> RecordFile | None:
+    try:
+        content = read(path)
+        if content.cpu != cpu:
+            raise FqError(f"{path} is for {content.cpu}; expected {cpu}, as its name says")
+    except FileNotFoundError:
+        return None
+    except (FqError, OSError) as error:
+        warnings.warn(f"a file of tuned schedules is skipped: {error}", RuntimeWarning, stacklevel=2)
+        return None
+    return content
+
+
+@cache
+def lookup(spec: FakeQuantSpec, target: Target, size_class: str = "memory") -> Schedule | None:
+    """Return the tuned schedule of a kernel; None where nobody tuned it.
+
+    Parameters
+    ----------
+    spec : FakeQuantSpec
+        The kernel.
+    target : Target
+        The CPU.
+    size_class : str
+        Of :data:`SIZE_CLASSES`.
+
+    Returns
+    -------
+    Schedule or None
+    """
+    for found in applicable(target):
+        if (record := found.content.find(spec, size_class)) is not None:
+            return record.schedule
+    return None
+
+
+@cache
+def rows_min_inner(target: Target) -> int | None:
+    """Return the class boundary that tuning found for a CPU; None where nobody measured it."""
+    boundaries = (found.content.rows_min_inner for found in applicable(target))
+    return next((b for b in boundaries if b is not None), None)
+
+
+def forget() -> None:
+    """Read record files anew at the next look-up."""
+    for function in (applicable, lookup, rows_min_inner):
+        function.cache_clear()
+
+
+TILES = {
+    "rows": (1024, 4096, 16384, 65536, 262144),
+    "lanes": (4096, 16384, 65536, 262144),
+    "strided_rows": (1024, 16384, 65536, 262144),
+    "strided_lanes": (1024, 16384, 65536, 262144),
+}
+RUNS: dict[str, dict[str, Sequence[int]]] = {
+    "rows": {"rows": (1, 16, 64)},
+    "lanes": {"rows": (1, 2, 4), "run": (256, 512, 1024, 2048)},
+}
+PARALLEL_FROM = (32768, 65536, 131072, 262144)
+STREAM_FROM = (2**25, 2**26, 2**28, 2**62)
+"""The last means never."""
+
+
+def space(spec: FakeQuantSpec, target: Target | None = None, seed: int = 0) -> list[Schedule]:
+    """List the schedules that tuning chooses from; docs/schedules.md says why these.
+
+    Parameters
+    ----------
+    spec : FakeQuantSpec
+        The kernel.
+    target : Target, optional
+        The CPU, which decides whether the width of vectors is a choice; by default it is.
+    seed : int
+        Of the order.
+
+    Returns
+    -------
+    list of Schedule
+        The default schedule, then all others in an order that depends on nothing but the arguments.
+    """
+    knobs: dict[str, Sequence[int]] = {"tile": TILES[spec.iteration], "parallel_from": PARALLEL_FROM}
+    knobs.update(RUNS.get(spec.iteration, {}))
+    if not spec.strided and not spec.wide:
+        knobs["stream_from"] = STREAM_FROM
+    if target is None or target.avx512:
+        # 0 is LLVM's own choice for this CPU, so only the other width is another candidate
+        knobs["vector_bits"] = (0, 512 if target is not None and "prefer-256-bit" in target.features else 256)
+    first = default_schedule(spec, target)
+    others = [
+        Schedule(**{**first.to_json(), **dict(zip(knobs, values, strict=True))})
+        for values in itertools.product(*knobs.values())
+    ]
+    others = [schedule for schedule in others if schedule != first]
+    random.Random(f"{seed} {spec.name}").shuffle(others)
+    return [first, *others]

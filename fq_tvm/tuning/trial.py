@@ -1,0 +1,319 @@
+"""The tuner's other process: builds contenders, checks each bit for bit, and times them in turns.
+
+``python -m fq_tvm.tuning.trial`` reads one JSON request a line and answers each with a line.  What a candidate breaks,
+it breaks here.  With a tracker's address the same is done on another machine through :mod:`tvm.rpc`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import bench, environment
+from ..errors import FqError
+from ..functional import empty_like
+from ..layout import Layout, arrange
+from ..schedule import Schedule
+from ..spec import FakeQuantSpec, quant_range_scalars
+from ..target import Target
+
+__all__ = ["Bench", "Contender", "Local", "Remote", "main", "serve"]
+
+RANGES = {"narrow": (-128, 127), "wide": (-(2**31), 2**31 - 1)}
+KEPT = 3
+"""How many cases' tensors stay in memory."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A kernel in one schedule."""
+
+    spec: FakeQuantSpec
+    schedule: Schedule
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Contender:
+        """Make one of ``{"spec": ..., "schedule": ...}``."""
+        return cls(FakeQuantSpec.from_json(value["spec"]), Schedule.from_json(value["schedule"]))
+
+
+class Bench:
+    """The tensors of a case for kernels of some dtypes, and what has to come out."""
+
+    def __init__(self, case: bench.Case, spec: FakeQuantSpec) -> None:
+        self.case = case
+        x, scale, zero_point = case.arrays()
+        self.x, self.scale, self.zero_point = x, scale.astype(spec.scale_dtype), zero_point
+        self.out = empty_like(x, spec.out_dtype)
+        self.mask = empty_like(x, bool)
+        self.range = RANGES[spec.arithmetic]
+        from ..reference import fake_quant
+
+        expected = fake_quant(self.x, self.scale, zero_point, case.axis, *self.range, spec.out_dtype)
+        for into, value in zip((self.out, self.mask), expected, strict=True):
+            into[...] = value
+        self.expected = self.results()
+
+    def layout(self, spec: FakeQuantSpec) -> Layout:
+        """Return the loops of the case for the class of a kernel, wherever the boundary of classes lies.
+
+        Raises
+        ------
+        FqError
+            If a kernel of this class cannot do the case.
+        """
+        strides = [[s // a.itemsize for s in a.strides] for a in (self.x, self.out, self.mask)]
+        boundary = 1 if spec.iteration == "rows" else sys.maxsize
+        layout = arrange(self.case.shape, self.case.axis, strides, boundary)
+        if layout.iteration != spec.iteration:
+            raise FqError(f"{self.case.name} is for kernels of class {layout.iteration}, not {spec.iteration}")
+        return layout
+
+    def spoil(self) -> None:
+        """Overwrite the results, so that old ones are not taken for new ones."""
+        for array in (self.out, self.mask):
+            flat(array).view(np.uint8).fill(0xA5)
+
+    def results(self) -> bytes:
+        """Return a digest of every bit of out and mask."""
+        digest = hashlib.blake2b()
+        for array in (self.out, self.mask):
+            digest.update(flat(array).view(np.uint8).data)
+        return digest.digest()
+
+    def check(self, spec: FakeQuantSpec) -> None:
+        """Compare the results with the reference.
+
+        Raises
+        ------
+        FqError
+            If a bit differs.
+        """
+        if self.results() != self.expected:
+            raise FqError(f"{spec.name} gives another result than the reference for {self.case.name}")
+
+
+def flat(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """View the memory from the first to the last element of an array without negative strides."""
+    span = sum((n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)) // array.itemsize + 1
+    return np.lib.stride_tricks.as_strided(array, (span,), (array.itemsize,))
+
+
+class Local:
+    """Measures in this process, on this machine."""
+
+    def target(self) -> Target:
+        """Return the CPU that code is generated for."""
+        from ..launch.kernel import current_target
+
+        return current_target()
+
+    def prepare(self, at: Bench, contender: Contender) -> Callable[[], Any]:
+        """Build, run and check a contender; return its call."""
+        from ..launch.kernel import get_kernel
+        from ..launch.runtime import AddressTensor
+
+        spec = contender.spec
+        kernel = get_kernel(spec, self.target(), contender.schedule)
+        launch = kernel.bind(at.layout(spec), 1, 1, quant_range_scalars(*at.range))
+        workspace = np.empty(launch.workspace_size + 64, np.uint8)
+        start = workspace.ctypes.data + -workspace.ctypes.data % 64
+        arrays = (at.x, at.scale, at.zero_point, at.out, at.mask)
+        tensors = [AddressTensor(a) for a in (*(array.ctypes.data for array in arrays), start)]
+
+        def call(keep: Any = (workspace, arrays)) -> None:
+            launch(*tensors)
+
+        at.spoil()
+        call()
+        at.check(spec)
+        return call
+
+    def time(self, at: Bench, contenders: Sequence[Contender], copy: bool, seconds: float) -> dict[str, list[float]]:
+        """Time contenders, by their number, and a copy in turns."""
+        calls = {str(i): self.prepare(at, contender) for i, contender in enumerate(contenders)}
+        if copy:
+            calls["copy"] = bench.copy(at.x, empty_like(at.x, at.x.dtype))
+        return bench.interleave(calls, seconds)
+
+
+class Remote:
+    """Measures on another machine, through a tracker of :mod:`tvm.rpc`.
+
+    Code travels as LLVM IR, which the compiler library of the other machine turns into code: neither side needs a C
+    compiler or a linker.
+
+    Parameters
+    ----------
+    host, port : str, int
+        Of the tracker.
+    key : str
+        Of the server at the tracker.
+    """
+
+    def __init__(self, host: str, port: int, key: str) -> None:
+        from tvm import rpc
+
+        try:
+            socket.create_connection((host, port), timeout=10).close()  # TVM itself would try for a minute
+            tracker = rpc.connect_tracker(host, port)
+            self.session = tracker.request(key, session_timeout=3600, max_retry=1)
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise FqError(f"no machine {key!r} at the tracker {host}:{port}: {reason}") from error
+        self.session.get_function("runtime.config_threadpool")(1, environment.num_threads())
+        self.device = self.session.cpu()
+        self._sent: dict[Contender, Any] = {}
+        self._target: Target | None = None
+
+    def target(self) -> Target:
+        """Return the CPU that ``FQ_TVM_TARGET`` names, the other machine's by default."""
+        if self._target is None:
+            from ..target import resolve
+
+            name = environment.target_name()
+            self._target = resolve(
+                str(self.session.get_function("target.llvm_get_system_cpu")()) if name == "host" else name
+            )
+        return self._target
+
+    def module(self, contender: Contender) -> Any:
+        """Build a kernel here and load it there."""
+        if contender not in self._sent:
+            from ..codegen.build import lower, translate
+
+            spec, schedule, target = contender.spec, contender.schedule, self.target()
+            with tempfile.TemporaryDirectory(prefix="fq_tvm-") as folder:
+                path = Path(folder) / f"kernel{len(self._sent)}.ll"
+                path.write_text(translate(lower(spec, schedule, target), schedule, target))
+                self.session.upload(str(path))
+                self._sent[contender] = self.session.load_module(path.name)
+        return self._sent[contender]
+
+    def time(self, at: Bench, contenders: Sequence[Contender], copy: bool, seconds: float) -> dict[str, list[float]]:
+        """Time contenders, by their number, in turns; the time of the way there does not count."""
+        del copy  # a copy is torch's or numpy's, which the other machine need not have
+        import tvm
+
+        def send(array: np.ndarray[Any, Any]) -> Any:
+            return tvm.runtime.tensor(np.ascontiguousarray(flat(array)), self.device)
+
+        x, scale, zero_point = (send(a) for a in (at.x, at.scale, at.zero_point))
+        calls: dict[str, Callable[[], float]] = {}
+        for number, contender in enumerate(contenders):
+            at.spoil()
+            out, mask = send(at.out), send(at.mask)
+            calls[str(number)] = call = self._call(at, contender, (x, scale, zero_point, out, mask))
+            call()
+            for array, tensor in ((at.out, out), (at.mask, mask)):
+                flat(array)[...] = tensor.numpy()
+            at.check(contender.spec)
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end or len(times["0"]) < 5:
+            for name, call in calls.items():
+                times[name].append(call())
+        return times
+
+    def _call(self, at: Bench, contender: Contender, tensors: tuple[Any, ...]) -> Callable[[], float]:
+        import tvm
+
+        from ..launch.kernel import Launch
+
+        module = self.module(contender)
+        cpu = self.target()
+
+        class Loaded:
+            """A kernel as :class:`~fq_tvm.launch.kernel.Launch` sees it, whose functions are names."""
+
+            spec, schedule, target = contender.spec, contender.schedule, cpu
+
+            def function(self, name: str) -> str:
+                return name
+
+        loaded: Any = Loaded()
+        launch = Launch(loaded, at.layout(contender.spec), 1, 1, quant_range_scalars(*at.range))
+        workspace = tvm.runtime.empty((max(launch.workspace_size, 1),), "uint8", self.device)
+        x, scale, zero_point, out, mask = tensors
+        calls = launch.calls(x, scale, zero_point, out, mask, workspace)
+        evaluators = [(module.time_evaluator(name, self.device, number=1), args) for name, args in calls]
+        return lambda: sum(evaluator(*args).mean for evaluator, args in evaluators)
+
+
+def serve(place: Local | Remote, request: Mapping[str, Any], benches: OrderedDict[str, Bench]) -> dict[str, Any]:
+    """Answer a request.
+
+    Parameters
+    ----------
+    place : Local or Remote
+        Where to measure.
+    request : mapping
+        ``{"ask": "target"}``, or ``{"ask": "time", "case": ..., "contenders": [...], "copy": bool, "seconds": s}``.
+    benches : OrderedDict
+        Tensors that are kept between requests, the last used last.
+
+    Returns
+    -------
+    dict
+        The target; or, by contender's number and ``"copy"``, the median in seconds, the spread (interquartile range)
+        and the number of measurements.
+    """
+    if request["ask"] == "target":
+        return place.target().to_json()
+    contenders = [Contender.from_json(c) for c in request["contenders"]]
+    case = bench.Case.from_json(request["case"])
+    spec = contenders[0].spec
+    key = f"{case.name} {spec.scale_dtype} {spec.out_dtype} {spec.arithmetic}"
+    if key not in benches:
+        while len(benches) >= KEPT:
+            benches.popitem(last=False)
+        benches[key] = Bench(case, spec)
+    benches.move_to_end(key)
+    times = place.time(benches[key], contenders, request.get("copy", False), request["seconds"])
+    answer: dict[str, Any] = {}
+    for name, values in times.items():
+        quartiles = statistics.quantiles(values, n=4)
+        answer[name] = [statistics.median(values), quartiles[2] - quartiles[0], len(values)]
+    return answer
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Serve requests from standard input until it ends."""
+    parser = argparse.ArgumentParser(prog="fq_tvm.tuning.trial")
+    parser.add_argument("--rpc", metavar="HOST:PORT")
+    parser.add_argument("--key", default="")
+    arguments = parser.parse_args(argv)
+    # Whatever a library prints must not get between the answers.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    bench.quiet_threads()
+    benches: OrderedDict[str, Bench] = OrderedDict()
+    place: Local | Remote | None = None
+    for line in sys.stdin:
+        try:
+            if place is None:
+                host, _, port = (arguments.rpc or "").rpartition(":")
+                place = Remote(host, int(port), arguments.key) if arguments.rpc else Local()
+            answer: dict[str, Any] = {"answer": serve(place, json.loads(line), benches)}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

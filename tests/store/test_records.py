@@ -1,0 +1,324 @@
+"""Tuned schedules: files, which one applies, and that no schedule of the space changes a result."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import random
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import assert_same, expected, make
+
+from fq_tvm import FakeQuantSpec, FqError, Schedule, catalogue, get_kernel
+from fq_tvm.launch import kernel
+from fq_tvm.launch.arguments import Operands, describe
+from fq_tvm.schedule import default_schedule
+from fq_tvm.store import records
+from fq_tvm.store.records import Record, RecordFile
+from fq_tvm.target import Target, resolve
+
+V4 = ("avx2", "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
+ZEN4 = Target("znver4", V4)
+ROWS = FakeQuantSpec("rows")
+
+
+def content(cpu: str, tile: int = 4096, **more) -> RecordFile:
+    record = Record((("iteration", "rows"),), "memory", Schedule(tile=tile), {"over_default": 0.9})
+    return RecordFile(cpu, (record,), threads=2, **more)
+
+
+@pytest.fixture
+def folders(monkeypatch, tmp_path):
+    """Folders of the user's and the library's records, both empty."""
+    user, shipped = tmp_path / "user", tmp_path / "shipped"
+    for folder in (user, shipped):
+        folder.mkdir()
+    monkeypatch.setattr(records, "user_folder", lambda: user)
+    monkeypatch.setattr(records, "shipped_folder", lambda: shipped)
+    records.forget()
+    yield user, shipped
+    records.forget()
+
+
+def test_a_file_round_trips(tmp_path):
+    path = tmp_path / "new" / "znver4.json"
+    written = content("znver4", rows_min_inner=128, tuned={"seed": 0})
+    records.write(path, written)
+    assert records.read(path) == written
+    assert records.read(path).records[0].measured == {"over_default": 0.9}
+    text = path.read_text()
+    assert len(text.splitlines()) == 10, "one line a record"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_shipped_files_are_sound():
+    folder = records.shipped_folder()
+    assert folder is not None
+    for path in folder.glob("*.json"):
+        assert records.read(path).cpu == path.stem
+        assert path.read_text() == records._readable(json.loads(path.read_text())), f"{path.name} is not as written"
+
+
+def test_nothing_applies_without_files(folders):
+    assert records.lookup(ROWS, ZEN4) is None
+    assert records.rows_min_inner(ZEN4) is None
+    assert kernel.schedule_for(ROWS, ZEN4) == default_schedule(ROWS, ZEN4)
+
+
+def test_order_of_the_cpu_its_family_and_its_level(folders):
+    user, shipped = folders
+    order = []
+    for folder, cpu in (
+        (shipped, "x86-64-v3"),
+        (shipped, "x86-64-v4"),
+        (shipped, "znver1"),
+        (shipped, "znver3"),
+        (shipped, "znver4"),
+        (user, "znver4"),
+    ):
+        order.append(100 + len(order))
+        records.write(folder / f"{cpu}.json", content(cpu, tile=order[-1]))
+        records.forget()
+        assert records.lookup(ROWS, ZEN4) == Schedule(tile=order[-1]), cpu
+    found = records.applicable(ZEN4)
+    assert [f.content.records[0].schedule.tile for f in found] == order[::-1]
+    assert found[0].reason == "this CPU, yours"
+    assert "family" in found[2].reason
+    assert "features of x86-64-v4" in found[4].reason
+    assert records.lookup(FakeQuantSpec("lanes"), ZEN4) is None
+
+
+def test_levels_are_what_the_features_say():
+    assert ZEN4.level == "x86-64-v4"
+    assert Target("x", tuple(f for f in V4 if f != "avx512vl")).level == "x86-64-v3"
+    assert Target("x", ("avx2",)).level is None
+    assert resolve("x86-64-v3").level == "x86-64-v3"
+    assert resolve("x86-64-v4").level == "x86-64-v4"
+    assert [name for name, _ in records.candidates(Target("x86-64-v3", V4[:1]), ["x86-64-v4"])] == ["x86-64-v3"]
+
+
+def test_a_level_does_not_take_the_records_of_one_above(folders):
+    records.write(folders[1] / "x86-64-v4.json", content("x86-64-v4"))
+    assert records.lookup(ROWS, Target("haswell", tuple(f for f in V4 if "512" not in f))) is None
+
+
+def test_of_two_records_the_narrower_counts():
+    wide = Record((("iteration", "rows"),), "mid", Schedule(tile=1))
+    narrow = Record((("dtype", "float16"), ("iteration", "rows")), "mid", Schedule(tile=2))
+    file = RecordFile("znver4", (wide, narrow))
+    assert file.find(ROWS, "mid") == wide
+    assert file.find(FakeQuantSpec("rows", "float16"), "mid") == narrow
+    assert file.find(ROWS, "cache") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "no JSON"),
+        ("[]", "no record file"),
+        ("{}", "no record file"),
+        ('{"format": 99}', "format is 99"),
+        (json.dumps({**content("znver3").to_json()}), "is for znver3"),
+        (json.dumps({**content("znver4").to_json(), "threads": "two"}), "threads is 'two'"),
+        (json.dumps({**content("znver4").to_json(), "rows_min_inner": 0}), "rows_min_inner is 0"),
+        (json.dumps(content("znver4").to_json()).replace("tile", "tiles"), "unknown knob"),
+        (json.dumps(content("znver4").to_json()).replace("memory", "huge"), "size_class is 'huge'"),
+        (json.dumps(content("znver4").to_json()).replace('"iteration"', '"walk"'), "unknown field"),
+    ],
+)
+def test_a_bad_file_costs_one_warning(folders, text, said):
+    user, shipped = folders
+    (user / "znver4.json").write_text(text)
+    records.write(shipped / "znver4.json", content("znver4"))
+    with pytest.warns(RuntimeWarning, match=said) as caught:
+        assert records.lookup(ROWS, ZEN4) == Schedule(tile=4096)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert records.lookup(ROWS, ZEN4, "cache") is None
+        assert kernel.schedule_for(ROWS, ZEN4) == Schedule(tile=4096)
+
+
+def test_a_folder_in_place_of_a_file_is_skipped(folders):
+    (folders[0] / "znver4.json").mkdir()
+    with pytest.warns(RuntimeWarning, match="skipped"):
+        assert records.lookup(ROWS, ZEN4) is None
+
+
+def test_reading_needs_no_compiler():
+    code = (
+        "import sys; from fq_tvm import records, FakeQuantSpec; from fq_tvm.target import Target\n"
+        "records.lookup(FakeQuantSpec('rows'), Target('znver4', ('avx2',)))\n"
+        "assert 'tvm' not in sys.modules and 'tvm_ffi' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_nothing_is_read_at_import():
+    code = (
+        "import sys\n"
+        "def hook(event, arguments):\n"
+        "    if event == 'open' and str(arguments[0]).endswith('.json'): raise SystemExit(str(arguments))\n"
+        "sys.addaudithook(hook)\n"
+        "import fq_tvm.store.records"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_home_is_no_error(monkeypatch):
+    monkeypatch.setattr(records, "data_dir", lambda: None)
+    assert records.user_folder() is None
+    records.forget()
+    records.applicable(ZEN4)
+    records.forget()
+
+
+def test_size_classes():
+    assert [records.size_class(n) for n in (0, 2**20, 2**20 + 1, 2**25, 2**25 + 1)] == [
+        "cache",
+        "cache",
+        "mid",
+        "mid",
+        "memory",
+    ]
+    assert records.size_class_of(ROWS, 2**20 // 9) == "cache"
+    assert records.size_class_of(ROWS, 2**20 // 9 + 1) == "mid"
+    assert records.size_class_of(FakeQuantSpec("rows", "float16", out_dtype="float16"), 2**20 // 5) == "cache"
+
+
+def test_merging_keeps_what_was_not_measured_again():
+    old, new = content("znver4", rows_min_inner=64), content("znver4", tile=9)
+    other = Record((("iteration", "lanes"),), "memory", Schedule())
+    old = dataclasses.replace(old, records=(*old.records, other))
+    merged = records.merge(old, new)
+    assert {r.schedule.tile for r in merged.records} == {9, Schedule().tile}
+    assert merged.rows_min_inner == 64
+    assert records.merge(None, new) == new
+    assert records.merge(content("znver3"), new) == new
+
+
+def describe_all(*arrays) -> Operands:
+    return Operands(*(describe(a, "tensor") for a in arrays))
+
+
+def test_a_call_uses_the_record_of_its_size(folders, monkeypatch):
+    target = kernel.current_target()
+    match = (("iteration", "rows"),)
+    chosen = tuple(Record(match, name, Schedule(tile=t)) for name, t in (("cache", 512), ("mid", 640)))
+    records.write(folders[0] / f"{target.cpu}.json", RecordFile(target.cpu, chosen, rows_min_inner=2000))
+    rng = np.random.default_rng(0)
+    for shape, iteration, tile in (
+        ((4, 3000), "rows", 512),
+        ((40, 3000), "rows", 640),
+        ((4, 1999), "lanes", default_schedule(FakeQuantSpec("lanes")).tile),
+    ):
+        x, scale, zero_point = make(rng, shape, 0)
+        out, mask = np.empty_like(x), np.empty(shape, bool)
+        launch = kernel.prepare(describe_all(x, scale, zero_point, out, mask), 0, -128, 127)
+        assert launch.kernel.spec.iteration == iteration
+        assert launch.kernel.schedule.tile == tile
+        launch(x, scale, zero_point, out, mask, np.empty(launch.workspace_size, np.uint8))
+        assert_same((out, mask), expected(x, scale, zero_point, 0, -128, 127))
+    assert get_kernel(ROWS).schedule == default_schedule(ROWS), "the memory class has no record"
+
+
+def test_a_library_has_the_kernel_of_every_size(folders, tmp_path):
+    target = kernel.current_target()
+    chosen = tuple(Record((), name, Schedule(tile=t)) for name, t in (("cache", 512), ("mid", 640), ("memory", 512)))
+    records.write(folders[0] / f"{target.cpu}.json", RecordFile(target.cpu, chosen))
+    paths = kernel.build_library(tmp_path / "library", [ROWS])
+    assert len(paths) == 2
+
+
+def test_the_space_is_the_same_every_time():
+    for spec in catalogue():
+        listed = records.space(spec, ZEN4, seed=3)
+        assert listed == records.space(spec, ZEN4, seed=3)
+        assert listed[0] == default_schedule(spec)
+        assert len(set(listed)) == len(listed)
+        assert set(listed) == set(records.space(spec, ZEN4, seed=4))
+        assert listed != records.space(spec, ZEN4, seed=4)
+    assert {s.vector_bits for s in records.space(ROWS, ZEN4)} == {0, 256}
+    assert {s.vector_bits for s in records.space(ROWS, Target("x86-64-v4", (*V4, "prefer-256-bit")))} == {0, 512}
+    assert {s.vector_bits for s in records.space(ROWS, Target("haswell", ("avx2",)))} == {0}
+
+
+SHAPES = {
+    "rows": [((3, 5, 300), 1), ((1, 70001), 0)],
+    "lanes": [((4, 8), 1), ((1000, 3), 1), ((33, 300), 1), ((5, 7, 9), 1), ((700, 130), 1)],
+    "strided_rows": [((3, 5, 130), 1), ((2, 3, 400, 50), 1)],
+    "strided_lanes": [((4, 8), 1), ((257,), 0), ((90, 2, 500), 2)],
+}
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "3"])
+@pytest.mark.parametrize("iteration", SHAPES)
+def test_no_schedule_of_the_space_changes_a_result(iteration, threads, monkeypatch):
+    """A sample of the space, with float16 and wide arithmetic among it, for several numbers of threads."""
+    monkeypatch.setenv("FQ_TVM_NUM_THREADS", threads)
+    rng = np.random.default_rng(int(threads))
+    pick = random.Random(iteration)  # the same for every number of threads: what is built once serves all
+    samples = [
+        (spec, dataclasses.replace(schedule, parallel_from=pick.choice((1, 16384))))
+        for spec in pick.sample(catalogue(iteration=iteration), 3)
+        for schedule in records.space(spec, seed=pick.randrange(1000))[1:3]
+    ]
+    failures = []
+
+    def in_a_thread_of_its_own():  # a pool belongs to its thread
+        try:
+            for spec, schedule in samples:
+                compare(spec, schedule)
+        except BaseException as error:
+            failures.append(error)
+
+    def compare(spec: FakeQuantSpec, schedule: Schedule) -> None:
+        built = get_kernel(spec, schedule=schedule)
+        assert built.schedule == schedule
+        low, high = (-(2**31), 2**31 - 1) if spec.wide else (-8, 7)
+        for shape, axis in SHAPES[iteration]:
+            x, scale, zero_point = make(rng, shape, axis, spec.dtype, spec.scale_dtype, (low, high))
+            if spec.strided:
+                stepped = np.empty([2 * n for n in shape], x.dtype)[tuple(slice(None, None, 2) for _ in shape)]
+                stepped[...] = x
+                x = stepped
+            out, mask = np.empty(shape, spec.out_dtype), np.empty(shape, bool)
+            found = kernel.prepare(describe_all(x, scale, zero_point, out, mask), axis, low, high)
+            assert found.kernel.spec == spec
+            launch = built.bind(found.layout, 1, 1, found.scalars)
+            launch(x, scale, zero_point, out, mask, np.empty(launch.workspace_size, np.uint8))
+            assert_same((out, mask), expected(x, scale, zero_point, axis, low, high, out.dtype))
+
+    thread = threading.Thread(target=in_a_thread_of_its_own)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+def test_the_width_of_vectors_is_a_choice_where_there_is_one():
+    v4, v3 = resolve("x86-64-v4"), resolve("x86-64-v3")
+    narrow, wide = (get_kernel(ROWS, v4, Schedule(vector_bits=bits)).source("asm") for bits in (256, 512))
+    # Whole lines that are written past the caches are vectors of 512 bits in either.
+    assert wide.count("zmm") > 1.5 * narrow.count("zmm")
+    assert narrow.count("ymm") > 1.5 * wide.count("ymm")
+    assert v3.to_tvm(512) == v3.to_tvm()
+    with pytest.raises(FqError, match="vector_bits is 128"):
+        Schedule(vector_bits=128)
+
+
+def test_packages_of_the_wheel_are_all_listed():
+    """The folder of schedules is mapped into the package by name, so the others have to be named as well."""
+    tomllib = pytest.importorskip("tomllib")
+    root = Path(importlib.import_module("fq_tvm").__file__).parents[1]
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    have = {".".join(p.relative_to(root).parent.parts) for p in (root / "fq_tvm").rglob("__init__.py")}
+    assert set(settings["packages"]) == have | {"fq_tvm.schedules"}
+    assert settings["package-dir"] == {"fq_tvm.schedules": "schedules"}

@@ -1,0 +1,323 @@
+"""The tuner: failed trials, logs that are taken up again, records, other machines, MetaSchedule."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import multiprocessing
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tune_worker_double import CRASHES, HANGS, LUCKY, WRONG
+
+import fq_tvm
+from fq_tvm import FakeQuantSpec, FqError, Schedule, cli, get_kernel
+from fq_tvm.bench import CASES, Case
+from fq_tvm.launch import kernel
+from fq_tvm.schedule import default_schedule
+from fq_tvm.store import records
+
+tuning = importlib.import_module("fq_tvm.tuning.search")
+
+ROWS = FakeQuantSpec("rows")
+SMALL = (64, 300)
+DOUBLE = [sys.executable, str(Path(__file__).with_name("tune_worker_double.py"))]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_records():
+    records.forget()
+    yield
+    records.forget()
+
+
+@pytest.fixture
+def double(monkeypatch):
+    """Replace the worker by one whose measurements are known, and that soon counts as hanging."""
+    start, ask = tuning.Worker.__init__, tuning.Worker.ask
+    monkeypatch.setattr(tuning.Worker, "__init__", lambda self, rpc=None, key="": start(self, rpc, key, DOUBLE))
+
+    def impatient(self, request, timeout):
+        return ask(self, request, 2 if f'"tile": {HANGS}' in json.dumps(request) else timeout)
+
+    monkeypatch.setattr(tuning.Worker, "ask", impatient)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """A space of five schedules."""
+    tiles = (16384, CRASHES, WRONG, LUCKY, HANGS)
+    listed = [Schedule(tile=tile) for tile in tiles]
+    monkeypatch.setattr(records, "space", lambda spec, target=None, seed=0: listed)
+    return listed
+
+
+def trials(log: Path) -> list[dict]:
+    return [entry for entry in tuning.read_log(log) if entry["kind"] == "trial"]
+
+
+def test_the_public_name_is_a_function():
+    assert fq_tvm.tune is tuning.tune
+    for code in ("import fq_tvm.tuning.search", "from fq_tvm import tune"):
+        subprocess.run([sys.executable, "-c", f"{code}; import fq_tvm; assert callable(fq_tvm.tune)"], check=True)
+
+
+def test_what_fails_is_a_failed_trial_and_the_best_is_kept(double, few, tmp_path, monkeypatch):
+    output = tmp_path / "new" / f"{kernel.current_target().cpu}.json"
+    best = fq_tvm.tune(ROWS, SMALL, budget=60, output=output)
+    assert best == few[3]
+    log = output.with_suffix(".trials.jsonl")
+    by_tile = {entry["schedule"]["tile"]: entry for entry in trials(log)}
+    assert "SIGSEGV" in by_tile[CRASHES]["error"]
+    assert "another result" in by_tile[WRONG]["error"]
+    assert "no answer in 2 s" in by_tile[HANGS]["error"]
+    assert by_tile[LUCKY]["accepted"]
+    assert by_tile[LUCKY]["ratio"] == pytest.approx(0.5)
+    [record] = records.read(output).records
+    assert record.schedule == best
+    assert record.measured["over_default"] == pytest.approx(0.5)
+    assert record.measured["over_limit"] == pytest.approx(0.5 / 0.4 * 8 / 9, abs=1e-3)
+
+    monkeypatch.setattr(records, "user_folder", lambda: output.parent)
+    records.forget()
+    assert kernel.schedule_for(ROWS, kernel.current_target(), "cache") == best
+    assert get_kernel(ROWS, schedule=record.schedule).schedule == best
+
+
+def test_a_search_goes_on_where_it_was_interrupted(double, few, tmp_path, monkeypatch):
+    output, log = tmp_path / "x.json", tmp_path / "log"
+    few.remove(Schedule(tile=HANGS))
+
+    def interrupt(step):
+        if step.trial == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fq_tvm.tune(ROWS, SMALL, budget=60, output=output, log=log, progress=interrupt)
+    assert len(trials(log)) == 2
+    with log.open("a") as file:
+        file.write('{"kind": "tri')  # what a killed process leaves
+    fq_tvm.tune(ROWS, SMALL, budget=60, output=output, log=log)
+    assert [entry["trial"] for entry in trials(log)] == [1, 2, 3]
+    monkeypatch.setattr(tuning, "_try", None)  # another trial would fail
+    assert fq_tvm.tune(ROWS, SMALL, budget=60, output=output, log=log) == Schedule(tile=LUCKY)
+
+
+def test_noise_is_no_reason():
+    assert tuning._better(0.9, 0.01)
+    assert not tuning._better(0.9, 0.06)
+    assert not tuning._better(0.995, 0.0)
+    times = {"a": {"0": (1.0, 0.1, 100), "1": (0.5, 0.05, 100)}, "b": {"0": (2.0, 0.0, 100), "1": (4.0, 0.0, 100)}}
+    ratio, noise = tuning._ratio(times.values(), "1", "0")
+    assert ratio == pytest.approx(1)
+    assert 0 < noise < 0.02
+
+
+def search_with(times):
+    """A search on this machine whose measurements are known, by schedule."""
+
+    def time(case, contenders, copy=False):
+        return {str(i): (times(schedule), 0.0, 100) for i, (_, schedule) in enumerate(contenders)}
+
+    search = tuning._Search(None, kernel.current_target(), None, 0, 0.0, True)
+    search.time, search.write, search.identity = time, lambda entry: None, lambda job: ""
+    return search
+
+
+@pytest.mark.parametrize(
+    ("own", "launch", "wanted"),
+    [
+        (0.92, 1.0, "default"),  # code of its own, which is not faster by a tenth
+        (0.88, 1.0, "best"),
+        (0.92, 0.95, "shared"),  # what a launch alone gains is taken
+        (0.88, 0.95, "best"),
+        (0.88, 0.87, "shared"),
+        (0.995, 0.995, "default"),
+    ],
+)
+def test_code_of_its_own_has_to_be_a_tenth_faster(own, launch, wanted):
+    job = tuning.Job(ROWS, (), "memory", (Case((16, 300), 0),))
+    default = default_schedule(ROWS)
+    shared = dataclasses.replace(default, parallel_from=2 * default.parallel_from)
+    schedules = {"default": default, "shared": shared, "best": dataclasses.replace(shared, tile=2 * default.tile)}
+    times = {default: 1.0, shared: launch, schedules["best"]: own}
+    assert tuning._conclude(search_with(times.get), job, schedules["best"]).schedule == schedules[wanted]
+
+
+def test_candidates_near_the_best_come_first(monkeypatch, tmp_path):
+    """One knob is changed at a time, and from the new best on where one is found."""
+    default = Schedule()
+    tried = []
+
+    def attempt(search, job, best, candidate):
+        tried.append(tuning._distance(candidate, best))
+        return {"ratio": 0.5, "accepted": candidate.rows == 1 and best.rows != 1}
+
+    monkeypatch.setattr(tuning, "_try", attempt)
+    search = search_with(None)
+    search.log = tmp_path / "log"
+    job = tuning.Job(FakeQuantSpec("lanes"), (), "memory", (Case((4096, 4096), 1),))
+    best = tuning._run(search, job, time.monotonic() + 60, lambda *_: None)
+    assert best == dataclasses.replace(default, rows=1)
+    assert len(tried) == len(tuning._distinct(records.space(job.spec, search.target), job)) - 1
+    assert tried[:10] == [1] * 10
+    assert tried.count(1) > 10
+
+
+def test_the_boundary_is_where_rows_win_for_good():
+    assert tuning.boundary_of({32: 2.0, 64: 0.9, 128: 1.1, 256: 0.9, 512: 0.8}) == 256
+    assert tuning.boundary_of({32: 0.5, 64: 0.9}) == 32
+    assert tuning.boundary_of({32: 0.5, 64: 1.1}) == 128
+
+
+def test_jobs_cover_every_class_and_size_of_the_table():
+    jobs = tuning.jobs_of(CASES)
+    assert {(j.spec.iteration, j.spec.dtype, j.size_class) for j in jobs} == {
+        (i, d, s) for i in ("rows", "lanes") for d in ("float32", "float16") for s in records.SIZE_CLASSES
+    }
+    for job in jobs:
+        assert 1 <= len(job.cases) <= 4
+        assert all(case.moved_bytes <= tuning.LARGEST for case in job.cases)
+        assert len(tuning._distinct(records.space(job.spec), job)) > 5
+
+
+def test_a_search_with_the_real_worker(tmp_path):
+    """A few trials of two classes and the boundary, measured; every one is checked bit for bit."""
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(tuning, "BOUNDARY_INNER", (64,))
+    monkey.setattr(tuning, "BOUNDARY_ELEMENTS", 2**14)
+    steps = []
+    try:
+        path, content = tuning.tune_cases(
+            [Case((16, 300), 0), Case((64, 64), 1), Case((64, 300), 0, "float16", "stepped")],
+            budget=3,
+            seconds=0.02,
+            output=tmp_path / "cpu.json",
+            progress=steps.append,
+            boundary=True,
+        )
+    finally:
+        monkey.undo()
+    assert sorted(dict(r.match)["iteration"] for r in content.records) == ["lanes", "rows", "strided_rows"]
+    assert content.rows_min_inner in (64, 128)
+    assert records.read(path) == content
+    entries = trials(path.with_suffix(".trials.jsonl"))
+    assert entries
+    assert not [e["error"] for e in entries if "error" in e]
+    assert steps[0].trials > 5
+    tuning.plot_trials(path.with_suffix(".trials.jsonl"), tmp_path / "search.png")
+    assert (tmp_path / "search.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_what_cannot_be_tuned_is_said(tmp_path):
+    with pytest.raises(FqError, match="expected a positive number"):
+        fq_tvm.tune(ROWS, SMALL, budget=0, output=tmp_path / "x.json")
+    with pytest.raises(FqError, match="nothing could be measured"):
+        fq_tvm.tune(FakeQuantSpec("lanes"), (1,), budget=1, seconds=0.01, output=tmp_path / "x.json")
+    log = (tmp_path / "x.trials.jsonl").read_text()
+    assert "is for kernels of class rows, not lanes" in log
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_default_output(monkeypatch, tmp_path):
+    target = kernel.current_target()
+    path = tuning.output_path(target)
+    assert path.parent.name == "schedules"
+    monkeypatch.setattr(tuning, "__file__", str(tmp_path / "fq_tvm" / "tuning" / "search.py"))
+    assert tuning.output_path(target) == records.user_folder() / f"{target.cpu}.json"
+    monkeypatch.setattr(records, "user_folder", lambda: None)
+    with pytest.raises(FqError, match="no home folder"):
+        tuning.output_path(target)
+
+
+def test_command(double, few, tmp_path, capsys):
+    few[:] = [few[0], few[3]]
+    output = tmp_path / f"{kernel.current_target().cpu}.json"
+    arguments = ["tune", "--case", "64x256@0:float32", "--budget", "60", "-o", str(output)]
+    assert cli.main([*arguments, "--plot", str(tmp_path / "p.png")]) == 0
+    said = capsys.readouterr()
+    assert "rows float32 cache" in said.out
+    assert "0.500" in said.out
+    assert "jobs left" in said.err
+    assert (tmp_path / "p.png").stat().st_size > 1000
+    assert cli.main([*arguments, "--json", "-q"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["records"][0]["schedule"]["tile"] == LUCKY
+    assert said.err == ""
+    for bad in (
+        ["tune"],
+        ["tune", "--all", "--rpc", "here:1"],
+        ["tune", "--case", "nothing"],
+        ["tune", "--all", "--budget", "0"],
+    ):
+        assert cli.main(bad) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_info_says_which_file_applies(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(records, "shipped_folder", lambda: None)
+    monkeypatch.setattr(records, "user_folder", lambda: tmp_path)
+    cpu = kernel.current_target().cpu
+    assert cli.main(["info"]) == 0
+    assert f"no {cpu}.json" in capsys.readouterr().out
+    records.write(tmp_path / f"{cpu}.json", records.RecordFile(cpu, (records.Record((), "mid", Schedule()),)))
+    records.forget()
+    assert cli.main(["info"]) == 0
+    assert f"{tmp_path / cpu}.json (this CPU, yours, 1 records)" in capsys.readouterr().out
+
+
+def _serve(connection):
+    """A real tracker and a real server, in a process of their own."""
+    from tvm.rpc.server import Server
+    from tvm.rpc.tracker import Tracker
+
+    tracker = Tracker(host="127.0.0.1", port=9190, port_end=9390)
+    server = Server(host="127.0.0.1", port=9400, port_end=9600, key="lab", tracker_addr=("127.0.0.1", tracker.port))
+    connection.send(tracker.port)
+    connection.recv()
+    server.terminate()
+    tracker.terminate()
+
+
+def test_another_machine(tmp_path):
+    """Through TVM's tracker and server on loopback: code is sent, run there, checked, and timed."""
+    pytest.importorskip("tornado")
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs,))
+    process.start()
+    try:
+        assert ours.poll(60), "the tracker did not start"
+        address = f"127.0.0.1:{ours.recv()}"
+        time.sleep(0.5)
+        spec, output = FakeQuantSpec("lanes", "float16", out_dtype="float16"), tmp_path / "lanes.json"
+        best = fq_tvm.tune(spec, (2000, 64), budget=1, seconds=0.02, output=output, rpc=address, key="lab")
+        entries = trials(output.with_suffix(".trials.jsonl"))
+        assert entries
+        assert not [e["error"] for e in entries if "error" in e]
+        content = records.read(output)
+        assert content.tuned["remote"] is True
+        assert content.records[0].schedule == best
+    finally:
+        if process.is_alive():
+            ours.send(None)
+        process.join(20)
+        process.terminate()
+
+
+def test_no_tracker_is_one_error(tmp_path):
+    with pytest.raises(FqError, match=r"no machine 'lab' at the tracker 127\.0\.0\.1:9"):
+        fq_tvm.tune(ROWS, SMALL, budget=1, output=tmp_path / "x.json", rpc="127.0.0.1:9", key="lab")
+
+
+def test_modules_for_metaschedule():
+    for spec, shape in ((ROWS, (2, 3, 512)), (FakeQuantSpec("lanes"), (64, 1024))):
+        module = tuning.metaschedule_module(spec, shape)
+        assert len(module["main"].params) == 6
+    with pytest.raises(FqError, match="expected narrow lanes of 2 extents or rows of 3"):
+        tuning.metaschedule_module(ROWS, (3, 4))
+    with pytest.raises(FqError, match="narrow rows and lanes only"):
+        tuning.metaschedule_space(FakeQuantSpec("strided_rows"))
