@@ -1,4 +1,4 @@
-"""torch's fake quantisation before and after ``fq_tvm.torch.enable()``, as ratios in one run, taking turns.
+"""torch's fake quantization before and after ``fq_tvm.torch.enable()``, as ratios in one run, taking turns.
 
 python benchmarks/torch_enable.py [--seconds S]
 

@@ -44,7 +44,7 @@ def create_acl_tensor(host_data: np.ndarray, shape: list[int], dtype: AclDataTyp
 
 
 def main() -> None:
-    # 1. A stream; device and context need no initialisation.
+    # 1. A stream; device and context need no initialization.
     status, stream = aclrtCreateStream()
     check(status, "aclrtCreateStream")
 

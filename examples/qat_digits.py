@@ -1,4 +1,4 @@
-"""Quantisation-aware training on digits, before and after fq_tvm.torch.enable(): the same losses, bit for bit.
+"""Quantization-aware training on digits, before and after fq_tvm.torch.enable(): the same losses, bit for bit.
 
 python examples/qat_digits.py [--steps N] [-o curves.png]
 """

@@ -1,4 +1,4 @@
-"""Per-channel fake quantisation with a cache mask: kernels from one TVM tensor expression, cached and bit-exact."""
+"""Per-channel fake quantization with a cache mask: kernels from one TVM tensor expression, cached and bit-exact."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def with_cache(folder: str) -> dict[str, str]:
 def some_home() -> Iterator[None]:
     """Let TVM be imported by a user without HOME and without a passwd entry, as containers have them.
 
-    Its import looks for a folder to memoise its own tests in and fails where there is no home.
+    Its import looks for a folder to memoize its own tests in and fails where there is no home.
     """
     try:
         Path.home()

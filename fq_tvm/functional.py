@@ -69,7 +69,7 @@ def plan(operands: Operands, axis: int | None, quant_min: int, quant_max: int) -
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """Return an uninitialised array whose first element is at a multiple of 64 bytes."""
+    """Return an uninitialized array whose first element is at a multiple of 64 bytes."""
     size = int(np.prod(shape)) * dtype.itemsize
     raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
@@ -101,7 +101,7 @@ def fake_quantize_per_channel_affine_cachemask(
     out: Any = None,
     mask: Any = None,
 ) -> tuple[Any, Any]:
-    """Quantise to a range of integers and back, per channel or per tensor, and tell which elements were in range.
+    """Quantize to a range of integers and back, per channel or per tensor, and tell which elements were in range.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def fake_quantize_per_channel_affine_cachemask(
 def fake_quantize_per_channel_affine(
     x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: int, quant_max: int
 ) -> Any:
-    """Quantise to a range of integers and back, per channel or per tensor.
+    """Quantize to a range of integers and back, per channel or per tensor.
 
     The first output of :func:`fake_quantize_per_channel_affine_cachemask`, which has the parameters and errors.
     """

@@ -1,6 +1,6 @@
 """Where the data lies: shapes, strides and an axis become the loops of a kernel.
 
-Dimensions of extent 1 are dropped, the others ordered by stride, and neighbours merged where self, out and mask are
+Dimensions of extent 1 are dropped, the others ordered by stride, and neighbors merged where self, out and mask are
 all contiguous across them; the channel stays apart.  What remains decides the class of the kernel.  Knows nothing of
 dtypes, addresses or compilers.
 """

@@ -21,7 +21,7 @@ def fake_quant(
     quant_max: int,
     out_dtype: DTypeLike | None = None,
 ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
-    """Fake-quantise per channel or per tensor, as docs/numerics.md says, step by step.
+    """Fake-quantize per channel or per tensor, as docs/numerics.md says, step by step.
 
     Parameters
     ----------

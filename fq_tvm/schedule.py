@@ -142,7 +142,7 @@ def apply(
     """Schedule the function that :func:`fq_tvm.codegen.build.state` made.
 
     The inner loop is split into tiles; the first outer loop, the channel where that is outside, and the tiles are
-    independent tasks, one loop of them where threads share it.  The loop inside a tile stays serial: LLVM's vectoriser
+    independent tasks, one loop of them where threads share it.  The loop inside a tile stays serial: LLVM's vectorizer
     makes a main loop, an epilogue and unaligned moves of it for any extent, which an explicit ``vectorize`` does not.
 
     Parameters
@@ -202,7 +202,7 @@ def apply_expand(func: tirx.PrimFunc, innermost: str) -> tirx.PrimFunc:
     func : tirx.PrimFunc
         Unscheduled, with the stage ``expand`` and perhaps ``foldable``, which is left as it is.
     innermost : {"channels", "inner"}
-        Which loop is vectorised: the channels, whose division then is, too, or the repetition of one channel, which
+        Which loop is vectorized: the channels, whose division then is, too, or the repetition of one channel, which
         has to be long to be worth its start.
 
     Returns
@@ -230,7 +230,7 @@ def inline_parameters(sch: s_tir.Schedule) -> None:
 def tighten(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """Turn ``for i in tile: if base + i < n`` into ``for i in min(tile, n - base)``, for the loops of every split.
 
-    A condition in the loop keeps LLVM from vectorising it, and TVM's own loop partitioning does not reach loops whose
+    A condition in the loop keeps LLVM from vectorizing it, and TVM's own loop partitioning does not reach loops whose
     outer half was fused.
     """
     import tvm_ffi

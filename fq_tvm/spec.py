@@ -44,14 +44,14 @@ ITERATIONS = ("rows", "lanes", "strided_rows", "strided_lanes")
 ARITHMETIC = ("narrow", "wide")
 
 NARROW_LIMIT = 2**23
-"""Largest magnitude of a quantisation bound that float32 arithmetic serves: up to here integers and their halves are
+"""Largest magnitude of a quantization bound that float32 arithmetic serves: up to here integers and their halves are
 exact in float32, so clipping and comparing in float32 equals doing so in integers.  Also of a zero point that may be
 taken off the bounds, for the same reason."""
 
 
 @dataclass(frozen=True)
 class FakeQuantSpec:
-    """One kernel of the family, whatever the extents and the quantisation range.
+    """One kernel of the family, whatever the extents and the quantization range.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class FakeQuantSpec:
         Element type of the zero point.  One of floats is added before rounding, one of integers after it.
     arithmetic : {"narrow", "wide"}
         ``"narrow"`` is float32 throughout; ``"wide"`` clips, subtracts and multiplies in float64 and serves
-        quantisation bounds above ``2**23`` in magnitude.
+        quantization bounds above ``2**23`` in magnitude.
 
     Raises
     ------
@@ -170,7 +170,7 @@ def promote(dtype: str, scale_dtype: str) -> str:
 
 
 def arithmetic_for(quant_min: int, quant_max: int) -> str:
-    """Return the arithmetic path that a quantisation range asks for."""
+    """Return the arithmetic path that a quantization range asks for."""
     return "narrow" if max(abs(quant_min), abs(quant_max)) <= NARROW_LIMIT else "wide"
 
 

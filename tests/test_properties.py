@@ -48,7 +48,7 @@ def shapes(draw: st.DrawFn) -> tuple[tuple[int, ...], int | None]:
 
 @st.composite
 def placed(draw: st.DrawFn, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """An uninitialised array of a shape with drawn order of dimensions, steps, direction and offset."""
+    """An uninitialized array of a shape with drawn order of dimensions, steps, direction and offset."""
     order = draw(st.permutations(range(len(shape))))
     steps = draw(st.lists(st.sampled_from([1, 1, 1, 2, 3, -1]), min_size=len(shape), max_size=len(shape)))
     base_shape = [shape[d] * abs(steps[d]) for d in order]

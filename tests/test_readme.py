@@ -36,7 +36,7 @@ def test_examples_run(tmp_path, monkeypatch, capsys):
             continue
         assert cli.main(arguments) == 0, line
     assert "equals the numpy reference bit for bit" in capsys.readouterr().out
-    assert (tmp_path / "quantised.npz").exists()
+    assert (tmp_path / "quantized.npz").exists()
 
 
 def test_every_variable_is_listed():

@@ -70,8 +70,8 @@ def test_a_value_outside_its_set_is_named(field):
 
 
 def test_unknown_fields_are_refused():
-    with pytest.raises(FqError, match="flavour"):
-        FakeQuantSpec.from_json({"iteration": "rows", "flavour": 1})
+    with pytest.raises(FqError, match="flavor"):
+        FakeQuantSpec.from_json({"iteration": "rows", "flavor": 1})
     with pytest.raises(FqError, match="iteration"):
         FakeQuantSpec.from_json({})
     with pytest.raises(FqError, match="warp"):

@@ -146,7 +146,7 @@ def lower(
     toolchain: str = "auto",
     out_dir: str | os.PathLike[str] = Path("artifacts") / "ascend",
 ) -> AscendArtifact:
-    """Lower per-channel fake quantisation with its mask for an Ascend processor.
+    """Lower per-channel fake quantization with its mask for an Ascend processor.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ class _Text:
         return f"tensor<{'x'.join([*extents, _dtype(value.dtype)])}>"
 
     def empty(self, like: Value) -> str:
-        """A tensor to write into; one for each use, as bufferisation wants it."""
+        """A tensor to write into; one for each use, as bufferization wants it."""
         name = self.temporary("empty")
         unknown = [self._extent(d) for d, n in zip(like.dims, self.program.extents(like), strict=True) if n is None]
         self.line(f"{name} = tensor.empty({', '.join(unknown)}) : {self.type(like)}")
@@ -328,7 +328,7 @@ def hfusion_pipeline(block_dim: int, canonicalize: str = "canonicalize-ext", tun
     block_dim : int
         Blocks to spread the tiles over.
     canonicalize : str
-        What the compiler's canonicalisation is called.
+        What the compiler's canonicalization is called.
     tuning : int
         Bits of buffer for each element that tiles allow for beyond what the compiler counts; more makes tiles smaller.
     """

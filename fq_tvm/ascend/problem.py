@@ -94,7 +94,7 @@ class Problem:
     def collapsed(self, outer: bool = False, inner: bool = False) -> Problem:
         """The same elements as (outer, channels, inner).
 
-        Contiguous neighbours are one dimension to a kernel that reads element by element, so this is no other
+        Contiguous neighbors are one dimension to a kernel that reads element by element, so this is no other
         operator, and every rank becomes one that a toolchain handles well.
 
         Parameters

@@ -1,7 +1,7 @@
 """How fast the kernels are: against the speed of memory and against peers, in one run.
 
 The limit of a case is the time of a copy of x, scaled by the bytes that the operator has to move:
-``(x + out + mask) / (x + out)``.  Contenders take turns, so that a busy neighbour slows all of them, and a ratio is the
+``(x + out + mask) / (x + out)``.  Contenders take turns, so that a busy neighbor slows all of them, and a ratio is the
 median of those of the rounds.  They read the same memory and, where they let us choose, write to the same: which
 physical pages a tensor got makes up to a factor of two, and is nobody's merit.  Every contender that makes a mask is
 checked bit for bit before it is timed.
@@ -62,7 +62,7 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Case:
-    """A tensor to be quantised.
+    """A tensor to be quantized.
 
     Parameters
     ----------
@@ -589,7 +589,7 @@ def measure(case: Case, peers: Sequence[str] = (), seconds: float = 1.0) -> Resu
     Parameters
     ----------
     case : Case
-        What to quantise.
+        What to quantize.
     peers : sequence of str
         Of :data:`PEERS`; one whose package is not installed, or that cannot do the case, is left out and named.
     seconds : float
@@ -869,7 +869,7 @@ def plot(results: Sequence[Result], path: str | Path) -> None:
     axes.set_ylabel("GB/s")
     axes.set_ylim(bottom=0)
     place = f"in caches up to {memory_size(SMALL)} of x, from memory above"
-    axes.set_title(f"Fake quantisation against a copy, {num_threads()} threads, {place}")
+    axes.set_title(f"Fake quantization against a copy, {num_threads()} threads, {place}")
     axes.legend()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 DESCRIPTION = """\
-Per-channel fake quantisation with a cache mask, as CPU kernels generated from one TVM tensor expression.
+Per-channel fake quantization with a cache mask, as CPU kernels generated from one TVM tensor expression.
 
     q    = rint(x * (1 / scale[c])) + zero_point[c]
     out  = (clip(q, quant_min, quant_max) - zero_point[c]) * scale[c]
@@ -391,10 +391,10 @@ def _store_text(described: Mapping[str, Any] | None) -> str | None:
     JSON,
 )
 def run(arguments: argparse.Namespace) -> int:
-    """Fake-quantise the tensors of a file.
+    """Fake-quantize the tensors of a file.
 
     Each channel's scale and zero point come from its minimum and maximum, or from files. The table shows the
-    signal-to-quantisation-noise ratio, the share of elements outside the range, and the speed of the kernel: bytes of
+    signal-to-quantization-noise ratio, the share of elements outside the range, and the speed of the kernel: bytes of
     x, out and mask by its median time, with outputs allocated before. OUT.npz holds TENSOR.out, TENSOR.mask,
     TENSOR.scale and TENSOR.zero_point, and can be given to --scale and --zero-point again.
     """

@@ -112,7 +112,7 @@ def state(spec: FakeQuantSpec, rows: int = 1) -> dict[str, Statement]:
     dict of Statement
         ``"fake_quant"``; for lanes also ``"expand"``, which has to run before it, ``"blocked"``, which can do most of
         its work, and ``"direct"``, which does all of it where the channel is last and hardly repeated.  Arguments, in
-        order: the tensors; the quantisation range, see :func:`fq_tvm.spec.quant_range_scalars`, which no expand
+        order: the tensors; the quantization range, see :func:`fq_tvm.spec.quant_range_scalars`, which no expand
         takes; then int64 values.  Of lanes that fold (:func:`fq_tvm.schedule.folds`) there are also
         ``"folded_fake_quant"`` and ``"folded_blocked"``, which do the same with zero points taken off the range, where
         expand has found that they may.
@@ -391,7 +391,7 @@ DEBUG_INFO = re.compile(r",? !dbg !\d+|^\s*#dbg_.*\n|^!llvm\.dbg\.cu = .*\n", re
 
 
 def translate(module: tvm.IRModule, schedule: Schedule, target: Target) -> str:
-    """Turn what :func:`lower` returned into LLVM IR, optimised and ready to become code."""
+    """Turn what :func:`lower` returned into LLVM IR, optimized and ready to become code."""
     compiled = tvm.compile(module, target=tvm.target.Target(target.to_tvm(schedule.vector_bits)))
     return mark(DEBUG_INFO.sub("", compiled.mod.inspect_source("ll")))
 

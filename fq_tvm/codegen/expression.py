@@ -32,7 +32,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class QuantRange:
-    """The quantisation range as expressions, constant or symbolic.
+    """The quantization range as expressions, constant or symbolic.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def convert(value: Any, source: str, dtype: str) -> Any:
 
     Notes
     -----
-    bfloat16 is the upper half of a float32, and stated so, in integers: TVM's own legalisation adds its rounding to a
+    bfloat16 is the upper half of a float32, and stated so, in integers: TVM's own legalization adds its rounding to a
     NaN as well, which can become an infinity or a zero, and the instruction of AVX512_BF16 flushes subnormals.  A NaN
     becomes the quiet one of its sign, as ``ml_dtypes`` has it.
     """
@@ -296,7 +296,7 @@ def quantize_dequantize(
 
     Notes
     -----
-    ``te.round`` is IEEE round half to even and, unlike ``te.nearbyint``, survives vectorisation.  ``max`` and ``min``
+    ``te.round`` is IEEE round half to even and, unlike ``te.nearbyint``, survives vectorization.  ``max`` and ``min``
     are ordered selects that give their second operand when the first is NaN, which is how a NaN becomes quant_min.
 
     The target options that TVM gives LLVM allow it to make one fused operation of a product and a sum, which would be
@@ -361,7 +361,7 @@ def fake_quant(
     out_dtype: str | None = None,
     nan: str = "quant_min",
 ) -> tuple[te.Tensor, te.Tensor]:
-    """State fake quantisation with its mask, per channel or per tensor.
+    """State fake quantization with its mask, per channel or per tensor.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ def past_caches(func: tirx.PrimFunc, pieces: bool) -> tirx.PrimFunc:
     ----------
     func : tirx.PrimFunc
         Scheduled and parallel, with the tensors ``self``, ``out`` and ``mask`` as handles.  Each innermost loop goes
-        along neighbouring elements of both outputs.
+        along neighboring elements of both outputs.
     pieces : bool
         Whether a loop may begin within a line; else it is left alone there.
 
@@ -137,7 +137,7 @@ def mark(ll: str) -> str:
     Parameters
     ----------
     ll : str
-        Optimised code of functions, some of which :func:`past_caches` made.
+        Optimized code of functions, some of which :func:`past_caches` made.
 
     Returns
     -------

@@ -1,6 +1,6 @@
 """Innermost loops, taken apart: what TVM's schedules do not do, done to a scheduled function.
 
-Knows nothing of the operator: any function will do whose innermost loops go along neighbouring elements of ``out`` and
+Knows nothing of the operator: any function will do whose innermost loops go along neighboring elements of ``out`` and
 ``mask``, and each element of which is made of the same element of ``self`` and of what does not change in the loop.
 """
 
@@ -97,7 +97,7 @@ def vectors(body: Any, variable: Any, begin: Callable[[Any], Any], count: Any, l
 class Bindings(list[Any]):
     """Variables bound before a loop.
 
-    TIR's analyser may not look into their values: it would put what a variable is bound to in the place of every use,
+    TIR's analyzer may not look into their values: it would put what a variable is bound to in the place of every use,
     those of the variables therein as well, and simplify that for seconds.
     """
 

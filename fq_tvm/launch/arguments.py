@@ -1,7 +1,7 @@
 """What a caller handed over, and whether the contract allows it.
 
 Turns numpy arrays, torch tensors, DLPack producers and descriptors into operands without copying, and checks them in
-the contract's order: null, dtype, shape, quantisation range, overlap.  Knows nothing of kernels.
+the contract's order: null, dtype, shape, quantization range, overlap.  Knows nothing of kernels.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def normalize_axis(axis: Any, rank: int) -> int:
 
 
 def check_range(quant_min: Any, quant_max: Any, names: Names = NAMES) -> tuple[int, int]:
-    """Return the quantisation range as Python integers.
+    """Return the quantization range as Python integers.
 
     Raises
     ------
@@ -257,7 +257,7 @@ def check(
     Raises
     ------
     ArgumentError
-        At the first fault, in the contract's order: dtype, shape, quantisation range, overlap.
+        At the first fault, in the contract's order: dtype, shape, quantization range, overlap.
     """
     checked = check_description(operands, axis, quant_min, quant_max, names)
     check_overlap(operands, names)

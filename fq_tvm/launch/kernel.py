@@ -59,7 +59,7 @@ class Launch:
     scale_stride, zero_point_stride : int
         In elements.
     scalars : tuple of float
-        The quantisation range, see :func:`fq_tvm.spec.quant_range_scalars`.
+        The quantization range, see :func:`fq_tvm.spec.quant_range_scalars`.
 
     Attributes
     ----------
@@ -189,7 +189,7 @@ LINE = 64
 
 STREAM_ROW = {"float32": 512, "float16": 4096, "bfloat16": 4096}
 """By the dtype of out, the shortest row that gains more from being written past the caches than the lines that it
-shares with its neighbours cost, which are written both ways; rows that begin with a line share none."""
+shares with its neighbors cost, which are written both ways; rows that begin with a line share none."""
 
 
 LONGEST = 8192

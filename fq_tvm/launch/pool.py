@@ -44,7 +44,7 @@ class Pool:
         return sum(map(len, self._free))
 
     def array(self, size: int) -> np.ndarray[Any, Any]:
-        """Return an array of uninitialised bytes that starts at a page.
+        """Return an array of uninitialized bytes that starts at a page.
 
         Parameters
         ----------

@@ -25,7 +25,7 @@ PIPELINE = "fq_tvm"
 
 
 def _pipeline(allow_reciprocal: bool = False) -> tvm.transform.Pass:
-    """Fuse, legalise, then do what TVM does for the target by default."""
+    """Fuse, legalize, then do what TVM does for the target by default."""
 
     @tvm.transform.module_pass(opt_level=0, name="fq_tvm")  # type: ignore[untyped-decorator]
     def run(mod: tvm.IRModule, ctx: object) -> tvm.IRModule:

@@ -1,4 +1,4 @@
-"""FuseFakeQuant: finds fake quantisation written out in a Relax module and makes it one call of the operator.
+"""FuseFakeQuant: finds fake quantization written out in a Relax module and makes it one call of the operator.
 
 A rewrite keeps every bit, NaN and the signs of zeros included; docs/embedding.md has the conditions and their proofs.
 """
@@ -89,7 +89,7 @@ class _Matcher:
         self.allow_reciprocal = allow_reciprocal
 
     def match(self, result: Any) -> _Found | None:
-        """Read a call that could be the last of fake quantisation; None where it is not."""
+        """Read a call that could be the last of fake quantization; None where it is not."""
         try:
             name = _name(result)
             if name == "relax.dequantize":
@@ -196,8 +196,8 @@ class _Matcher:
 
     def _pair(self, result: Any) -> _Found:
         found = _Found()
-        quantised, scale, zero_point = result.args
-        quantize = self._enter(found, quantised, "relax.quantize")
+        quantized, scale, zero_point = result.args
+        quantize = self._enter(found, quantized, "relax.quantize")
         found.x = quantize.args[0]
         integers = str(quantize.attrs.out_dtype)
         rank = found.x.ty.ndim
@@ -515,7 +515,7 @@ class _Fuser(PyExprMutator):  # type: ignore[misc]
 
 @tvm.transform.module_pass(opt_level=0, name="FuseFakeQuant")
 class FuseFakeQuant:
-    """Pass: rewrite written-out fake quantisation to the operator, and leave everything else as it is.
+    """Pass: rewrite written-out fake quantization to the operator, and leave everything else as it is.
 
     Parameters
     ----------

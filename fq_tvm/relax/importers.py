@@ -1,4 +1,4 @@
-"""From torch.export programs to Relax: what TVM's importer does not know of fake quantisation."""
+"""From torch.export programs to Relax: what TVM's importer does not know of fake quantization."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _dequantize_per_tensor(node: Any, importer: Any) -> Any:
 
 @contextmanager
 def dynamic_shapes() -> Iterator[None]:
-    """Let torch export its own fake quantisation with symbolic dimensions, for as long as the context lasts.
+    """Let torch export its own fake quantization with symbolic dimensions, for as long as the context lasts.
 
     Its operators have no shape functions (meta kernels), so an export with ``dynamic_shapes=`` fails.  These are
     registered here and removed again; both the export and the import into Relax, which decomposes the program once
@@ -173,13 +173,13 @@ def dynamic_shapes() -> Iterator[None]:
 
 
 def freeze(model: Any) -> Any:
-    """Copy a model with every fake quantisation module made one of constant parameters, which torch.export takes.
+    """Copy a model with every fake quantization module made one of constant parameters, which torch.export takes.
 
     Parameters
     ----------
     model : torch.nn.Module
         With modules of ``torch.ao.quantization.FakeQuantize``, ``FusedMovingAvgObsFakeQuantize`` or others of that
-        base, per channel or per tensor.  Observers no longer run in the copy; modules whose fake quantisation is
+        base, per channel or per tensor.  Observers no longer run in the copy; modules whose fake quantization is
         switched off become identities.
 
     Returns

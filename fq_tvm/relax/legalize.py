@@ -1,7 +1,7 @@
 """From the Relax operator to a call of a scheduled kernel.
 
 The expression and the schedule of rows are those of the CPU kernels, on extents of the graph: static ones are constants
-of the kernel, and so is the quantisation range.
+of the kernel, and so is the quantization range.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def _apply_lanes(
     sch = s_tir.Schedule(func)
     inline_parameters(sch)
     if isinstance(channels, int) and inner > 1:
-        # Without a division at every element; the longer loop is the one to vectorise.
+        # Without a division at every element; the longer loop is the one to vectorize.
         _, channel, within = sch.split(sch.get_loops(sch.get_sblock("repeat_v0"))[0], [None, channels, inner])
         if kernel.expansion(inner) == "expand_channels":
             sch.reorder(within, channel)

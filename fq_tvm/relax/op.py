@@ -22,7 +22,7 @@ NAME = "relax.fq_tvm.fake_quantize_per_channel_affine_cachemask"
 """What the operator is called in a module; TVMScript prints it with ``R`` for ``relax``."""
 
 ARGUMENTS = {
-    "x": "The tensor to quantise.",
+    "x": "The tensor to quantize.",
     "scale": "One for each channel, or one.",
     "zero_point": "Of scale's size.",
 }
@@ -41,7 +41,7 @@ def fake_quantize_per_channel_affine_cachemask(
     *,
     nan: str = "quant_min",
 ) -> Any:
-    """Quantise to a range of integers and back, with the mask of the values that were in range, in a Relax module.
+    """Quantize to a range of integers and back, with the mask of the values that were in range, in a Relax module.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def _differ(a: Any, b: Any) -> bool:
 def register(legalize: Any) -> None:
     """Make the operator known to this process's TVM; a second time changes nothing but the functions behind it."""
     if NAME not in Op.list_op_names():
-        tvm.ir._ffi_api.RegisterOp(NAME, "Per-channel fake quantisation with a cache mask.")
+        tvm.ir._ffi_api.RegisterOp(NAME, "Per-channel fake quantization with a cache mask.")
         op = Op.get(NAME)
         op.set_num_inputs(len(ARGUMENTS))
         for name, description in ARGUMENTS.items():

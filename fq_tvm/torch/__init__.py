@@ -1,7 +1,7 @@
 """The operator for PyTorch: with a gradient, for the compilers of torch, and in the place of torch's own kernels.
 
 Importing this module registers ``torch.ops.fq_tvm.fake_quantize_per_channel_affine_cachemask`` and changes nothing of
-torch's.  :func:`enable` replaces torch's fake quantisation on the CPU, with the same results and errors, until
+torch's.  :func:`enable` replaces torch's fake quantization on the CPU, with the same results and errors, until
 :func:`disable` puts it back.
 """
 
@@ -48,7 +48,7 @@ def fake_quantize_per_channel_affine_cachemask(
     quant_min: int,
     quant_max: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Quantise to a range of integers and back, and tell which elements were in range.
+    """Quantize to a range of integers and back, and tell which elements were in range.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def fake_quantize_per_channel_affine(
     quant_min: int,
     quant_max: int,
 ) -> torch.Tensor:
-    """Quantise to a range of integers and back, with a gradient that goes straight through.
+    """Quantize to a range of integers and back, with a gradient that goes straight through.
 
     The first output of :func:`fake_quantize_per_channel_affine_cachemask`, which has the parameters and errors.
     """
@@ -386,17 +386,17 @@ _depth = 0
 
 
 def enable() -> None:
-    """Let every fake quantisation of torch on the CPU run the kernels of this library.
+    """Let every fake quantization of torch on the CPU run the kernels of this library.
 
     It replaces the CPU kernels of ``aten::fake_quantize_per_channel_affine_cachemask``,
     ``aten::fake_quantize_per_tensor_affine_cachemask`` and
-    ``aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams``.  All that torch has of fake quantisation calls
+    ``aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams``.  All that torch has of fake quantization calls
     these: ``torch.fake_quantize_per_channel_affine`` and ``torch.fake_quantize_per_tensor_affine``, the modules of
     ``torch.ao.quantization`` with their fused and learnable forms, and what torch.compile leaves to aten.  Gradients
     are torch's own.
 
     Each call asks for one :func:`disable`; until the last of them the kernels stay replaced, for all threads, which may
-    call both at any time.  The first call of a process must not run while another thread quantises: torch writes its
+    call both at any time.  The first call of a process must not run while another thread quantizes: torch writes its
     table of kernels without a lock for the readers, and such a thread can crash the process.  A forked process inherits
     the kernels, a spawned one does not.
 
@@ -426,7 +426,7 @@ def enable() -> None:
 def disable() -> None:
     """Undo one :func:`enable`; the last one puts torch's kernels back and gives up memory kept for results.
 
-    While there are other threads of Python, which might be quantising, torch's table of kernels stays as it is and our
+    While there are other threads of Python, which might be quantizing, torch's table of kernels stays as it is and our
     kernels hand every call on to torch's, which costs some microseconds a call.  The next last call that finds no other
     thread restores the table.
     """

@@ -275,9 +275,9 @@ def _distinct(schedules: Iterable[Schedule], job: Job) -> list[Schedule]:
     for schedule in (first, *sorted(others, key=lambda schedule: _distance(schedule, first))):
         parallel = tuple(case.elements >= schedule.parallel_from for case in job.cases)
         stream = tuple(case.moved_bytes >= schedule.stream_from for case in job.cases)
-        behaviour = (dataclasses.replace(schedule, parallel_from=1, stream_from=1), parallel, stream)
-        if behaviour not in seen:
-            seen.add(behaviour)
+        behavior = (dataclasses.replace(schedule, parallel_from=1, stream_from=1), parallel, stream)
+        if behavior not in seen:
+            seen.add(behavior)
             kept.append(schedule)
     return kept
 
@@ -751,7 +751,7 @@ def metaschedule_space(spec: FakeQuantSpec) -> Any:
     knobs = {name: sorted({getattr(s, name) for s in records.space(spec)}) for name in ("tile", "rows")}
 
     def choose(sch: Any, name: str, extent: int) -> Any:
-        # A tile that leaves a rest leaves a condition in the loop, which keeps LLVM from vectorising it.
+        # A tile that leaves a rest leaves a condition in the loop, which keeps LLVM from vectorizing it.
         allowed = [n for n in knobs[name] if extent % n == 0] or [extent]
         return sch.sample_categorical(allowed, [1 / len(allowed)] * len(allowed))
 

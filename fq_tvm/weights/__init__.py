@@ -1,4 +1,4 @@
-"""Tensors in files, quantisation parameters from data, and how good and how fast the result is.
+"""Tensors in files, quantization parameters from data, and how good and how fast the result is.
 
 What ``fq-tvm run`` and the demo do to one file.  Knows file formats and numpy; prints nothing.
 """
@@ -207,7 +207,7 @@ def _file_errors(path: Path) -> Iterator[None]:
 
 
 def unfit(info: TensorInfo, axis: int) -> str | None:
-    """Say why a tensor cannot be fake-quantised along an axis; None if it can."""
+    """Say why a tensor cannot be fake-quantized along an axis; None if it can."""
     if info.dtype == "bfloat16":
         return "bfloat16 is not supported yet; expected float16 or float32"
     if info.dtype not in FLOATS:
@@ -405,7 +405,7 @@ def process(
     quant_max: int,
     verify: bool = False,
 ) -> tuple[Array, NDArray[np.bool_], Report]:
-    """Fake-quantise one tensor and report on it.
+    """Fake-quantize one tensor and report on it.
 
     Parameters
     ----------

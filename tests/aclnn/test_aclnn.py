@@ -191,7 +191,7 @@ def test_every_dtype_combination(rng: np.random.Generator, dtypes: Any) -> None:
 
 @pytest.mark.parametrize("quant_range", RANGES)
 @pytest.mark.parametrize("shape", [(3, 5), (2, 5, 130)])
-def test_quantisation_ranges(rng: np.random.Generator, shape: Any, quant_range: Any) -> None:
+def test_quantization_ranges(rng: np.random.Generator, shape: Any, quant_range: Any) -> None:
     case = Case(rng, shape, 1, quant_range=quant_range)
     run(case)
     case.check()

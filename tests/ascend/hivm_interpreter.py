@@ -4,7 +4,7 @@ Every block starts with a unified buffer full of garbage; every access is checke
 temporary buffers are filled with garbage before a library call reads its operands.  A maximum or minimum of a NaN is
 refused, as what the hardware gives there is not known.  What a library call does is a reading of the vendor's
 Apache-2.0 template sources.  Pipes run in program order: whether flags and barriers order them on hardware is not
-modelled.
+modeled.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ def test_catches_another_rounding_mode(mutant):
 
 
 def test_catches_a_moved_buffer(mutant):
-    # Each buffer in turn begins 64 bytes early, in its neighbour.  Temporaries may lie there and do no harm.
+    # Each buffer in turn begins 64 bytes early, in its neighbor.  Temporaries may lie there and do no harm.
     address = r"(%c\d+_i64\w* = arith\.constant )([1-9]\d+) : i64"
     moved = mutant.count(address)
     caught = 0

@@ -95,7 +95,7 @@ def test_kernels_beyond_the_contract(spec):
         assert_same(*run(spec, shape, axis, quant_range, rng))
     assert_no_fused_sums(spec)
     if not spec.strided:
-        assert_vectorised(spec)
+        assert_vectorized(spec)
 
 
 @pytest.mark.parametrize("target", ["host", "x86-64-v3"])
@@ -234,11 +234,11 @@ def functions_of(text: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("spec", [s for s in catalogue() if not s.strided], ids=lambda s: s.name)
-def test_the_inner_loops_are_vectorised(spec):
-    assert_vectorised(spec)
+def test_the_inner_loops_are_vectorized(spec):
+    assert_vectorized(spec)
 
 
-def assert_vectorised(spec: FakeQuantSpec) -> None:
+def assert_vectorized(spec: FakeQuantSpec) -> None:
     """In the serial functions and in the tasks that the parallel ones hand to threads."""
     bodies = functions_of(get_kernel(spec).source("ll"))
     working = [n for n in bodies if n.endswith("serial_compute_") or n.startswith("__tvm_parallel_lambda")]

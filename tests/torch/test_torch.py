@@ -275,24 +275,24 @@ def test_enabled_nests_and_restores():
     )
 
 
-def test_threads_enable_and_disable_while_others_quantise():
+def test_threads_enable_and_disable_while_others_quantize():
     run_alone(
         """
         import random, threading, time
 
         x = torch.randn(4, 64, 33)
         scale, zero_point = torch.rand(64) + 0.1, torch.zeros(64, dtype=torch.int32)
-        quantise = lambda: torch.fake_quantize_per_channel_affine(x, scale, zero_point, 1, -8, 7)
-        want, faults, end = quantise(), [], time.monotonic() + 1.5
+        quantize = lambda: torch.fake_quantize_per_channel_affine(x, scale, zero_point, 1, -8, 7)
+        want, faults, end = quantize(), [], time.monotonic() + 1.5
 
         def work(seed):
             chance = random.Random(seed)
             while time.monotonic() < end:
                 if chance.random() < 0.5:
                     with fq_tvm.torch.enabled():
-                        results = [quantise() for _ in range(chance.randrange(4))]
+                        results = [quantize() for _ in range(chance.randrange(4))]
                 else:
-                    results = [quantise()]
+                    results = [quantize()]
                 faults.extend(r for r in results if not torch.equal(r, want))
 
         dump = lambda: torch._C._dispatch_dump("aten::fake_quantize_per_channel_affine_cachemask")
