@@ -20,8 +20,8 @@ check: $(VENV)/installed-dev
 
 # The compilers and runtimes among the peers take long to start, so they do the first cases only.
 bench: $(VENV)/installed-peers
-	$(BIN)/fq-tvm bench --case facts --peers torch,inductor,numba,openvino,ort --seconds 3
-	$(BIN)/fq-tvm bench --peers numba,openvino,default,x86-64-v3 $(BENCH_ARGS)
+	$(BIN)/python benchmarks/claims.py --case facts --peers torch,inductor,numba,openvino,ort --seconds 3
+	$(BIN)/python benchmarks/claims.py --peers numba,openvino,default,x86-64-v3 $(BENCH_ARGS)
 	$(BIN)/python benchmarks/streaming.py
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/torch_enable.py

@@ -14,53 +14,38 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import fq_tvm
-from fq_tvm import aclnn, bench
+from fq_tvm import aclnn
+from fq_tvm.bench.cases import Case
+from fq_tvm.bench.contenders import Inputs
+from fq_tvm.bench.timing import interleave, quiet_threads
 from fq_tvm.environment import num_threads
 from fq_tvm.launch.arguments import Operands, describe
-from fq_tvm.launch.kernel import prepare
+from fq_tvm.launch.kernel import Launch, prepare
 from fq_tvm.launch.runtime import AddressTensor
 
-TINY = 20000
+SECONDS = 2
+"""How long the calls of one tensor are timed, about."""
 
 
-def in_turns(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Time each contender once a round; seconds."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, call in contenders.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-    return times
-
-
-def per_call(contenders: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Median microseconds of one call, of calls in blocks that take turns."""
-    block = TINY // 20
-
-    def repeat(call: Callable[[], Any]) -> Callable[[], None]:
-        def run() -> None:
-            for _ in range(block):
-                call()
-
-        return run
-
-    times = in_turns({name: repeat(call) for name, call in contenders.items()}, 41)
-    return {name: statistics.median(t) / block * 1e6 for name, t in times.items()}
+def per_call(contenders: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+    """Median microseconds of one call."""
+    return {name: statistics.median(times) * 1e6 for name, times in interleave(contenders, SECONDS).items()}
 
 
 def bare_kernel(x: Any, scale: Any, zero_point: Any, axis: int, out: Any, mask: Any, workspace: Any) -> Any:
     """Return a call of the loaded functions on addresses, with nothing around it."""
     operands = Operands(*(describe(t, "tensor") for t in (x, scale, zero_point, out, mask)))
-    pointers = [AddressTensor(operand.address) for operand in operands]
+    addresses = [(operand.address, operand) for operand in operands] + [(workspace.ctypes.data, workspace)]
     launch = prepare(operands, axis, -128, 127)
-    calls = launch.calls(*pointers, AddressTensor(workspace.ctypes.data))
+    assert isinstance(launch, Launch)
+    calls = launch.calls(*(AddressTensor(*address) for address in addresses))
     if len(calls) == 1:
         [(function, args)] = calls
         return lambda: function(*args)
@@ -82,23 +67,23 @@ def measure_calls() -> dict[str, float]:
     result: dict[str, float] = {}
     print(f"{'a call of a tiny tensor':44}{'us':>8}{'/ torch':>9}")
     for name, (shape, axis) in {"(4, 8) axis 1": ((4, 8), 1), "(8, 256) axis 0": ((8, 256), 0)}.items():
-        arrays = bench.Inputs(bench.Case(shape, axis)).arguments
+        arrays = Inputs(Case(shape, axis)).arguments
         args = (*(torch.from_numpy(a) for a in arrays[:3]), *arrays[3:])
         x, scale, zero_point = args[:3]
         out, mask = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
         _, executor = aclnn.get_workspace_size(x, scale, zero_point, axis, -128, 127, out, mask)
         aclnn.aclSetAclOpExecutorRepeatable(executor)
         workspace = np.empty(executor.workspace_size, np.uint8)
-        size = workspace.nbytes
         bare = bare_kernel(x, scale, zero_point, axis, out, mask, workspace)
+        relaunch = partial(
+            aclnn.aclnnFakeQuantPerChannelAffineCachemask, workspace, executor.workspace_size, executor, None
+        )
         times = per_call(
             {
-                "torch's operator": lambda args=args: operator(*args),
-                "the function, torch tensors": lambda args=args: ours(*args),
-                "the function, numpy arrays": lambda arrays=arrays: ours(*arrays),
-                "relaunch of an executor": lambda w=workspace, n=size, e=executor: (
-                    aclnn.aclnnFakeQuantPerChannelAffineCachemask(w, n, e, None)
-                ),
+                "torch's operator": partial(operator, *args),
+                "the function, torch tensors": partial(ours, *args),
+                "the function, numpy arrays": partial(ours, *arrays),
+                "relaunch of an executor": relaunch,
                 "the bare kernel": bare,
             }
         )
@@ -125,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", metavar="OUT", help="write the numbers here, too")
     options = parser.parse_args()
-    bench.quiet_threads()
+    quiet_threads()
     print(f"{num_threads()} threads each; medians of calls in which contenders take turns\n")
     result = {"calls": measure_calls(), "build_seconds": measure_build()}
     if options.json:

@@ -16,7 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fq_tvm import bench
+from fq_tvm.bench.cases import Case
+from fq_tvm.bench.contenders import Inputs, ours
+from fq_tvm.bench.timing import interleave, quiet_threads
 from fq_tvm.environment import num_threads
 
 MEGABYTES = (4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
@@ -25,12 +27,12 @@ MEGABYTES = (4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 ALWAYS, NEVER = {"stream_from": 1}, {"stream_from": 2**62}
 
 
-def cases(dtype: str, megabytes: int) -> dict[str, bench.Case]:
+def cases(dtype: str, megabytes: int) -> dict[str, Case]:
     """One for each class of kernels: channels before 3136 elements each, and last."""
     elements = megabytes * 2**20 // (4 if dtype == "float32" else 2)
     return {
-        "rows": bench.Case((elements // (64 * 3136), 64, 3136), 1, dtype),
-        "lanes": bench.Case((elements // 256, 256), 1, dtype),
+        "rows": Case((elements // (64 * 3136), 64, 3136), 1, dtype),
+        "lanes": Case((elements // 256, 256), 1, dtype),
     }
 
 
@@ -48,15 +50,15 @@ def with_reader(call: Callable[[], Any], out: Any) -> Callable[[], None]:
     return both
 
 
-def measure(case: bench.Case, seconds: float) -> dict[str, float]:
+def measure(case: Case, seconds: float) -> dict[str, float]:
     """Time of writing past the caches over that of not doing so."""
     calls = {}
-    inputs = bench.Inputs(case)
+    inputs = Inputs(case)
     for name, knobs in (("always", ALWAYS), ("never", NEVER)):
-        call = bench.ours(inputs, knobs=knobs)
+        call = ours(inputs, knobs=knobs)
         calls[name], calls[f"{name}, read"] = call, with_reader(call, inputs.results[0])
     # Not the median: in some turns both threads of torch's pool wake on one core, which has nothing to do with this.
-    times = {name: statistics.quantiles(t, n=4)[0] for name, t in bench.interleave(calls, seconds).items()}
+    times = {name: statistics.quantiles(t, n=4)[0] for name, t in interleave(calls, seconds).items()}
     return {"alone": times["always"] / times["never"], "read": times["always, read"] / times["never, read"]}
 
 
@@ -66,7 +68,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="for each size, class and dtype (default: 1)")
     parser.add_argument("--json", metavar="OUT", help="write the numbers here")
     arguments = parser.parse_args()
-    bench.quiet_threads()
+    quiet_threads()
     found = {}
     for dtype in ("float32", "float16"):
         print(f"{dtype}: time past the caches / through them")

@@ -11,8 +11,9 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
-from fq_tvm.bench import quiet_threads
+from fq_tvm.bench.timing import quiet_threads
 
 quiet_threads()  # before torch is imported, which reads it then
 
@@ -43,7 +44,8 @@ def seconds_a_call(call: Callable[[], object], repeats: int) -> float:
 def compare(call: Callable[[], object], seconds: float) -> tuple[float, float]:
     """Return the median seconds of a call of torch's kernel and of ours."""
     repeats = max(3, int(0.05 / seconds_a_call(call, 3)))
-    stock, ours = [], []
+    stock: list[float] = []
+    ours: list[float] = []
     end = time.perf_counter() + seconds
     while len(ours) < 3 or time.perf_counter() < end:
         seconds_a_call(call, 3)  # brings caches and threads back
@@ -70,7 +72,7 @@ def main() -> None:
         arguments = (x, scale, zero_point, axis, -128, 127)
         report(
             f"{shape} axis {axis} {str(dtype).removeprefix('torch.')}",
-            lambda a=arguments: torch.fake_quantize_per_channel_affine(*a),
+            partial(torch.fake_quantize_per_channel_affine, *arguments),
         )
     report("(4, 4) per tensor", lambda: torch.fake_quantize_per_tensor_affine(x, 0.02, 0, -128, 127))
     one, zero = scale[:1].clone(), zero_point[:1].clone()

@@ -24,6 +24,7 @@ from ..errors import ArgumentError, FqError
 from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, arithmetic_for, catalogue
 
 if TYPE_CHECKING:
+    from ..bench.result import Result
     from ..store.cache import Store
     from ..target import Target
     from ..weights import Report, TensorFile
@@ -133,11 +134,16 @@ def _parser() -> argparse.ArgumentParser:
         description = "\n".join(line.removeprefix("    ") for line in text.splitlines())
         sub = subparsers.add_parser(name, help=summary, description=description, formatter_class=form)
         sub.set_defaults(action=action)
-        for item in options:
-            group, members = (sub, (item,)) if isinstance(item, Option) else (sub.add_mutually_exclusive_group(), item)
-            for member in members:
-                group.add_argument(*member.flags, **member.settings)
+        add_options(sub, options)
     return parser
+
+
+def add_options(parser: argparse.ArgumentParser, options: Sequence[Option | Sequence[Option]]) -> None:
+    """Let a parser take options."""
+    for item in options:
+        group, members = (parser, [item]) if isinstance(item, Option) else (parser.add_mutually_exclusive_group(), item)
+        for member in members:
+            group.add_argument(*member.flags, **member.settings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -201,7 +207,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns; the first is text, the others are numbers or of one width."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     for row in (header, *rows):
@@ -504,7 +510,7 @@ def _print_reports(reports: Sequence[Report]) -> None:
         for r in reports
     ]
     columns = len(header) if verified else len(header) - 1
-    _print_table(header[:columns], [row[:columns] for row in rows])
+    print_table(header[:columns], [row[:columns] for row in rows])
 
 
 @command(
@@ -718,7 +724,7 @@ CASE = option(
 )
 
 
-@command(
+BENCH_OPTIONS = (
     CASE,
     option(
         "--peers",
@@ -732,6 +738,9 @@ CASE = option(
     option("--plot", metavar="OUT.png", help="draw the bandwidth over size, a line a class and dtype, and a copy's"),
     QUIET,
 )
+
+
+@command(*BENCH_OPTIONS)
 def bench(arguments: argparse.Namespace) -> None:
     """Measure how fast kernels are: against a copy, and against peers.
 
@@ -742,24 +751,39 @@ def bench(arguments: argparse.Namespace) -> None:
 
     Before each turn with a tensor above 1 MB the caches are swept, so that it comes from memory, and the limit is that
     of memory. "Kept" is without that: tensors stay in the caches as far as they fit, and so do those of the copy and
-    the peers. Smaller tensors always do. Ratios to torch are judged by that, as the bound is from such calls.
+    the peers. Smaller tensors always do.
     """
-    from .. import bench as measuring
+    results = measure_cases(arguments)
+    print_results(results, arguments.peers)
+    write_results(results, arguments)
 
-    measuring.quiet_threads()
-    cases = measuring.find_cases(arguments.case)
+
+def measure_cases(arguments: argparse.Namespace) -> list[Result]:
+    """Measure the cases that were asked for, behind a progress bar."""
+    from ..bench.cases import find_cases
+    from ..bench.peers import check_peers
+    from ..bench.result import measure
+    from ..bench.timing import quiet_threads
+
+    quiet_threads()
+    cases = find_cases(arguments.case)
     for path in (arguments.json, arguments.plot):
         if path and not Path(path).absolute().parent.is_dir():
             raise FqError(f"there is no folder for {path}")
-    peers = arguments.peers
-    measuring.check_peers(peers)
+    check_peers(arguments.peers)
     results = []
     with _progress(len(cases), "case", arguments.quiet) as bar:
         for case in cases:
             bar.set_postfix_str(case.name)
-            results.append(measuring.measure(case, peers, arguments.seconds))
+            results.append(measure(case, arguments.peers, arguments.seconds))
             bar.update()
-    header = ["case", "ms", "spread", "GB/s", "/ limit", "kept", *peers]
+    return results
+
+
+def print_results(results: Sequence[Result], peers: Sequence[str]) -> None:
+    """Print a line a case, and the summary."""
+    from ..bench.result import summary
+
     rows = []
     for result in results:
         ratios = result.ratios()
@@ -774,39 +798,26 @@ def bench(arguments: argparse.Namespace) -> None:
                 *(f"{ratios[peer]:.2f}x" if peer in ratios else "-" for peer in peers),
             ]
         )
-    _print_table(header, rows)
-    summary, claims = measuring.summary(results), measuring.claims(results)
+    print_table(["case", "ms", "spread", "GB/s", "/ limit", "kept", *peers], rows)
     print(f"\n{environment.num_threads()} threads; a column of a peer is its time over ours")
-    _print_summary(summary)
+    _print_summary(summary(results))
     absent = {(peer, reason) for result in results for peer, reason in result.absent.items()}
     for peer, reason in sorted(absent):
         left_out = sum(result.absent.get(peer) == reason for result in results)
         print(f"left out: {peer} in {left_out} of {len(results)} cases: {reason}")
-    if claims:
-        print()
-        _print_table(
-            ["what must hold", "measured", "bound", "", ""],
-            [
-                [
-                    c.text,
-                    f"{c.value:.2f}",
-                    f"{'>=' if c.least else '<='} {c.bound:g}",
-                    "yes" if c.holds else "NO",
-                    c.where,
-                ]
-                for c in claims
-            ],
-        )
+
+
+def write_results(results: Sequence[Result], arguments: argparse.Namespace, **more: Any) -> None:
+    """Write the files that were asked for: the numbers, and what else there is to say of them, and the picture."""
+    from ..bench.plot import plot
+    from ..bench.result import summary
+
     if arguments.json:
-        answer = {
-            "threads": environment.num_threads(),
-            "cases": [result.to_json() for result in results],
-            "summary": summary,
-            "claims": [{**dataclasses.asdict(c), "holds": c.holds} for c in claims],
-        }
+        cases = [result.to_json() for result in results]
+        answer = {"threads": environment.num_threads(), "cases": cases, "summary": summary(results), **more}
         Path(arguments.json).write_text(json.dumps(_plain(answer), indent=2) + "\n")
     if arguments.plot:
-        measuring.plot(results, arguments.plot)
+        plot(results, arguments.plot)
 
 
 def _print_summary(summary: Mapping[str, Any]) -> None:
@@ -897,7 +908,7 @@ def tune(arguments: argparse.Namespace) -> None:
         ]
         for r in content.records
     ]
-    _print_table(["kernels", "/ default", "/ limit", "schedule"], rows)
+    print_table(["kernels", "/ default", "/ limit", "schedule"], rows)
     if content.rows_min_inner is not None:
         print(f"rows from an inner extent of {content.rows_min_inner}")
     print(f"wrote {path}; trials are in {log}")
@@ -964,7 +975,7 @@ def _cache_list(store: Store, arguments: argparse.Namespace) -> None:
         for entry in entries
     ]
     if rows:
-        _print_table(["kernel", "CPU", "fq_tvm", "kB", "days unused"], rows)
+        print_table(["kernel", "CPU", "fq_tvm", "kB", "days unused"], rows)
     print(f"{len(rows)} kernels in {store.root}: {_megabytes(sum(e['bytes'] for e in entries))}")
     return None
 
