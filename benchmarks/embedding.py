@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import tvm
@@ -26,11 +29,13 @@ CASES = [
 ]
 
 
-def module(shape, axis, dtype):
+def module(shape: Sequence[int], axis: int, dtype: str) -> Any:
+    """A Relax module of one call of the operator."""
     builder = relax.BlockBuilder()
     types = [(shape, dtype), ((shape[axis],), "float32"), ((shape[axis],), "int32")]
     variables = [relax.Var(name, relax.TensorType(*t)) for name, t in zip("xsz", types, strict=True)]
-    call = fq_tvm.relax.fake_quantize_per_channel_affine_cachemask(*variables, axis, -128, 127)
+    x, scale, zero_point = variables
+    call = fq_tvm.relax.fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, axis, -128, 127)
     with builder.function("main", variables):
         with builder.dataflow():
             output = builder.emit_output(builder.emit(call))
@@ -38,7 +43,7 @@ def module(shape, axis, dtype):
     return builder.get()
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=20, help="calls of each, taken in turn (default: %(default)s)")
     repeat = parser.parse_args().repeat
@@ -56,10 +61,9 @@ def main():
         out, mask = empty_like(x, x.dtype), empty_like(x, bool)
         out[...], mask[...] = 1, True
 
-        def direct(x=x, scale=scale, zero_point=zero_point, axis=axis, out=out, mask=mask):
-            fq_tvm.fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, axis, -128, 127, out=out, mask=mask)
-
-        calls = (lambda function=main_function, tensors=tensors: function(*tensors), direct)
+        function = fq_tvm.fake_quantize_per_channel_affine_cachemask
+        direct = partial(function, x, scale, zero_point, axis, -128, 127, out=out, mask=mask)
+        calls = partial(main_function, *tensors), direct
         best = [float("inf")] * 2
         for call in calls:
             call()

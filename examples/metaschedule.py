@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import tempfile
+from typing import Any
 
 import numpy as np
 import tvm
@@ -22,7 +23,7 @@ TRIALS = int(sys.argv[1]) if len(sys.argv) > 1 else 2
 SPEC, SHAPE = fq_tvm.FakeQuantSpec("rows"), (8, 64, 784)
 
 
-def build(module, target, _parameters):
+def build(module: Any, target: Any, _parameters: Any) -> Any:
     """What MetaSchedule's own builder does, less an import that takes half a minute."""
     import tvm
 
