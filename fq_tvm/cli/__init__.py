@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from ..bench.result import Result
     from ..store.cache import Store
     from ..target import Target
-    from ..weights import Report, TensorFile
+    from ..weights.files import TensorFile
+    from ..weights.report import Report
 
 __all__ = ["main"]
 
@@ -268,7 +269,7 @@ def _host_port(text: str) -> str:
 
 def _quant_range(arguments: argparse.Namespace) -> tuple[int, int]:
     from ..launch.arguments import check_range
-    from ..weights import range_of_bits
+    from ..weights.parameters import range_of_bits
 
     low, high = arguments.quant_min, arguments.quant_max
     if (low is None) != (high is None):
@@ -406,7 +407,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from contextlib import ExitStack
 
-    from ..weights import open_tensors, process, select, write_npz
+    from ..weights.files import open_tensors, select, write_npz
+    from ..weights.report import process
 
     low, high = _quant_range(arguments)
     if arguments.zero_point and not arguments.scale:
@@ -459,7 +461,8 @@ def _parameters(
     """Give what finds scale and zero point of a tensor; files are checked before anything is computed."""
     import numpy as np
 
-    from ..weights import choose_parameters, open_tensors
+    from ..weights.files import open_tensors
+    from ..weights.parameters import choose_parameters
 
     if not arguments.scale:
         yield lambda _, x: choose_parameters(x, arguments.axis, low, high, symmetric=not arguments.affine)

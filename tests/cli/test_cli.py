@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from support import assert_same, expected
 
-from fq_tvm import FqError, cli, weights
+from fq_tvm import cli
 from fq_tvm.store.cache import Store
+from fq_tvm.weights import report
 
 safetensors_numpy = pytest.importorskip("safetensors.numpy")
 
@@ -273,7 +274,7 @@ def test_run_keeps_nothing_of_a_difference(ask, files, monkeypatch, capsys):
         out, mask = expected(*operands)
         return -out, mask
 
-    monkeypatch.setattr(weights.reference, "fake_quant", wrong)
+    monkeypatch.setattr(report.reference, "fake_quant", wrong)
     assert cli.main(["run", str(files / "x.npy"), "--verify", "-q"]) == 1
     printed = capsys.readouterr()
     assert "1 of 1 results differ from the reference: x" in printed.err
@@ -345,7 +346,7 @@ def test_run_refuses_pickles(refused, tmp_path):
 
 def test_run_leaves_an_older_output_alone_on_failure(refused, files, monkeypatch):
     (files / "out.npz").write_bytes(b"older")
-    monkeypatch.setattr(weights, "_median_time", lambda call: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(report, "_median_time", lambda call: (_ for _ in ()).throw(OSError("disk full")))
     assert "disk full" in refused("run", files / "x.npy", "-o", files / "out.npz")
     assert (files / "out.npz").read_bytes() == b"older"
     assert leftovers(files) == []
@@ -393,45 +394,6 @@ def test_run_shows_a_bar_unless_quiet(files, capsys):
     assert "1/1" in capsys.readouterr().err
     assert cli.main(["run", str(files / "x.npy"), "--quiet"]) == 0
     assert capsys.readouterr().err == ""
-
-
-# --- the choice of parameters
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize(("low", "high"), [(-128, 127), (-127, 127), (0, 255), (-8, 7), (0, 1), (3, 3)])
-@pytest.mark.parametrize("symmetric", [True, False])
-def test_parameters_cover_the_data(dtype, low, high, symmetric):
-    x = np.random.default_rng(1).standard_normal((5, 7, 3)).astype(dtype) * 3
-    x[:, 2] = 0
-    x[0, 3, 0], x[1, 3, 1] = np.inf, np.nan
-    scale, zero_point = weights.choose_parameters(x, 1, low, high, symmetric)
-    assert (scale.dtype, zero_point.dtype, scale.shape) == (np.float32, np.int32, (7,))
-    assert (scale > 0).all()
-    assert scale[2] == 1
-    assert ((low <= zero_point) & (zero_point <= high)).all()
-    out, _ = expected(x, scale, zero_point, 1, low, high)
-    if high - low > 1:
-        error = np.abs(out - x)[np.isfinite(x)]
-        assert error.max() <= 1.01 * scale.max()  # half a step of rounding, half of a zero point that was rounded
-
-
-def test_parameters_of_extreme_data():
-    for value in (1e-45, np.finfo(np.float32).max):
-        x = np.float32([[value, -value]])
-        for symmetric in (True, False):
-            scale, _ = weights.choose_parameters(x, 0, 0, 1, symmetric)
-            assert np.isfinite(scale).all()
-            assert np.isfinite(np.float32(1) / scale).all()
-    assert weights.choose_parameters(np.zeros((3, 0), np.float32), 0, -8, 7)[0].tolist() == [1, 1, 1]
-    assert weights.choose_parameters(np.zeros((0, 3), np.float32), 0, -8, 7)[0].shape == (0,)
-    assert weights.choose_parameters(np.float32(7), 0, -8, 7)[0].tolist() == [1]
-
-
-def test_range_of_bits_refuses():
-    for bits in (1, 33, -8):
-        with pytest.raises(FqError, match="expected 2 to 32"):
-            weights.range_of_bits(bits)
 
 
 # --- build and inspect

@@ -1,0 +1,275 @@
+"""Tensors in files: which there are, which can be quantized, reading and writing them; knows no arithmetic."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FqError
+from ..launch.arguments import normalize_axis
+from ..layout import MAX_RANK
+from ..spec import FLOATS
+
+__all__ = ["TensorFile", "TensorInfo", "open_tensors", "select", "unfit", "write_npz"]
+
+Array = NDArray[Any]
+
+SAFETENSORS_DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16"}
+"""Names of floating dtypes in the header of a safetensors file; the others are shown as they are."""
+
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error)
+FILE_ERRORS = (OSError, ValueError, EOFError, KeyError, MemoryError, NotImplementedError, *BROKEN_ZIP)
+"""What numpy and zipfile raise for files that are missing, cut off, or something else."""
+
+
+class TensorInfo(NamedTuple):
+    """What the header of a file says of a tensor.
+
+    Parameters
+    ----------
+    dtype : str
+        numpy's name where there is one.
+    shape : tuple of int
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """An open file of tensors; only headers were read.
+
+    Parameters
+    ----------
+    path : Path
+    tensors : mapping of TensorInfo
+        By name, in the order of the file.
+    load : callable
+        Reads the tensor of a name; see :meth:`read`.
+    """
+
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+    load: Callable[[str], Array]
+
+    def read(self, name: str) -> Array:
+        """Read a tensor.
+
+        Raises
+        ------
+        FqError
+            If the file is corrupt.
+        """
+        with _file_errors(self.path):
+            return self.load(name)
+
+
+@contextmanager
+def open_tensors(path: str | os.PathLike[str]) -> Iterator[TensorFile]:
+    """Open a ``.npy``, ``.npz`` or ``.safetensors`` file.
+
+    Parameters
+    ----------
+    path : path-like
+        The tensor of a ``.npy`` file is named after the file.
+
+    Yields
+    ------
+    TensorFile
+
+    Raises
+    ------
+    FqError
+        If the file is missing, malformed or of another kind, or is a ``.safetensors`` file and ``safetensors`` is not
+        installed.
+    """
+    path = Path(path)
+    kinds = {".npy": _open_npy, ".npz": _open_npz, ".safetensors": _open_safetensors}
+    if path.suffix not in kinds:
+        raise FqError(f"{path} is of an unknown kind; expected a name that ends in {', '.join(kinds)}")
+    with kinds[path.suffix](path) as file:
+        yield file
+
+
+@contextmanager
+def _open_npy(path: Path) -> Iterator[TensorFile]:
+    with _file_errors(path), open(path, "rb") as stream:
+        info = _read_header(stream)
+    yield TensorFile(path, {path.stem: info}, lambda _: _plain(np.load(path, allow_pickle=False)))
+
+
+@contextmanager
+def _open_npz(path: Path) -> Iterator[TensorFile]:
+    with _file_errors(path):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        tensors = {}
+        for member in archive.namelist():
+            if member.endswith(".npy"):
+                with _file_errors(path), archive.open(member) as stream:
+                    tensors[member.removesuffix(".npy")] = _read_header(stream)
+
+        def load(name: str) -> Array:
+            with archive.open(f"{name}.npy") as stream:
+                return _plain(np.lib.format.read_array(stream, allow_pickle=False))
+
+        yield TensorFile(path, tensors, load)
+
+
+@contextmanager
+def _open_safetensors(path: Path) -> Iterator[TensorFile]:
+    try:
+        import safetensors
+    except ImportError:
+        raise FqError(f'reading {path} needs safetensors: pip install "fq_tvm[demo]"') from None
+    with _file_errors(path):
+        try:
+            file: Any = safetensors.safe_open(path, framework="numpy")
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        except safetensors.SafetensorError as error:
+            raise ValueError(error) from None
+    with file:
+        tensors = {
+            name: TensorInfo(SAFETENSORS_DTYPES.get(part.get_dtype(), part.get_dtype()), tuple(part.get_shape()))
+            for name, part in slices.items()
+        }
+        yield TensorFile(path, tensors, file.get_tensor)
+
+
+def _read_header(stream: IO[bytes]) -> TensorInfo:
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"version {version} of the npy format is not supported")
+    shape, _, dtype = readers[version](stream)
+    return TensorInfo(dtype.name, shape)
+
+
+def _plain(array: Array) -> Array:
+    """Bring an array of the other byte order to this machine's."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+@contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FqError:
+        raise
+    except FILE_ERRORS as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        text = " ".join(str(reason).split()) or type(error).__name__
+        raise FqError(f"cannot read {path}: {text}") from error
+
+
+def unfit(info: TensorInfo, axis: int) -> str | None:
+    """Say why a tensor cannot be fake-quantized along an axis; None if it can."""
+    if info.dtype == "bfloat16":
+        return "bfloat16 is not supported yet; expected float16 or float32"
+    if info.dtype not in FLOATS:
+        return f"it has dtype {info.dtype}; expected float16 or float32"
+    if len(info.shape) > MAX_RANK:
+        return f"it has {len(info.shape)} dimensions; expected at most {MAX_RANK}"
+    try:
+        normalize_axis(axis, len(info.shape))
+    except FqError as error:
+        return str(error)
+    return None
+
+
+def select(file: TensorFile, axis: int, patterns: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
+    """Choose tensors of a file.
+
+    Parameters
+    ----------
+    file : TensorFile
+    axis : int
+        The channel dimension.
+    patterns : sequence of str
+        Names, or shell patterns of names; every tensor by default.
+
+    Returns
+    -------
+    chosen : list of str
+        In the order of the file.
+    skipped : dict of str
+        Why a tensor that no pattern names in full is left out, by name.
+
+    Raises
+    ------
+    FqError
+        If a pattern fits no tensor, a tensor named in full cannot be used, or nothing is left.
+    """
+    for pattern in patterns:
+        if pattern not in file.tensors and not fnmatch.filter(file.tensors, pattern):
+            known = list(file.tensors)
+            some = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+            raise FqError(f"{file.path} has no tensor {pattern!r}; it has {some or 'none'}")
+    names = [
+        name
+        for name in file.tensors
+        if not patterns or name in patterns or any(fnmatch.fnmatchcase(name, p) for p in patterns)
+    ]
+    reasons = {name: reason for name in names if (reason := unfit(file.tensors[name], axis)) is not None}
+    chosen = [name for name in names if name not in reasons]
+    for name, reason in reasons.items():
+        if name in patterns or not chosen:
+            raise FqError(f"cannot use the tensor {name!r} of {file.path}: {reason}")
+    if not chosen:
+        raise FqError(f"{file.path} has no tensors")
+    return chosen, reasons
+
+
+@contextmanager
+def write_npz(path: str | os.PathLike[str]) -> Iterator[Callable[[str, Array], None]]:
+    """Write arrays to a ``.npz`` file, one at a time; the file appears when all are written.
+
+    Parameters
+    ----------
+    path : path-like
+        An existing file is replaced.
+
+    Yields
+    ------
+    callable
+        Adds an array under a name.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; nothing is left then.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; expected the name of a file")
+    try:
+        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:  # it would name a file that the caller never heard of
+        raise type(error)(error.errno, error.strerror, str(path)) from None
+    try:
+        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+
+            def add(name: str, array: Array) -> None:
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+
+            yield add
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(aside, 0o666 & ~umask)  # mkstemp's 0600 is not what a user expects of an output
+        os.replace(aside, path)
+    except BaseException:
+        os.unlink(aside)
+        raise

@@ -1,0 +1,157 @@
+"""How good and how fast the quantization of one tensor is."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import reference
+from ..functional import fake_quantize_per_channel_affine_cachemask
+from ..launch.arguments import Operands, check_range, describe, normalize_axis
+from ..launch.kernel import prepare
+
+__all__ = ["Report", "process"]
+
+Array = NDArray[Any]
+T = TypeVar("T")
+
+MEASURE_SECONDS = 0.05
+"""How long to repeat a call for its median time."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of one tensor.
+
+    Parameters
+    ----------
+    tensor : str
+    shape : tuple of int
+    dtype : str
+    axis : int
+    quant_min, quant_max : int
+    sqnr_db : float
+        Power of x by power of ``x - out``, over the finite elements, in decibels; infinite if nothing changed, NaN if
+        there is no signal.
+    clipped : float
+        Share of elements outside the range, from 0 to 1.
+    seconds : float
+        Median time of the kernel, with outputs allocated before.
+    gigabytes_per_second : float
+        Bytes of x, out and mask by that time.
+    times_numpy : float or None
+        How many times longer the numpy reference takes; None if it was not run.
+    equal : bool or None
+        Whether out and mask equal the reference's bit for bit; None if it was not run.
+    """
+
+    tensor: str
+    shape: tuple[int, ...]
+    dtype: str
+    axis: int
+    quant_min: int
+    quant_max: int
+    sqnr_db: float
+    clipped: float
+    seconds: float
+    gigabytes_per_second: float
+    times_numpy: float | None = None
+    equal: bool | None = None
+
+    @property
+    def bits(self) -> int:
+        """Width of an integer that holds every value of the range."""
+        return (self.quant_max - self.quant_min).bit_length()
+
+
+def process(
+    name: str,
+    x: Array,
+    scale: Array,
+    zero_point: Array,
+    axis: int,
+    quant_min: int,
+    quant_max: int,
+    verify: bool = False,
+) -> tuple[Array, NDArray[np.bool_], Report]:
+    """Fake-quantize one tensor and report on it.
+
+    Parameters
+    ----------
+    name : str
+        Of the tensor.
+    x, scale, zero_point, axis, quant_min, quant_max
+        As for :func:`fq_tvm.fake_quantize_per_channel_affine_cachemask`, in numpy.
+    verify : bool
+        Whether to run the numpy reference too, for :attr:`Report.times_numpy` and :attr:`Report.equal`.
+
+    Returns
+    -------
+    out, mask : numpy.ndarray
+    report : Report
+
+    Raises
+    ------
+    FqError
+        If an argument is refused or no kernel can be had.
+    """
+    quant_min, quant_max = check_range(quant_min, quant_max)
+    out, mask = fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, axis, quant_min, quant_max)
+    operands = Operands(*map(describe, (x, scale, zero_point, out, mask), Operands._fields))
+    launch = prepare(operands, normalize_axis(axis, x.ndim), quant_min, quant_max)
+    tensors = [*(operand.tensor for operand in operands), np.empty(launch.workspace_size, np.uint8)]
+    seconds, _ = _median_time(lambda: launch(*tensors))
+    times_numpy, equal = None, None
+    if verify:
+        numpy_seconds, (reference_out, reference_mask) = _median_time(
+            lambda: reference.fake_quant(x, scale, zero_point, axis, quant_min, quant_max)
+        )
+        times_numpy = numpy_seconds / seconds
+        equal = _same_bits(out, reference_out) and _same_bits(mask, reference_mask)
+    given = (name, x.shape, x.dtype.name, axis, quant_min, quant_max)
+    clipped = 1.0 - float(mask.mean()) if mask.size else 0.0
+    speed = (x.nbytes + out.nbytes + mask.nbytes) / seconds / 1e9
+    report = Report(*given, _sqnr_db(x, out), clipped, seconds, speed, times_numpy, equal)
+    return out, mask, report
+
+
+def _median_time(call: Callable[[], T]) -> tuple[float, T]:
+    """Median seconds of a few calls, and the last result."""
+    times: list[float] = []
+    while sum(times) < MEASURE_SECONDS and len(times) < 100:
+        start = time.perf_counter()
+        result = call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times), result
+
+
+def _same_bits(a: Array, b: Array) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def _sqnr_db(x: Array, out: Array) -> float:
+    signal = noise = 0.0
+    # in pieces, as float64 copies of a whole model's embedding are large
+    for piece, result in zip(_pieces(x), _pieces(out), strict=True):
+        finite = np.isfinite(piece)
+        wide = np.where(finite, piece, 0).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            error = np.where(finite, wide - result, 0.0)
+        signal += float(np.vdot(wide, wide))
+        noise += float(np.vdot(error, error))
+    if signal == 0:
+        return math.nan
+    return 10 * math.log10(signal / noise) if noise else math.inf
+
+
+def _pieces(array: Array, size: int = 1 << 20) -> Iterator[Array]:
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, size):
+        yield flat[start : start + size]
