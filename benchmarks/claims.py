@@ -12,10 +12,13 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from fq_tvm import FqError, cli
+from fq_tvm import FqError
 from fq_tvm.bench.cases import CACHED_MAX_BYTES, CACHED_MIN_BYTES
 from fq_tvm.bench.result import Result, summary
 from fq_tvm.bench.timing import geometric_mean
+from fq_tvm.cli.bench import OPTIONS, measure_cases, print_results, write_results
+from fq_tvm.cli.output import print_table
+from fq_tvm.cli.parser import Parser, add_options
 
 LARGE_MIN_BYTES = 64 * 2**20
 """Bytes of x above which memory alone decides."""
@@ -117,23 +120,23 @@ def print_claims(found: Sequence[Claim]) -> None:
         [c.text, f"{c.value:.2f}", f"{'>=' if c.least else '<='} {c.bound:g}", "yes" if c.holds else "NO", c.where]
         for c in found
     ]
-    cli.print_table(["what must hold", "measured", "bound", "", ""], rows)
+    print_table(["what must hold", "measured", "bound", "", ""], rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and judge; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_options(parser, cli.BENCH_OPTIONS)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser, OPTIONS)
     arguments = parser.parse_args(argv)
     try:
-        results = cli.measure_cases(arguments)
-        cli.print_results(results, arguments.peers)
+        results = measure_cases(arguments)
+        print_results(results, arguments.peers)
         found = claims(results)
         if found:
             print()
             print_claims(found)
         stated = [{**dataclasses.asdict(claim), "holds": claim.holds} for claim in found]
-        cli.write_results(results, arguments, claims=stated)
+        write_results(results, arguments, claims=stated)
     except (FqError, OSError) as error:
         print(f"claims: error: {error}", file=sys.stderr)
         return 2

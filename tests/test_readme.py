@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fq_tvm import cli, environment
+from fq_tvm.cli.commands import EPILOGUE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -42,7 +43,7 @@ def test_examples_run(tmp_path, monkeypatch, capsys):
 def test_every_variable_is_listed():
     known = set(re.findall(r"FQ_TVM_[A-Z_]+", Path(environment.__file__).read_text()))
     assert known == set(re.findall(r"^\| `(FQ_TVM_[A-Z_]+)`", README, re.MULTILINE))
-    assert known == set(re.findall(r"^  (FQ_TVM_[A-Z_]+) ", cli.EPILOGUE, re.MULTILINE))
+    assert known == set(re.findall(r"^  (FQ_TVM_[A-Z_]+) ", EPILOGUE, re.MULTILINE))
 
 
 def test_every_make_target_is_there():

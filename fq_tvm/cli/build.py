@@ -1,0 +1,150 @@
+"""``fq-tvm build`` and ``fq-tvm inspect``: kernels ahead of time, and the one that a tensor gets."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+
+from ..errors import FqError
+from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, arithmetic_for, catalogue
+from .output import kernel_name, megabytes, print_facts, print_json, progress, shape_text
+from .parser import BITS, JSON, QUIET, Arguments, command, integers, one_of, option, quant_range
+
+
+@command(
+    one_of(
+        option("--all", action="store_true", help="every kernel of aclnn's contract"),
+        option(
+            "--spec",
+            nargs="+",
+            metavar="FIELD=VALUE",
+            help="those with these fields, e.g. iteration=rows dtype=float16",
+        ),
+    ),
+    option(
+        "--extensions",
+        action="store_true",
+        help="those of dtypes beyond aclnn's contract, too; implied by a FIELD=VALUE that is beyond it",
+    ),
+    option("-o", "--output", metavar="DIR", required=True, help="the folder; kernels that it has are kept"),
+    QUIET,
+    JSON,
+)
+def build(arguments: Arguments) -> None:
+    """Build kernels ahead of time.
+
+    The folder serves as FQ_TVM_ARTIFACTS_DIR on any machine of the same CPU and versions, with no compiler. Set
+    FQ_TVM_TARGET to build for another CPU. Fields: iteration, dtype, scale_dtype, out_dtype, zero_point_dtype,
+    arithmetic.
+    """
+    from ..launch.kernel import build_library, current_target
+
+    fields: dict[str, str] = {}
+    if not arguments.all and not arguments.spec:
+        raise FqError("give --all, or --spec with one or more FIELD=VALUE")
+    for item in arguments.spec or ():
+        field, sign, value = item.partition("=")
+        allowed = [f.name for f in dataclasses.fields(FakeQuantSpec)]
+        if not sign or field not in allowed:
+            raise FqError(f"--spec {item!r}: expected FIELD=VALUE, where FIELD is one of {', '.join(allowed)}")
+        fields[field] = value
+    specs = catalogue(**fields, extensions=arguments.extensions)
+    target = current_target()
+    start = time.perf_counter()
+    with progress(len(specs), "kernel", arguments.quiet) as bar:
+
+        def show(done: int, total: int, spec: FakeQuantSpec) -> None:
+            bar.total = total
+            bar.set_postfix_str(spec.name)
+            bar.update(done - bar.n)
+
+        paths = build_library(arguments.output, specs, progress=show)
+        bar.update(bar.total - bar.n)
+    if arguments.json:
+        stated = [json.loads((p / "meta.json").read_text())["key"]["spec"] for p in paths]
+        kernels = [{"name": kernel_name(s), "spec": s, "path": p} for s, p in zip(stated, paths, strict=True)]
+        return print_json({"output": arguments.output, "cpu": target.cpu, "kernels": kernels})
+    size = sum(f.stat().st_size for p in paths for f in p.iterdir())
+    seconds = time.perf_counter() - start
+    print(f"{len(paths)} kernels for {target.cpu} in {arguments.output}: {megabytes(size)}, {seconds:.1f} s")
+
+
+@command(
+    option(
+        "--shape", type=integers, required=True, metavar="N,N,...", help='extents, e.g. 64,256,56,56; "" for a scalar'
+    ),
+    option("--axis", type=int, default=0, help="the channel dimension (default: 0)"),
+    option(
+        "--strides",
+        type=integers,
+        metavar="N,N,...",
+        help="in elements (default: C order); out and mask as numpy's empty_like",
+    ),
+    option("--dtype", choices=EXTENDED_FLOATS, default="float32", help="of x (default: float32)"),
+    option("--scale-dtype", choices=EXTENDED_FLOATS, default="float32", help="of scale (default: float32)"),
+    option("--zero-point-dtype", choices=EXTENDED_ZERO_POINTS, default="int32", help="of zero point (default: int32)"),
+    option("--out-dtype", choices=EXTENDED_FLOATS, help="of out (default: that of x)"),
+    *BITS,
+    option("--kind", choices=("te", "tir", "ll", "asm"), help="print this text of the kernel too"),
+    JSON,
+)
+def inspect(arguments: Arguments) -> None:
+    """Show the kernel that a tensor gets.
+
+    Prints its class, loops, schedule, CPU and place in the cache, which it is built into if need be; then, with
+    --kind, its tensor expression (te), scheduled TIR (tir), LLVM IR (ll) or assembly (asm). The facts are comments of
+    that language, so that the output is a file of it.
+    """
+    from ..launch.arguments import normalize_axis
+    from ..launch.kernel import current_target, get_kernel, layout_for, schedule_for
+    from ..layout import MAX_RANK
+    from ..store.records import size_class_of
+
+    shape = arguments.shape
+    if len(shape) > MAX_RANK or any(n < 1 for n in shape):
+        raise FqError(f"--shape is {shape}; expected at most {MAX_RANK} extents, each 1 or more")
+    axis = normalize_axis(arguments.axis, len(shape))
+    strides = _dense_strides(shape, range(len(shape))) if arguments.strides is None else arguments.strides
+    if len(strides) != len(shape):
+        raise FqError(f"--strides has {len(strides)} values; expected {len(shape)}, one for each extent")
+    results = _dense_strides(shape, sorted(range(len(shape)), key=lambda d: -abs(strides[d])))
+    target = current_target()
+    layout = layout_for(target, shape, axis, (strides, results, results))
+    out_dtype = arguments.out_dtype or arguments.dtype
+    dtypes = (arguments.dtype, arguments.scale_dtype, out_dtype, arguments.zero_point_dtype)
+    spec = FakeQuantSpec(layout.iteration, *dtypes, arithmetic_for(*quant_range(arguments)))
+    kernel = get_kernel(spec, target, schedule_for(spec, target, size_class_of(spec, layout.size)))
+    text = kernel.source(arguments.kind) if arguments.kind else None
+    answer = {
+        "name": spec.name,
+        "spec": spec.to_json(),
+        "layout": dataclasses.asdict(layout),
+        "schedule": kernel.schedule.to_json(),
+        "cpu": kernel.target.cpu,
+        "path": kernel.path,
+    }
+    if arguments.json:
+        return print_json({**answer, "kind": arguments.kind, "source": text})
+    loops = f"outer {shape_text(layout.outer)}, channels {layout.channels}, inner {layout.inner}"
+    lines = {
+        "kernel": spec.name,
+        "tensor": f"{shape_text(shape)} {arguments.dtype}, axis {axis}",
+        "loops": f"{layout.iteration}: {loops}",
+        "schedule": ", ".join(f"{knob} {value}" for knob, value in kernel.schedule.to_json().items()),
+        "CPU": kernel.target.cpu,
+        "cached in": str(kernel.path or "no folder: kept in memory only"),
+    }
+    mark = {None: "", "ll": "; "}.get(arguments.kind, "# ")
+    print_facts(lines, mark)
+    if text is not None:
+        print(f"\n{text.rstrip()}")
+
+
+def _dense_strides(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
+    """Strides of a tensor without gaps whose dimensions lie in the given order, the outermost first."""
+    strides, step = [0] * len(shape), 1
+    for d in reversed(order):
+        strides[d], step = step, step * shape[d]
+    return tuple(strides)

@@ -1,0 +1,90 @@
+"""What a command prints: tables, JSON, messages and progress bars; knows no command."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import FqError
+from ..spec import FakeQuantSpec
+
+MEGABYTE = 1_000_000
+"""Bytes."""
+
+
+def one_line(text: str) -> str:
+    """Put a text on one line."""
+    return " ".join(text.split())
+
+
+def say(text: str) -> None:
+    """Print a message to standard error."""
+    print(f"fq-tvm: {text}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    print(json.dumps(plain(value), indent=2))
+
+
+def plain(value: Any) -> Any:
+    """Turn a value into what JSON has; it has no infinities and no NaN."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print columns; the first is text, the others are numbers or of one width."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        first, *others = row
+        aligned = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        print("  ".join([first.ljust(widths[0]), *aligned]).rstrip())
+
+
+def print_facts(facts: Mapping[str, str], mark: str = "") -> None:
+    """Print a name and a text a line, perhaps as comments that begin with a mark."""
+    width = max(map(len, facts)) + 1
+    for name, text in facts.items():
+        print(f"{mark}{name:<{width}} {text}")
+
+
+@contextmanager
+def progress(total: int, unit: str, quiet: bool) -> Iterator[Any]:
+    """Show a progress bar, which goes away if something fails: then the error is all there is to read."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=unit, disable=quiet, dynamic_ncols=True) as bar:
+        try:
+            yield bar
+        except BaseException:
+            bar.leave = False
+            raise
+
+
+def megabytes(size: float) -> str:
+    """Say how many bytes that is."""
+    return f"{size / MEGABYTE:.2f} MB"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Write a shape as ``64x256``."""
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def kernel_name(spec: Mapping[str, Any]) -> str:
+    """Name the kernel of a specification in JSON, perhaps one of another version."""
+    try:
+        return FakeQuantSpec.from_json(spec).name
+    except FqError:  # of another version, that had other fields
+        return "_".join(map(str, spec.values()))
