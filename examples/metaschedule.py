@@ -17,6 +17,7 @@ from tvm.s_tir import meta_schedule
 
 import fq_tvm
 from fq_tvm.launch.kernel import current_target
+from fq_tvm.tuning import metaschedule
 
 TRIALS = int(sys.argv[1]) if len(sys.argv) > 1 else 2
 SPEC, SHAPE = fq_tvm.FakeQuantSpec("rows"), (8, 64, 784)
@@ -31,7 +32,7 @@ def build(module, target, _parameters):
 
 def main() -> None:
     logging.disable(logging.WARNING)
-    module = fq_tvm.tuning.search.metaschedule_module(SPEC, SHAPE)
+    module = metaschedule.metaschedule_module(SPEC, SHAPE)
     target = tvm.target.Target({**current_target().to_tvm(), "num-cores": os.cpu_count() or 1})
     builder = meta_schedule.builder.LocalBuilder(max_workers=1, timeout_sec=120, f_build=build)
     runner = meta_schedule.runner.LocalRunner(
@@ -47,7 +48,7 @@ def main() -> None:
             num_trials_per_iter=TRIALS,
             builder=builder,
             runner=runner,
-            space=fq_tvm.tuning.search.metaschedule_space(SPEC),
+            space=metaschedule.metaschedule_space(SPEC),
             strategy="replay-trace",
             cost_model="random",
             measure_callbacks=[meta_schedule.measure_callback.AddToDatabase()],

@@ -852,7 +852,8 @@ def tune(arguments: argparse.Namespace) -> None:
     import importlib.util
 
     from ..bench import find_cases
-    from ..tuning import search as tuning
+    from ..tuning.plot import plot_trials
+    from ..tuning.search import Progress, tune_cases
 
     if not arguments.all and not arguments.case:
         raise FqError("give --case TEXT, or --all")
@@ -863,7 +864,7 @@ def tune(arguments: argparse.Namespace) -> None:
     cases = find_cases(arguments.case)
     with _progress(1, "trial", arguments.quiet) as bar:
 
-        def show(step: Any) -> None:
+        def show(step: Progress) -> None:
             if step.trial == 1:
                 bar.set_description(step.job)
                 bar.reset(step.trials - 1)
@@ -871,7 +872,7 @@ def tune(arguments: argparse.Namespace) -> None:
             bar.set_postfix_str(f"{best}, {step.seconds_left:.0f} s and {step.jobs_left} jobs left")
             bar.update(step.trial - 1 - bar.n)
 
-        path, content = tuning.tune_cases(
+        path, content = tune_cases(
             cases,
             budget=arguments.budget,
             seed=arguments.seed,
@@ -885,7 +886,7 @@ def tune(arguments: argparse.Namespace) -> None:
         )
     log = arguments.log or Path(path).with_suffix(".trials.jsonl")
     if arguments.plot:
-        tuning.plot_trials(log, arguments.plot)
+        plot_trials(log, arguments.plot)
     if arguments.json:
         return _print_json({"path": path, "log": log, **content.to_json()})
     rows = [

@@ -1,4 +1,4 @@
-"""Tuned schedules on disk, which one applies, and the space that they are found in.
+"""Tuned schedules on disk, and which one applies.
 
 A record file is a readable JSON file for one CPU.  The user's lie in the platform's data folder, the library's in
 ``schedules/`` of a checkout and inside the wheel.  Knows files and schedules; does not know TVM.  Files are read when
@@ -7,15 +7,13 @@ a schedule is first looked up, once for each CPU.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
-import random
 import re
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import Any
 
 from ..environment import data_dir
 from ..errors import FqError
-from ..schedule import Schedule, default_schedule
+from ..schedule import Schedule
 from ..spec import FakeQuantSpec
 from ..target import LEVELS, Target
 
@@ -43,7 +41,6 @@ __all__ = [
     "shipped_folder",
     "size_class",
     "size_class_of",
-    "space",
     "user_folder",
     "write",
 ]
@@ -382,52 +379,3 @@ def forget() -> None:
     """Read record files anew at the next look-up."""
     for function in (applicable, lookup, rows_min_inner):
         function.cache_clear()
-
-
-TILES = {
-    "rows": (1024, 4096, 16384, 65536, 262144),
-    "lanes": (4096, 16384, 65536, 262144),
-    "strided_rows": (1024, 16384, 65536, 262144),
-    "strided_lanes": (1024, 16384, 65536, 262144),
-}
-RUNS: dict[str, dict[str, Sequence[int]]] = {
-    "rows": {"rows": (1, 16, 64)},
-    "lanes": {"rows": (1, 2, 4), "run": (256, 512, 1024, 2048)},
-}
-PARALLEL_FROM = (32768, 65536, 131072, 262144)
-STREAM_FROM = (2**25, 2**26, 2**28, 2**62)
-"""The last means never."""
-
-
-def space(spec: FakeQuantSpec, target: Target | None = None, seed: int = 0) -> list[Schedule]:
-    """List the schedules that tuning chooses from; docs/schedules.md says why these.
-
-    Parameters
-    ----------
-    spec : FakeQuantSpec
-        The kernel.
-    target : Target, optional
-        The CPU, which decides whether the width of vectors is a choice; by default it is.
-    seed : int
-        Of the order.
-
-    Returns
-    -------
-    list of Schedule
-        The default schedule, then all others in an order that depends on nothing but the arguments.
-    """
-    knobs: dict[str, Sequence[int]] = {"tile": TILES[spec.iteration], "parallel_from": PARALLEL_FROM}
-    knobs.update(RUNS.get(spec.iteration, {}))
-    if not spec.strided and not spec.wide:
-        knobs["stream_from"] = STREAM_FROM
-    if target is None or target.avx512:
-        # 0 is LLVM's own choice for this CPU, so only the other width is another candidate
-        knobs["vector_bits"] = (0, 512 if target is not None and "prefer-256-bit" in target.features else 256)
-    first = default_schedule(spec, target)
-    others = [
-        Schedule(**{**first.to_json(), **dict(zip(knobs, values, strict=True))})
-        for values in itertools.product(*knobs.values())
-    ]
-    others = [schedule for schedule in others if schedule != first]
-    random.Random(f"{seed} {spec.name}").shuffle(others)
-    return [first, *others]

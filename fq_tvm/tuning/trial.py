@@ -34,8 +34,8 @@ from ..target import Target
 __all__ = ["Bench", "Contender", "Local", "Remote", "main", "serve"]
 
 RANGES = {"narrow": (-128, 127), "wide": (-(2**31), 2**31 - 1)}
-KEPT = 3
-"""How many cases' tensors stay in memory."""
+CASES_IN_MEMORY = 3
+"""How many cases the process keeps the tensors of."""
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ def serve(place: Local | Remote, request: Mapping[str, Any], benches: OrderedDic
     spec = contenders[0].spec
     key = f"{case.name} {spec.scale_dtype} {spec.out_dtype} {spec.arithmetic}"
     if key not in benches:
-        while len(benches) >= KEPT:
+        while len(benches) >= CASES_IN_MEMORY:
             benches.popitem(last=False)
         benches[key] = Bench(case, spec)
     benches.move_to_end(key)

@@ -1,14 +1,12 @@
-"""Tuned schedules: files, which one applies, and that no schedule of the space changes a result."""
+"""Tuned schedules: files, and which one applies."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import json
-import random
 import subprocess
 import sys
-import threading
 import warnings
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import numpy as np
 import pytest
 from support import assert_same, expected, make
 
-from fq_tvm import FakeQuantSpec, FqError, Schedule, catalogue, get_kernel
+from fq_tvm import FakeQuantSpec, FqError, Schedule, get_kernel
 from fq_tvm.launch import kernel
 from fq_tvm.launch.arguments import Operands, describe
 from fq_tvm.schedule import default_schedule
@@ -154,7 +152,7 @@ def test_a_folder_in_place_of_a_file_is_skipped(folders):
 
 def test_reading_needs_no_compiler():
     code = (
-        "import sys; from fq_tvm import records, FakeQuantSpec; from fq_tvm.target import Target\n"
+        "import sys; from fq_tvm import FakeQuantSpec; from fq_tvm.store import records; from fq_tvm.target import Target\n"
         "records.lookup(FakeQuantSpec('rows'), Target('znver4', ('avx2',)))\n"
         "assert 'tvm' not in sys.modules and 'tvm_ffi' not in sys.modules and 'numpy' not in sys.modules"
     )
@@ -235,72 +233,6 @@ def test_a_library_has_the_kernel_of_every_size(folders, tmp_path):
     records.write(folders[0] / f"{target.cpu}.json", RecordFile(target.cpu, chosen))
     paths = kernel.build_library(tmp_path / "library", [ROWS])
     assert len(paths) == 2
-
-
-def test_the_space_is_the_same_every_time():
-    for spec in catalogue():
-        listed = records.space(spec, ZEN4, seed=3)
-        assert listed == records.space(spec, ZEN4, seed=3)
-        assert listed[0] == default_schedule(spec)
-        assert len(set(listed)) == len(listed)
-        assert set(listed) == set(records.space(spec, ZEN4, seed=4))
-        assert listed != records.space(spec, ZEN4, seed=4)
-    assert {s.vector_bits for s in records.space(ROWS, ZEN4)} == {0, 256}
-    assert {s.vector_bits for s in records.space(ROWS, Target("x86-64-v4", (*V4, "prefer-256-bit")))} == {0, 512}
-    assert {s.vector_bits for s in records.space(ROWS, Target("haswell", ("avx2",)))} == {0}
-
-
-SHAPES = {
-    "rows": [((3, 5, 300), 1), ((1, 70001), 0)],
-    "lanes": [((4, 8), 1), ((1000, 3), 1), ((33, 300), 1), ((5, 7, 9), 1), ((700, 130), 1)],
-    "strided_rows": [((3, 5, 130), 1), ((2, 3, 400, 50), 1)],
-    "strided_lanes": [((4, 8), 1), ((257,), 0), ((90, 2, 500), 2)],
-}
-
-
-@pytest.mark.parametrize("threads", ["1", "2", "3"])
-@pytest.mark.parametrize("iteration", SHAPES)
-def test_no_schedule_of_the_space_changes_a_result(iteration, threads, monkeypatch):
-    """A sample of the space, with float16 and wide arithmetic among it, for several numbers of threads."""
-    monkeypatch.setenv("FQ_TVM_NUM_THREADS", threads)
-    rng = np.random.default_rng(int(threads))
-    pick = random.Random(iteration)  # the same for every number of threads: what is built once serves all
-    samples = [
-        (spec, dataclasses.replace(schedule, parallel_from=pick.choice((1, 16384))))
-        for spec in pick.sample(catalogue(iteration=iteration), 3)
-        for schedule in records.space(spec, seed=pick.randrange(1000))[1:3]
-    ]
-    failures = []
-
-    def in_a_thread_of_its_own():  # a pool belongs to its thread
-        try:
-            for spec, schedule in samples:
-                compare(spec, schedule)
-        except BaseException as error:
-            failures.append(error)
-
-    def compare(spec: FakeQuantSpec, schedule: Schedule) -> None:
-        built = get_kernel(spec, schedule=schedule)
-        assert built.schedule == schedule
-        low, high = (-(2**31), 2**31 - 1) if spec.wide else (-8, 7)
-        for shape, axis in SHAPES[iteration]:
-            x, scale, zero_point = make(rng, shape, axis, spec.dtype, spec.scale_dtype, (low, high))
-            if spec.strided:
-                stepped = np.empty([2 * n for n in shape], x.dtype)[tuple(slice(None, None, 2) for _ in shape)]
-                stepped[...] = x
-                x = stepped
-            out, mask = np.empty(shape, spec.out_dtype), np.empty(shape, bool)
-            found = kernel.prepare(describe_all(x, scale, zero_point, out, mask), axis, low, high)
-            assert found.kernel.spec == spec
-            launch = built.bind(found.layout, 1, 1, found.scalars)
-            launch(x, scale, zero_point, out, mask, np.empty(launch.workspace_size, np.uint8))
-            assert_same((out, mask), expected(x, scale, zero_point, axis, low, high, out.dtype))
-
-    thread = threading.Thread(target=in_a_thread_of_its_own)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
 
 
 def test_the_width_of_vectors_is_a_choice_where_there_is_one():

@@ -1,9 +1,8 @@
-"""The tuner: failed trials, logs that are taken up again, records, other machines, MetaSchedule."""
+"""The search: failed trials, logs that are taken up again, records, other machines."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import multiprocessing
 import subprocess
@@ -16,12 +15,15 @@ from tune_worker_double import CRASHES, HANGS, LUCKY, WRONG
 
 import fq_tvm
 from fq_tvm import FakeQuantSpec, FqError, Schedule, cli, get_kernel
-from fq_tvm.bench import CASES, Case
+from fq_tvm.bench import Case
 from fq_tvm.launch import kernel
 from fq_tvm.schedule import default_schedule
 from fq_tvm.store import records
-
-tuning = importlib.import_module("fq_tvm.tuning.search")
+from fq_tvm.tuning import search as tuning
+from fq_tvm.tuning.jobs import Job, distance, distinct
+from fq_tvm.tuning.plot import plot_trials
+from fq_tvm.tuning.space import space
+from fq_tvm.tuning.worker import Worker
 
 ROWS = FakeQuantSpec("rows")
 SMALL = (64, 300)
@@ -38,13 +40,13 @@ def _fresh_records():
 @pytest.fixture
 def double(monkeypatch):
     """Replace the worker by one whose measurements are known, and that soon counts as hanging."""
-    start, ask = tuning.Worker.__init__, tuning.Worker.ask
-    monkeypatch.setattr(tuning.Worker, "__init__", lambda self, rpc=None, key="": start(self, rpc, key, DOUBLE))
+    start, ask = Worker.__init__, Worker.ask
+    monkeypatch.setattr(Worker, "__init__", lambda self, rpc=None, key="": start(self, rpc, key, DOUBLE))
 
     def impatient(self, request, timeout):
         return ask(self, request, 2 if f'"tile": {HANGS}' in json.dumps(request) else timeout)
 
-    monkeypatch.setattr(tuning.Worker, "ask", impatient)
+    monkeypatch.setattr(Worker, "ask", impatient)
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def few(monkeypatch):
     """A space of five schedules."""
     tiles = (16384, CRASHES, WRONG, LUCKY, HANGS)
     listed = [Schedule(tile=tile) for tile in tiles]
-    monkeypatch.setattr(records, "space", lambda spec, target=None, seed=0: listed)
+    monkeypatch.setattr(tuning, "space", lambda spec, target=None, seed=0: listed)
     return listed
 
 
@@ -123,7 +125,7 @@ def search_with(times):
     def time(case, contenders, copy=False):
         return {str(i): (times(schedule), 0.0, 100) for i, (_, schedule) in enumerate(contenders)}
 
-    search = tuning._Search(None, kernel.current_target(), None, 0, 0.0, True)
+    search = tuning._Search(None, kernel.current_target(), None, tuning.Settings(rpc="none:0"))
     search.time, search.write, search.identity = time, lambda entry: None, lambda job: ""
     return search
 
@@ -140,7 +142,7 @@ def search_with(times):
     ],
 )
 def test_code_of_its_own_has_to_be_a_tenth_faster(own, launch, wanted):
-    job = tuning.Job(ROWS, (), "memory", (Case((16, 300), 0),))
+    job = Job(ROWS, (), "memory", (Case((16, 300), 0),))
     default = default_schedule(ROWS)
     shared = dataclasses.replace(default, parallel_from=2 * default.parallel_from)
     schedules = {"default": default, "shared": shared, "best": dataclasses.replace(shared, tile=2 * default.tile)}
@@ -154,16 +156,16 @@ def test_candidates_near_the_best_come_first(monkeypatch, tmp_path):
     tried = []
 
     def attempt(search, job, best, candidate):
-        tried.append(tuning._distance(candidate, best))
+        tried.append(distance(candidate, best))
         return {"ratio": 0.5, "accepted": candidate.rows == 1 and best.rows != 1}
 
     monkeypatch.setattr(tuning, "_try", attempt)
     search = search_with(None)
     search.log = tmp_path / "log"
-    job = tuning.Job(FakeQuantSpec("lanes"), (), "memory", (Case((4096, 4096), 1),))
+    job = Job(FakeQuantSpec("lanes"), (), "memory", (Case((4096, 4096), 1),))
     best = tuning._run(search, job, time.monotonic() + 60, lambda *_: None)
     assert best == dataclasses.replace(default, rows=1)
-    assert len(tried) == len(tuning._distinct(records.space(job.spec, search.target), job)) - 1
+    assert len(tried) == len(distinct(space(job.spec, search.target), job)) - 1
     assert tried[:10] == [1] * 10
     assert tried.count(1) > 10
 
@@ -172,17 +174,6 @@ def test_the_boundary_is_where_rows_win_for_good():
     assert tuning.boundary_of({32: 2.0, 64: 0.9, 128: 1.1, 256: 0.9, 512: 0.8}) == 256
     assert tuning.boundary_of({32: 0.5, 64: 0.9}) == 32
     assert tuning.boundary_of({32: 0.5, 64: 1.1}) == 128
-
-
-def test_jobs_cover_every_class_and_size_of_the_table():
-    jobs = tuning.jobs_of(CASES)
-    assert {(j.spec.iteration, j.spec.dtype, j.size_class) for j in jobs} == {
-        (i, d, s) for i in ("rows", "lanes") for d in ("float32", "float16") for s in records.SIZE_CLASSES
-    }
-    for job in jobs:
-        assert 1 <= len(job.cases) <= 4
-        assert all(case.moved_bytes <= tuning.LARGEST for case in job.cases)
-        assert len(tuning._distinct(records.space(job.spec), job)) > 5
 
 
 def test_a_search_with_the_real_worker(tmp_path):
@@ -209,7 +200,7 @@ def test_a_search_with_the_real_worker(tmp_path):
     assert entries
     assert not [e["error"] for e in entries if "error" in e]
     assert steps[0].trials > 5
-    tuning.plot_trials(path.with_suffix(".trials.jsonl"), tmp_path / "search.png")
+    plot_trials(path.with_suffix(".trials.jsonl"), tmp_path / "search.png")
     assert (tmp_path / "search.png").read_bytes()[1:4] == b"PNG"
 
 
@@ -313,11 +304,8 @@ def test_no_tracker_is_one_error(tmp_path):
         fq_tvm.tune(ROWS, SMALL, budget=1, output=tmp_path / "x.json", rpc="127.0.0.1:9", key="lab")
 
 
-def test_modules_for_metaschedule():
-    for spec, shape in ((ROWS, (2, 3, 512)), (FakeQuantSpec("lanes"), (64, 1024))):
-        module = tuning.metaschedule_module(spec, shape)
-        assert len(module["main"].params) == 6
-    with pytest.raises(FqError, match="expected narrow lanes of 2 extents or rows of 3"):
-        tuning.metaschedule_module(ROWS, (3, 4))
-    with pytest.raises(FqError, match="narrow rows and lanes only"):
-        tuning.metaschedule_space(FakeQuantSpec("strided_rows"))
+def test_an_unknown_option_is_a_type_error():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'budgets'"):
+        fq_tvm.tune(ROWS, SMALL, budgets=1)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'axis'"):
+        tuning.tune_cases([Case(SMALL, 0)], axis=0)

@@ -1,0 +1,98 @@
+"""What is searched for: groups of cases that share a record, and what a schedule makes of them.
+
+Knows cases and launches; measures nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..bench import Case
+from ..schedule import Schedule
+from ..spec import FakeQuantSpec
+from ..store import records
+
+__all__ = ["CASE_MAX_BYTES", "Job", "distance", "distinct", "jobs_of"]
+
+CASE_MAX_BYTES = 512 * 2**20
+"""Cases that move more bytes are left to ``fq-tvm bench``: their trials take too long for what they add."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One search: the kernels of a record, and the cases that stand for them.
+
+    Parameters
+    ----------
+    spec : FakeQuantSpec
+        The kernel that is measured.
+    match : tuple of pairs of str
+        Of the record, see :class:`~fq_tvm.store.records.Record`.
+    size_class : str
+        Of the record.
+    cases : tuple of Case
+        A schedule's score is its geometric mean over these.
+    """
+
+    spec: FakeQuantSpec
+    match: tuple[tuple[str, str], ...]
+    size_class: str
+    cases: tuple[Case, ...]
+
+    @property
+    def name(self) -> str:
+        """What it is about, in a few words."""
+        return f"{self.spec.iteration} {self.spec.dtype} {self.size_class}"
+
+
+def jobs_of(cases: Iterable[Case]) -> list[Job]:
+    """Group cases by class, dtype and size; each group is one search.
+
+    Parameters
+    ----------
+    cases : iterable of Case
+        Those that move more than :data:`CASE_MAX_BYTES` are left out.
+
+    Returns
+    -------
+    list of Job
+        With four cases each at most: the smallest, the largest, and those of the shortest and the longest row, which is
+        what parameters are held for: one channel in rows, all of them in lanes.
+    """
+    groups: dict[tuple[str, str, str], list[Case]] = {}
+    for case in cases:
+        if case.moved_bytes <= CASE_MAX_BYTES:
+            key = (case.iteration, case.dtype, records.size_class(case.moved_bytes))
+            groups.setdefault(key, []).append(case)
+    jobs = []
+    for (iteration, dtype, size), group in sorted(groups.items()):
+        group.sort(key=lambda case: (case.moved_bytes, case.name))
+        chosen = dict.fromkeys((group[0], group[-1], min(group, key=_row), max(group, key=_row)))
+        spec = FakeQuantSpec(iteration, dtype, out_dtype=dtype)
+        jobs.append(Job(spec, (("dtype", dtype), ("iteration", iteration)), size, tuple(chosen)))
+    return jobs
+
+
+def _row(case: Case) -> int:
+    return case.layout.inner * (case.layout.channels if "lanes" in case.iteration else 1)
+
+
+def distinct(schedules: Iterable[Schedule], job: Job) -> list[Schedule]:
+    """Leave out schedules that do the same on the cases of a job as another, which differs less from the first."""
+    seen, kept = set(), []
+    first, *others = schedules
+    for schedule in (first, *sorted(others, key=lambda schedule: distance(schedule, first))):
+        parallel = tuple(case.elements >= schedule.parallel_from for case in job.cases)
+        stream = tuple(case.moved_bytes >= schedule.stream_from for case in job.cases)
+        behavior = (dataclasses.replace(schedule, parallel_from=1, stream_from=1), parallel, stream)
+        if behavior not in seen:
+            seen.add(behavior)
+            kept.append(schedule)
+    return kept
+
+
+def distance(one: Schedule, other: Schedule) -> int:
+    """Count the knobs in which two schedules differ."""
+    return len(one.to_json().items() - other.to_json().items())
