@@ -65,8 +65,7 @@ def main() -> None:
     x = rng.standard_normal(SHAPE, np.float32) * 40
     scale, zero_point = rng.random(SHAPE[1], np.float32) + 0.3, rng.integers(-9, 9, SHAPE[1]).astype(np.int32)
     # TVM's own calling convention promises 64-byte alignment, so the tensors are TVM's.
-    inputs = [x, np.float32(1) / scale, zero_point.astype(np.float32), scale]
-    tensors = [tvm.runtime.tensor(np.ascontiguousarray(a, np.float32)) for a in inputs]
+    tensors = [tvm.runtime.tensor(array) for array in (x, scale, zero_point)]
     out, mask = tvm.runtime.empty(SHAPE, "float32"), tvm.runtime.empty(SHAPE, "bool")
     run(*tensors, out, mask)
     expected = fq_tvm.reference.fake_quant(x, scale, zero_point, 1, -128, 127)

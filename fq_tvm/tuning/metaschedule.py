@@ -1,6 +1,7 @@
-"""What ships, for people who experiment with :mod:`tvm.s_tir.meta_schedule`: modules and their space of schedules.
+"""The functions that ship, for people who experiment with :mod:`tvm.s_tir.meta_schedule`: modules and their space.
 
-The library's own tuner does not use it.
+Knows which function of a kernel stands for it there, and which knobs are decisions; what it computes is stated, and its
+loops are scheduled, where shipped kernels are.  The library's own tuner does not use it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FqError
-from ..spec import FakeQuantSpec
+from ..schedule import folds, schedule_loops
+from ..spec import FakeQuantSpec, quant_range_scalars
 from .space import space
 
 if TYPE_CHECKING:
@@ -26,34 +28,37 @@ def metaschedule_module(spec: FakeQuantSpec, shape: Sequence[int]) -> tvm.IRModu
     spec : FakeQuantSpec
         A kernel of class *rows* or *lanes*.
     shape : sequence of int
-        (outer, channels, inner) for rows, (runs, run) for lanes.
+        (outer, channels, inner) for rows; (runs, run) for lanes, two runs at least.
 
     Returns
     -------
     tvm.IRModule
-        With the function ``main`` of x, the channels' parameters, out and mask; the range is that of int8.  Zero points
-        are not taken off the range, as kernels of rows do it, so their times are not to be compared with these.
+        With the function ``main``, which is one of :func:`fq_tvm.codegen.build.state` with all integers and the range
+        of int8 put in.  Rows: ``"fake_quant"``, of x, scale, zero_point, out and mask.  Lanes: ``"blocked"``, of x, the
+        reciprocal of scale, the zero point and scale (float32, expanded to a run), out and mask; of kernels that fold,
+        the form for channels that may (:func:`fq_tvm.codegen.expression.may_fold`).
 
     Raises
     ------
     FqError
         If the class is another, or the number of extents.
     """
-    if spec.strided or spec.wide or len(shape) != (2 if spec.lanes else 3):
-        raise FqError(f"{spec.name} on {tuple(shape)}: expected narrow lanes of 2 extents or rows of 3")
+    if spec.strided or spec.wide or len(shape) != (2 if spec.lanes else 3) or (spec.lanes and shape[0] < 2):
+        raise FqError(f"{spec.name} on {tuple(shape)}: expected narrow lanes of 2 extents or rows of 3; 2 runs or more")
     import tvm
-    from tvm import te
 
-    from ..codegen.expression import ChannelParameters, QuantRange, quantize_dequantize
+    from ..codegen.build import state
 
-    axis = len(shape) - 1 if spec.lanes else 1
-    x = te.placeholder(tuple(shape), spec.dtype, "x")
-    names = ("inverse_scale", "zero_point", "scale")
-    inverse, zero, scale = (te.placeholder((shape[axis],), "float32", name) for name in names)
-    parameters = ChannelParameters(inverse, zero, scale, spec.float_zero_point)
-    limits = QuantRange(*(tvm.tirx.const(float(v), "float32") for v in (-128, 127)))
-    results = quantize_dequantize(x, parameters, axis, limits, spec.promoted_dtype, spec.out_dtype, "fake_quant")
-    return tvm.IRModule({"main": te.create_prim_func([x, *parameters, *results], "int64")})
+    if spec.lanes:
+        # As one block of all runs: the extents are the same whatever number of runs a schedule takes at a time.
+        stated = state(spec, shape[0])["folded_blocked" if folds(spec) else "blocked"].func
+        values: dict[str, float] = {"blocks": 1, "run": shape[1]}
+    else:
+        stated = state(spec)["fake_quant"].func
+        values = dict(zip(("outer", "channels", "inner"), shape, strict=True), scale_stride=1, zero_point_stride=1)
+    values.update(zip(("quant_min", "quant_max"), quant_range_scalars(-128, 127), strict=True))
+    scalars = [param for param in stated.params if param.name in values]
+    return tvm.IRModule({"main": stated.specialize({p: tvm.tirx.const(values[p.name], p.ty.dtype) for p in scalars})})
 
 
 def metaschedule_space(spec: FakeQuantSpec) -> Any:
@@ -82,18 +87,15 @@ def metaschedule_space(spec: FakeQuantSpec) -> Any:
 
     knobs = {name: sorted({getattr(s, name) for s in space(spec)}) for name in ("tile", "rows")}
 
-    def choose(sch: Any, name: str, extent: int) -> Any:
+    def choose(sch: Any, name: str, loop: Any) -> Any:
         # A tile that leaves a rest leaves a condition in the loop, which keeps LLVM from vectorizing it.
+        extent = int(sch.get(loop).extent)
         allowed = [n for n in knobs[name] if extent % n == 0] or [extent]
         return sch.sample_categorical(allowed, [1 / len(allowed)] * len(allowed))
 
     def schedule(sch: Any) -> None:
-        *outer, last, inner = sch.get_loops(sch.get_sblock("fake_quant_v0"))
-        tiles, within = sch.split(inner, [None, choose(sch, "tile", int(sch.get(inner).extent))])
-        blocks, rows = sch.split(last, [None, choose(sch, "rows", int(sch.get(last).extent))])
-        sch.reorder(*outer, blocks, tiles, *([within, rows] if spec.lanes else [rows, within]))
-        if spec.lanes:
-            sch.unroll(rows)
-        sch.parallel(sch.fuse(*outer, blocks, tiles))
+        *_, last, inner = sch.get_loops(sch.get_sblock("fake_quant_v0"))
+        tile, rows = choose(sch, "tile", inner), choose(sch, "rows", last)
+        schedule_loops(sch, spec, tile, rows, parallel=True, name="blocked" if spec.lanes else "fake_quant")
 
     return meta_schedule.space_generator.ScheduleFn(schedule, sch_rules=[], postprocs=[], mutator_probs={})

@@ -152,7 +152,7 @@ def test_a_folder_in_place_of_a_file_is_skipped(folders):
 
 def test_reading_needs_no_compiler():
     code = (
-        "import sys; from fq_tvm import FakeQuantSpec; from fq_tvm.store import records; from fq_tvm.target import Target\n"
+        "import sys; from fq_tvm import FakeQuantSpec, Target; from fq_tvm.store import records\n"
         "records.lookup(FakeQuantSpec('rows'), Target('znver4', ('avx2',)))\n"
         "assert 'tvm' not in sys.modules and 'tvm_ffi' not in sys.modules and 'numpy' not in sys.modules"
     )
