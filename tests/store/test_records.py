@@ -93,6 +93,53 @@ def test_order_of_the_cpu_its_family_and_its_level(folders):
     assert records.lookup(FakeQuantSpec("lanes"), ZEN4) is None
 
 
+def test_what_a_cpu_has_no_record_of_is_taken_from_its_level(folders):
+    """For other kernels, other sizes or an empty list: the next file is asked."""
+    records.write(folders[1] / "x86-64-v4.json", content("x86-64-v4", tile=7))
+    lanes = Record((("iteration", "lanes"),), "memory", Schedule(tile=5))
+    mid = Record((("iteration", "rows"),), "mid", Schedule(tile=6))
+    for own in ((), (lanes,), (lanes, mid)):
+        records.write(folders[1] / "znver4.json", RecordFile("znver4", own))
+        records.forget()
+        assert records.lookup(ROWS, ZEN4) == Schedule(tile=7)
+        assert records.lookup(FakeQuantSpec("lanes"), ZEN4) == (Schedule(tile=5) if own else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherSpec(FakeQuantSpec):
+    """A kernel of another operator of the family."""
+
+    operator = "other"
+
+
+def test_a_record_is_of_one_operator(folders):
+    ours, theirs = content("znver4", tile=7), content("znver4", tile=8)
+    of_other = dataclasses.replace(theirs.records[0], operator="other")
+    path = folders[0] / "znver4.json"
+    records.write(path, RecordFile("znver4", (of_other, *ours.records)))
+    assert records.read(path).records == (of_other, *ours.records)
+    assert records.lookup(ROWS, ZEN4) == Schedule(tile=7)
+    assert records.lookup(OtherSpec("rows"), ZEN4) == Schedule(tile=8)
+    merged = records.merge(ours, RecordFile("znver4", (of_other,)))
+    assert set(merged.records) == {of_other, *ours.records}, "they do not replace each other"
+
+
+def test_records_of_files_without_operators_are_ours(folders):
+    value = content("znver4").to_json()
+    del value["records"][0]["operator"]
+    (folders[0] / "znver4.json").write_text(json.dumps(value))
+    assert records.lookup(ROWS, ZEN4) == Schedule(tile=4096)
+    assert records.lookup(OtherSpec("rows"), ZEN4) is None
+
+
+def test_fields_of_other_operators_are_theirs_to_know():
+    value = content("znver4").records[0].to_json()
+    value["match"]["correction"] = "yes"
+    with pytest.raises(FqError, match="unknown field"):
+        Record.from_json(value)
+    assert dict(Record.from_json({**value, "operator": "other"}).match)["correction"] == "yes"
+
+
 def test_levels_are_what_the_features_say():
     assert ZEN4.level == "x86-64-v4"
     assert Target("x", tuple(f for f in V4 if f != "avx512vl")).level == "x86-64-v3"
@@ -129,6 +176,7 @@ def test_of_two_records_the_narrower_counts():
         (json.dumps(content("znver4").to_json()).replace("tile", "tiles"), "unknown knob"),
         (json.dumps(content("znver4").to_json()).replace("memory", "huge"), "size_class is 'huge'"),
         (json.dumps(content("znver4").to_json()).replace('"iteration"', '"walk"'), "unknown field"),
+        (json.dumps(content("znver4").to_json()).replace('"fake_quant"', "7"), "operator is 7"),
     ],
 )
 def test_a_bad_file_costs_one_warning(folders, text, said):
@@ -200,6 +248,25 @@ def test_merging_keeps_what_was_not_measured_again():
     assert merged.rows_min_inner == 64
     assert records.merge(None, new) == new
     assert records.merge(content("znver3"), new) == new
+
+
+def test_merging_drops_what_the_default_replaced():
+    old = content("znver4")
+    other = Record((("iteration", "lanes"),), "memory", Schedule(tile=5))
+    untuned = dataclasses.replace(old.records[0], schedule=Schedule())
+    old = dataclasses.replace(old, records=(*old.records, other))
+    merged = records.merge(old, RecordFile("znver4", ()), [untuned])
+    assert merged.records == (other,)
+
+
+def test_who_remembers_is_told_to_forget(folders, monkeypatch):
+    monkeypatch.setattr(records, "_forgotten", [])
+    told = []
+    records.when_forgotten(lambda: told.append(records.lookup(ROWS, ZEN4)))
+    records.forget()
+    records.write(folders[0] / "znver4.json", content("znver4"))
+    records.forget()
+    assert told == [None, Schedule(tile=4096)], "what is told looks up anew"
 
 
 def describe_all(*arrays) -> Operands:
