@@ -180,7 +180,7 @@ def _run(search: _Search, job: Job, deadline: float, show: Callable[[int, int, f
 
     Of what was not tried yet, a candidate comes next that differs from the best in the fewest knobs.
     """
-    candidates = distinct(space(job.spec, search.target, search.settings.seed), job)
+    candidates = distinct(space(job.spec, search.target, search.settings.seed), job, search.target)
     identity = search.identity(job)
     logged = {e["trial"]: e for e in read_log(search.log) if e.get("job") == identity and e.get("kind") == "trial"}
     best, over_default = candidates[0], 1.0
@@ -221,7 +221,8 @@ def _conclude(search: _Search, job: Job, best: Schedule) -> Record:
     shared = dataclasses.replace(
         default, **{name: v for name, v in best.to_json().items() if name not in best.compiled}
     )
-    contenders = list(dict.fromkeys((default, best, shared)))
+    # What launches the same as the default is the default, and any gain of it noise.
+    contenders = distinct((default, best, shared), job, search.target)
     measured = {}
     for case in job.cases:
         measured[case.name] = search.time(case, [(job.spec, s) for s in contenders], not search.settings.remote)
@@ -239,7 +240,7 @@ def _conclude(search: _Search, job: Job, best: Schedule) -> Record:
         ]
         found["over_limit"] = round(math.exp(sum(map(math.log, over)) / len(over)), 4)
     found["cases"] = [case.name for case in job.cases]
-    record = Record(job.match, job.size_class, best, found)
+    record = Record(job.match, job.size_class, best, found, records.operator_of(job.spec))
     search.write({"kind": "result", "job": search.identity(job), "name": job.name, **record.to_json()})
     return record
 
@@ -300,7 +301,8 @@ def output_path(target: Target) -> Path:
     return folder / f"{target.cpu}.json"
 
 
-def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tuple[Path, RecordFile]:
+def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tuple[Path, RecordFile, list[Record]]:
+    """Search all jobs; return the file, what is in it now, and the results, the default schedule among them."""
     with Worker(settings.rpc, settings.key) as worker:
         target = Target.from_json(worker.ask({"ask": "target"}, 120))
         deadline = time.monotonic() + settings.budget
@@ -308,6 +310,7 @@ def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tu
         old = records.read(path) if path.exists() else None
         search = _Search(worker, target, Path(settings.log or path.with_suffix(".trials.jsonl")), settings)
         found: list[Record] = []
+        untuned: list[Record] = []
         for index, job in enumerate(jobs):
             left = len(jobs) - index - 1
 
@@ -319,7 +322,9 @@ def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tu
             share = max(0.0, deadline - time.monotonic()) / (left + 1)
             best = _run(search, job, time.monotonic() + share, show)
             try:
-                found.append(_conclude(search, job, best))
+                found.append(result := _conclude(search, job, best))
+                if result.schedule == default_schedule(job.spec, target):
+                    untuned.append(result)
             except TrialError as error:
                 # the default itself cannot be measured here, so nothing is known about this job
                 search.write({"kind": "result", "job": search.identity(job), "name": job.name, "error": str(error)})
@@ -327,11 +332,12 @@ def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tu
             raise FqError(f"nothing could be measured; {search.log} has the reasons")
         shortest = _find_boundary(search, found) if boundary else None
         tuned = {"versions": versions(), "seed": settings.seed, "budget": settings.budget, "remote": settings.remote}
-        new = RecordFile(target.cpu, tuple(found), num_threads(), shortest, tuned)
-        content = records.merge(old, new)
+        # A record of the default would change nothing here, and hide those of relatives and levels.
+        new = RecordFile(target.cpu, tuple(r for r in found if r not in untuned), num_threads(), shortest, tuned)
+        content = records.merge(old, new, untuned)
         records.write(path, content)
     records.forget()
-    return path, content
+    return path, content, found
 
 
 def tune(spec: FakeQuantSpec, shape: Sequence[int], axis: int | None = None, **options: Any) -> Schedule:
@@ -363,7 +369,8 @@ def tune(spec: FakeQuantSpec, shape: Sequence[int], axis: int | None = None, **o
     Returns
     -------
     Schedule
-        The best one found, or the default where none was better by more than the noise.
+        The best one found, or the default where none was better by more than the noise; that is no record, so other
+        records that apply go on to do so.
 
     Raises
     ------
@@ -380,10 +387,8 @@ def tune(spec: FakeQuantSpec, shape: Sequence[int], axis: int | None = None, **o
         axis = len(shape) - 1 if spec.lanes else max(len(shape) - 2, 0)
     case = Case(shape, axis % max(len(shape), 1), spec.dtype, "stepped" if spec.strided else "contiguous")
     job = Job(spec, tuple(sorted(spec.to_json().items())), records.size_class_of(spec, case.elements), (case,))
-    path, content = _tune([job], settings)
-    record = content.find(spec, job.size_class)
-    assert record is not None, f"{path} has no record of what was just tuned"
-    return record.schedule
+    *_, [result] = _tune([job], settings)
+    return result.schedule
 
 
 def tune_cases(cases: Iterable[Case], *, boundary: bool = False, **options: Any) -> tuple[Path, RecordFile]:
@@ -403,7 +408,7 @@ def tune_cases(cases: Iterable[Case], *, boundary: bool = False, **options: Any)
     Returns
     -------
     Path, RecordFile
-        What was written, and where.
+        Where the records are, and all that are there now.  Results that are the default schedule are in the log alone.
 
     Raises
     ------
@@ -414,4 +419,5 @@ def tune_cases(cases: Iterable[Case], *, boundary: bool = False, **options: Any)
     jobs = jobs_of(cases)
     if not jobs:
         raise FqError(f"no case moves {CASE_MAX_BYTES / 1e6:.0f} MB or less; larger ones are not tuned on")
-    return _tune(jobs, settings, boundary)
+    path, content, _ = _tune(jobs, settings, boundary)
+    return path, content

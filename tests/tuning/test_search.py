@@ -142,12 +142,48 @@ def search_with(times):
     ],
 )
 def test_code_of_its_own_has_to_be_a_tenth_faster(own, launch, wanted):
-    job = Job(ROWS, (), "memory", (Case((16, 300), 0),))
+    job = Job(ROWS, (), "memory", (Case((100, 1000), 0),))
     default = default_schedule(ROWS)
     shared = dataclasses.replace(default, parallel_from=2 * default.parallel_from)
     schedules = {"default": default, "shared": shared, "best": dataclasses.replace(shared, tile=2 * default.tile)}
     times = {default: 1.0, shared: launch, schedules["best"]: own}
     assert tuning._conclude(search_with(times.get), job, schedules["best"]).schedule == schedules[wanted]
+
+
+@pytest.mark.parametrize(
+    ("spec", "case", "knobs"),
+    [
+        ("lanes", Case((256, 768), 1), {"stream_from": 2**62}),  # what the record of x86-64-v3 was
+        ("lanes", Case((4096, 4096), 1), {"run": 256, "parallel_from": 2**18}),  # longer than that, and spread anyway
+        ("lanes", Case((256, 768), 1), {"rows": 1}),  # parameters stay in the cache, so it is one run at a time
+        ("rows", Case((100, 30000), 0), {"rows": 1}),  # each row makes tasks of its own
+    ],
+)
+def test_what_launches_as_the_default_is_not_concluded_from(spec, case, knobs):
+    """However fast it was measured, as that is noise; and no trial is spent on it."""
+    job = Job(FakeQuantSpec(spec), (), "memory", (case,))
+    default = default_schedule(job.spec)
+    best = dataclasses.replace(default, **knobs)
+    search = search_with({default: 1.0, best: 0.5}.get)
+    assert tuning._conclude(search, job, best).schedule == default
+    assert distinct((default, best), job, search.target) == [default]
+    other = dataclasses.replace(best, tile=1024)
+    assert distinct((default, other), job, search.target) == [default, other]
+
+
+def test_the_default_is_no_record(double, few, tmp_path):
+    """Results that are the default schedule are logged, not written, and what was there for the same kernels goes."""
+    output = tmp_path / "x.json"
+    few[:] = [few[0], few[2]]
+    other = records.Record((("iteration", "lanes"),), "mid", Schedule(tile=1024))
+    old = records.Record(tuple(sorted(ROWS.to_json().items())), "cache", Schedule(tile=1024))
+    records.write(output, records.RecordFile(kernel.current_target().cpu, (old, other)))
+    best = fq_tvm.tune(ROWS, SMALL, budget=60, output=output)
+    assert best == default_schedule(ROWS)
+    assert records.read(output).records == (other,)
+    [result] = [e for e in tuning.read_log(output.with_suffix(".trials.jsonl")) if e["kind"] == "result"]
+    assert Schedule.from_json(result["schedule"]) == best
+    assert result["operator"] == "fake_quant"
 
 
 def test_candidates_near_the_best_come_first(monkeypatch, tmp_path):
@@ -162,10 +198,11 @@ def test_candidates_near_the_best_come_first(monkeypatch, tmp_path):
     monkeypatch.setattr(tuning, "_try", attempt)
     search = search_with(None)
     search.log = tmp_path / "log"
-    job = Job(FakeQuantSpec("lanes"), (), "memory", (Case((4096, 4096), 1),))
+    # Two cases, so that every knob plays a part: blocks of long runs, and runs that are made of short rows.
+    job = Job(FakeQuantSpec("lanes"), (), "memory", (Case((4096, 4096), 1), Case((65536, 64), 1)))
     best = tuning._run(search, job, time.monotonic() + 60, lambda *_: None)
     assert best == dataclasses.replace(default, rows=1)
-    assert len(tried) == len(distinct(space(job.spec, search.target), job)) - 1
+    assert len(tried) == len(distinct(space(job.spec, search.target), job, search.target)) - 1
     assert tried[:10] == [1] * 10
     assert tried.count(1) > 10
 
@@ -193,7 +230,10 @@ def test_a_search_with_the_real_worker(tmp_path):
         )
     finally:
         monkey.undo()
-    assert sorted(dict(r.match)["iteration"] for r in content.records) == ["lanes", "rows", "strided_rows"]
+    results = [entry for entry in tuning.read_log(path.with_suffix(".trials.jsonl")) if entry["kind"] == "result"]
+    assert sorted(result["match"]["iteration"] for result in results) == ["lanes", "rows", "strided_rows"]
+    found = [(FakeQuantSpec(**r["match"]), Schedule.from_json(r["schedule"])) for r in results]
+    assert [r.schedule for r in content.records] == [s for spec, s in found if s != default_schedule(spec)]
     assert content.rows_min_inner in (64, 128)
     assert records.read(path) == content
     entries = trials(path.with_suffix(".trials.jsonl"))
@@ -291,7 +331,7 @@ def test_another_machine(tmp_path):
         assert not [e["error"] for e in entries if "error" in e]
         content = records.read(output)
         assert content.tuned["remote"] is True
-        assert content.records[0].schedule == best
+        assert [record.schedule for record in content.records] == [best] * (best != default_schedule(spec))
     finally:
         if process.is_alive():
             ours.send(None)
