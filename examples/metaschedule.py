@@ -18,6 +18,7 @@ from tvm.s_tir import meta_schedule
 
 import fq_tvm
 from fq_tvm.launch.kernel import current_target
+from fq_tvm.tuning import metaschedule
 
 TRIALS = int(sys.argv[1]) if len(sys.argv) > 1 else 2
 SPEC, SHAPE = fq_tvm.FakeQuantSpec("rows"), (8, 64, 784)
@@ -32,7 +33,7 @@ def build(module: Any, target: Any, _parameters: Any) -> Any:
 
 def main() -> None:
     logging.disable(logging.WARNING)
-    module = fq_tvm.tuning.search.metaschedule_module(SPEC, SHAPE)
+    module = metaschedule.metaschedule_module(SPEC, SHAPE)
     target = tvm.target.Target({**current_target().to_tvm(), "num-cores": os.cpu_count() or 1})
     builder = meta_schedule.builder.LocalBuilder(max_workers=1, timeout_sec=120, f_build=build)
     runner = meta_schedule.runner.LocalRunner(
@@ -48,7 +49,7 @@ def main() -> None:
             num_trials_per_iter=TRIALS,
             builder=builder,
             runner=runner,
-            space=fq_tvm.tuning.search.metaschedule_space(SPEC),
+            space=metaschedule.metaschedule_space(SPEC),
             strategy="replay-trace",
             cost_model="random",
             measure_callbacks=[meta_schedule.measure_callback.AddToDatabase()],
@@ -65,8 +66,7 @@ def main() -> None:
     x = rng.standard_normal(SHAPE, np.float32) * 40
     scale, zero_point = rng.random(SHAPE[1], np.float32) + 0.3, rng.integers(-9, 9, SHAPE[1]).astype(np.int32)
     # TVM's own calling convention promises 64-byte alignment, so the tensors are TVM's.
-    inputs = [x, np.float32(1) / scale, zero_point.astype(np.float32), scale]
-    tensors = [tvm.runtime.tensor(np.ascontiguousarray(a, np.float32)) for a in inputs]
+    tensors = [tvm.runtime.tensor(array) for array in (x, scale, zero_point)]
     out, mask = tvm.runtime.empty(SHAPE, "float32"), tvm.runtime.empty(SHAPE, "bool")
     run(*tensors, out, mask)
     expected = fq_tvm.reference.fake_quant(x, scale, zero_point, 1, -128, 127)

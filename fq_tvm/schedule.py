@@ -26,6 +26,7 @@ __all__ = [
     "default_schedule",
     "folds",
     "inline_parameters",
+    "schedule_loops",
     "streams",
     "tighten",
 ]
@@ -167,9 +168,30 @@ def apply(
     from tvm import s_tir
 
     sch = s_tir.Schedule(func)
+    schedule_loops(sch, spec, schedule.tile, schedule.rows, parallel, name)
+    return tighten(sch.mod["main"])
+
+
+def schedule_loops(
+    sch: s_tir.Schedule, spec: FakeQuantSpec, tile: Any, rows: Any, parallel: bool, name: str = "fake_quant"
+) -> None:
+    """Take the steps of :func:`apply`, but for the last one, on a schedule whose knobs may be a search's decisions.
+
+    Parameters
+    ----------
+    sch : tvm.s_tir.Schedule
+        Of a function as :func:`apply` takes it.  Where a factor does not divide an extent, iterations are guarded by a
+        condition, which :func:`tighten` takes away.
+    spec : FakeQuantSpec
+        The kernel.
+    tile, rows : int or ExprRV
+        The knobs of the same names.
+    parallel, name
+        As for :func:`apply`.
+    """
     inline_parameters(sch)
     *outer, inner = sch.get_loops(sch.get_sblock("fake_quant_v0"))
-    tiles, within = sch.split(inner, [None, schedule.tile])
+    tiles, within = sch.split(inner, [None, tile])
     if spec.iteration == "strided_rows":
         first, *middle, channel = outer
         tasks, middle = [first, channel, tiles], middle
@@ -179,19 +201,18 @@ def apply(
     elif spec.iteration == "rows":
         # Several short rows to a task: taking a task's number apart costs more than a row of some dozen elements.
         first, channel = outer
-        channels, channel = sch.split(channel, [None, schedule.rows])
+        channels, channel = sch.split(channel, [None, rows])
         tasks, middle = [first, channels, tiles], [channel]
     elif name == "blocked":
-        block, rows = sch.split(outer[0], [None, schedule.rows])
+        block, each = sch.split(outer[0], [None, rows])
         tasks, middle = [block, tiles], []
-        sch.reorder(block, tiles, within, rows)
-        sch.unroll(rows)
+        sch.reorder(block, tiles, within, each)
+        sch.unroll(each)
     else:
         tasks, middle = [*outer, tiles], []
     sch.reorder(*tasks, *middle, within)
     if parallel:  # only there: taking one index of the task apart again costs a division for each loop
         sch.parallel(sch.fuse(*tasks))
-    return tighten(sch.mod["main"])
 
 
 def apply_expand(func: tirx.PrimFunc, innermost: str) -> tirx.PrimFunc:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import math
 from pathlib import Path
-from typing import Any
 
 from ..errors import FqError
 from .output import print_json, print_table, progress
@@ -36,7 +35,8 @@ def tune(arguments: Arguments) -> None:
     lesser CPU. Leave the machine alone meanwhile.
     """
     from ..bench import find_cases
-    from ..tuning import search as tuning
+    from ..tuning.plot import plot_trials
+    from ..tuning.search import Progress, tune_cases
 
     if not arguments.all and not arguments.case:
         raise FqError("give --case TEXT, or --all")
@@ -47,7 +47,7 @@ def tune(arguments: Arguments) -> None:
     cases = find_cases(arguments.case)
     with progress(1, "trial", arguments.quiet) as bar:
 
-        def show(step: Any) -> None:
+        def show(step: Progress) -> None:
             if step.trial == 1:
                 bar.set_description(step.job)
                 bar.reset(step.trials - 1)
@@ -55,7 +55,7 @@ def tune(arguments: Arguments) -> None:
             bar.set_postfix_str(f"{best}, {step.seconds_left:.0f} s and {step.jobs_left} jobs left")
             bar.update(step.trial - 1 - bar.n)
 
-        path, content = tuning.tune_cases(
+        path, content = tune_cases(
             cases,
             budget=arguments.budget,
             seed=arguments.seed,
@@ -69,7 +69,7 @@ def tune(arguments: Arguments) -> None:
         )
     log = arguments.log or Path(path).with_suffix(".trials.jsonl")
     if arguments.plot:
-        tuning.plot_trials(log, arguments.plot)
+        plot_trials(log, arguments.plot)
     if arguments.json:
         return print_json({"path": path, "log": log, **content.to_json()})
     rows = [

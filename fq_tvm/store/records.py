@@ -1,4 +1,4 @@
-"""Tuned schedules on disk, which one applies, and the space that they are found in.
+"""Tuned schedules on disk, and which one applies.
 
 A record file is a readable JSON file for one CPU.  The user's lie in the platform's data folder, the library's in
 ``schedules/`` of a checkout and inside the wheel.  Knows files and schedules; does not know TVM.  Files are read when
@@ -7,15 +7,13 @@ a schedule is first looked up, once for each CPU.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
-import random
 import re
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -23,12 +21,13 @@ from typing import Any
 
 from ..environment import data_dir
 from ..errors import FqError
-from ..schedule import Schedule, default_schedule
+from ..schedule import Schedule
 from ..spec import FakeQuantSpec
 from ..target import LEVELS, Target
 
 __all__ = [
     "FORMAT",
+    "OPERATOR",
     "SIZE_CLASSES",
     "Found",
     "Record",
@@ -38,18 +37,22 @@ __all__ = [
     "forget",
     "lookup",
     "merge",
+    "operator_of",
     "read",
     "rows_min_inner",
     "shipped_folder",
     "size_class",
     "size_class_of",
-    "space",
     "user_folder",
+    "when_forgotten",
     "write",
 ]
 
 FORMAT = 1
 """Version of the format of record files; a file of another is skipped."""
+
+OPERATOR = "fake_quant"
+"""The operator of records that name none: files that were written before records did."""
 
 SIZE_CLASSES = {"cache": 2**20, "mid": 2**25, "memory": math.inf}
 """The most bytes moved (x, out and mask) by tensors of each class: second-level caches, last-level ones, the rest."""
@@ -69,20 +72,31 @@ class Record:
         How such kernels run.
     measured : dict
         What was measured, for readers: the time over that of the default schedule, and over the limit of a copy.
+    operator : str
+        Of the family whose kernels these are, see :attr:`FakeQuantSpec.operator`.
     """
 
     match: tuple[tuple[str, str], ...]
     size_class: str
     schedule: Schedule
     measured: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    operator: str = OPERATOR
+
+    @property
+    def subject(self) -> tuple[str, tuple[tuple[str, str], ...], str]:
+        """What it is for; a file has one record of each."""
+        return self.operator, self.match, self.size_class
 
     def applies(self, spec: FakeQuantSpec, size_class: str) -> bool:
         """Whether this is for a kernel on tensors of a size class."""
-        return self.size_class == size_class and all(getattr(spec, name) == value for name, value in self.match)
+        if (self.operator, self.size_class) != (operator_of(spec), size_class):
+            return False
+        return all(getattr(spec, name) == value for name, value in self.match)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary that :func:`json.dumps` takes."""
         return {
+            "operator": self.operator,
             "match": dict(self.match),
             "size_class": self.size_class,
             "schedule": self.schedule.to_json(),
@@ -98,13 +112,20 @@ class Record:
         FqError
             If a field of the specification, a knob or a size class is unknown.
         """
-        known = {f.name for f in fields(FakeQuantSpec)}
-        if unknown := sorted(set(value["match"]) - known):
+        operator, known = value.get("operator", OPERATOR), {f.name for f in fields(FakeQuantSpec)}
+        if not isinstance(operator, str):
+            raise FqError(f"operator is {operator!r}; expected the name of one")
+        if operator == OPERATOR and (unknown := sorted(set(value["match"]) - known)):
             raise FqError(f"unknown field of FakeQuantSpec in match: {', '.join(unknown)}")
         if value["size_class"] not in SIZE_CLASSES:
             raise FqError(f"size_class is {value['size_class']!r}; expected one of {', '.join(SIZE_CLASSES)}")
-        schedule = Schedule.from_json(value["schedule"])
-        return cls(tuple(sorted(value["match"].items())), value["size_class"], schedule, value.get("measured", {}))
+        match, schedule = tuple(sorted(value["match"].items())), Schedule.from_json(value["schedule"])
+        return cls(match, value["size_class"], schedule, value.get("measured", {}), operator)
+
+
+def operator_of(spec: FakeQuantSpec) -> str:
+    """Name the operator that a kernel is of."""
+    return str(getattr(spec, "operator", OPERATOR))
 
 
 @dataclass(frozen=True)
@@ -222,14 +243,27 @@ def _readable(value: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def merge(old: RecordFile | None, new: RecordFile) -> RecordFile:
-    """Put new records in place of old ones for the same kernels and sizes, and keep the rest."""
+def merge(old: RecordFile | None, new: RecordFile, untuned: Iterable[Record] = ()) -> RecordFile:
+    """Put new records in place of old ones for the same kernels and sizes, and keep the rest.
+
+    Parameters
+    ----------
+    old, new : RecordFile
+        What was there, if anything, and what was found.
+    untuned : iterable of Record
+        What was measured with the result that the default schedule does: old records for the same go, too.
+
+    Returns
+    -------
+    RecordFile
+        The new one, where the old one is of another CPU.
+    """
     if old is None or old.cpu != new.cpu:
         return new
-    replaced = {(record.match, record.size_class) for record in new.records}
-    kept = [record for record in old.records if (record.match, record.size_class) not in replaced]
+    measured = {record.subject for record in (*new.records, *untuned)}
+    kept = [record for record in old.records if record.subject not in measured]
     order = list(SIZE_CLASSES)
-    records = sorted((*kept, *new.records), key=lambda r: (r.match, order.index(r.size_class)))
+    records = sorted((*kept, *new.records), key=lambda r: (r.operator, r.match, order.index(r.size_class)))
     boundary = old.rows_min_inner if new.rows_min_inner is None else new.rows_min_inner
     return RecordFile(new.cpu, tuple(records), new.threads, boundary, new.tuned)
 
@@ -350,7 +384,7 @@ def _try_to_read(path: Path, cpu: str) -> RecordFile | None:
 
 @cache
 def lookup(spec: FakeQuantSpec, target: Target, size_class: str = "memory") -> Schedule | None:
-    """Return the tuned schedule of a kernel; None where nobody tuned it.
+    """Return the tuned schedule of a kernel, of the first applicable file that has one; None where none has.
 
     Parameters
     ----------
@@ -378,56 +412,15 @@ def rows_min_inner(target: Target) -> int | None:
     return next((b for b in boundaries if b is not None), None)
 
 
+_forgotten: list[Callable[[], object]] = []
+
+
+def when_forgotten(callback: Callable[[], object]) -> None:
+    """Have :func:`forget` call something as well: whoever remembers what a record decided has to forget it, too."""
+    _forgotten.append(callback)
+
+
 def forget() -> None:
-    """Read record files anew at the next look-up."""
-    for function in (applicable, lookup, rows_min_inner):
-        function.cache_clear()
-
-
-TILES = {
-    "rows": (1024, 4096, 16384, 65536, 262144),
-    "lanes": (4096, 16384, 65536, 262144),
-    "strided_rows": (1024, 16384, 65536, 262144),
-    "strided_lanes": (1024, 16384, 65536, 262144),
-}
-RUNS: dict[str, dict[str, Sequence[int]]] = {
-    "rows": {"rows": (1, 16, 64)},
-    "lanes": {"rows": (1, 2, 4), "run": (256, 512, 1024, 2048)},
-}
-PARALLEL_FROM = (32768, 65536, 131072, 262144)
-STREAM_FROM = (2**25, 2**26, 2**28, 2**62)
-"""The last means never."""
-
-
-def space(spec: FakeQuantSpec, target: Target | None = None, seed: int = 0) -> list[Schedule]:
-    """List the schedules that tuning chooses from; docs/schedules.md says why these.
-
-    Parameters
-    ----------
-    spec : FakeQuantSpec
-        The kernel.
-    target : Target, optional
-        The CPU, which decides whether the width of vectors is a choice; by default it is.
-    seed : int
-        Of the order.
-
-    Returns
-    -------
-    list of Schedule
-        The default schedule, then all others in an order that depends on nothing but the arguments.
-    """
-    knobs: dict[str, Sequence[int]] = {"tile": TILES[spec.iteration], "parallel_from": PARALLEL_FROM}
-    knobs.update(RUNS.get(spec.iteration, {}))
-    if not spec.strided and not spec.wide:
-        knobs["stream_from"] = STREAM_FROM
-    if target is None or target.avx512:
-        # 0 is LLVM's own choice for this CPU, so only the other width is another candidate
-        knobs["vector_bits"] = (0, 512 if target is not None and "prefer-256-bit" in target.features else 256)
-    first = default_schedule(spec, target)
-    others = [
-        Schedule(**{**first.to_json(), **dict(zip(knobs, values, strict=True))})
-        for values in itertools.product(*knobs.values())
-    ]
-    others = [schedule for schedule in others if schedule != first]
-    random.Random(f"{seed} {spec.name}").shuffle(others)
-    return [first, *others]
+    """Read record files anew at the next look-up, and tell whoever asked by :func:`when_forgotten`."""
+    for function in (applicable.cache_clear, lookup.cache_clear, rows_min_inner.cache_clear, *_forgotten):
+        function()

@@ -26,16 +26,16 @@ import numpy as np
 from .. import bench, environment
 from ..errors import FqError
 from ..functional import empty_like
-from ..layout import Layout, arrange
 from ..schedule import Schedule
 from ..spec import FakeQuantSpec, quant_range_scalars
 from ..target import Target
+from .jobs import NamedKernel, layout_of
 
 __all__ = ["Bench", "Contender", "Local", "Remote", "main", "serve"]
 
 RANGES = {"narrow": (-128, 127), "wide": (-(2**31), 2**31 - 1)}
-KEPT = 3
-"""How many cases' tensors stay in memory."""
+CASES_IN_MEMORY = 3
+"""How many cases the process keeps the tensors of."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +67,6 @@ class Bench:
         for into, value in zip((self.out, self.mask), expected, strict=True):
             into[...] = value
         self.expected = self.results()
-
-    def layout(self, spec: FakeQuantSpec) -> Layout:
-        """Return the loops of the case for the class of a kernel, wherever the boundary of classes lies.
-
-        Raises
-        ------
-        FqError
-            If a kernel of this class cannot do the case.
-        """
-        strides = [[s // a.itemsize for s in a.strides] for a in (self.x, self.out, self.mask)]
-        boundary = 1 if spec.iteration == "rows" else sys.maxsize
-        layout = arrange(self.case.shape, self.case.axis, strides, boundary)
-        if layout.iteration != spec.iteration:
-            raise FqError(f"{self.case.name} is for kernels of class {layout.iteration}, not {spec.iteration}")
-        return layout
 
     def spoil(self) -> None:
         """Overwrite the results, so that old ones are not taken for new ones."""
@@ -129,7 +114,7 @@ class Local:
 
         spec = contender.spec
         kernel = get_kernel(spec, self.target(), contender.schedule)
-        launch = kernel.bind(at.layout(spec), 1, 1, quant_range_scalars(*at.range))
+        launch = kernel.bind(layout_of(at.case, spec), 1, 1, quant_range_scalars(*at.range))
         workspace = np.empty(launch.workspace_size + 64, np.uint8)
         start = workspace.ctypes.data + -workspace.ctypes.data % 64
         arrays = (at.x, at.scale, at.zero_point, at.out, at.mask)
@@ -232,21 +217,9 @@ class Remote:
     def _call(self, at: Bench, contender: Contender, tensors: tuple[Any, ...]) -> Callable[[], float]:
         import tvm
 
-        from ..launch.kernel import Launch
-
-        module = self.module(contender)
-        cpu = self.target()
-
-        class Loaded:
-            """A kernel as :class:`~fq_tvm.launch.kernel.Launch` sees it, whose functions are names."""
-
-            spec, schedule, target = contender.spec, contender.schedule, cpu
-
-            def function(self, name: str) -> str:
-                return name
-
-        loaded: Any = Loaded()
-        launch = Launch(loaded, at.layout(contender.spec), 1, 1, quant_range_scalars(*at.range))
+        module, spec = self.module(contender), contender.spec
+        kernel = NamedKernel(spec, contender.schedule, self.target())
+        launch = kernel.bind(layout_of(at.case, spec), quant_range_scalars(*at.range))
         workspace = tvm.runtime.empty((max(launch.workspace_size, 1),), "uint8", self.device)
         x, scale, zero_point, out, mask = tensors
         calls = launch.calls(x, scale, zero_point, out, mask, workspace)
@@ -279,7 +252,7 @@ def serve(place: Local | Remote, request: Mapping[str, Any], benches: OrderedDic
     spec = contenders[0].spec
     key = f"{case.name} {spec.scale_dtype} {spec.out_dtype} {spec.arithmetic}"
     if key not in benches:
-        while len(benches) >= KEPT:
+        while len(benches) >= CASES_IN_MEMORY:
             benches.popitem(last=False)
         benches[key] = Bench(case, spec)
     benches.move_to_end(key)

@@ -1,14 +1,12 @@
-"""Tuned schedules: files, which one applies, and that no schedule of the space changes a result."""
+"""Tuned schedules: files, and which one applies."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import json
-import random
 import subprocess
 import sys
-import threading
 import warnings
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import numpy as np
 import pytest
 from support import assert_same, expected, make
 
-from fq_tvm import FakeQuantSpec, FqError, Schedule, catalogue, get_kernel
+from fq_tvm import FakeQuantSpec, FqError, Schedule, get_kernel
 from fq_tvm.launch import kernel
 from fq_tvm.launch.arguments import Operands, describe
 from fq_tvm.schedule import default_schedule
@@ -95,6 +93,53 @@ def test_order_of_the_cpu_its_family_and_its_level(folders):
     assert records.lookup(FakeQuantSpec("lanes"), ZEN4) is None
 
 
+def test_what_a_cpu_has_no_record_of_is_taken_from_its_level(folders):
+    """For other kernels, other sizes or an empty list: the next file is asked."""
+    records.write(folders[1] / "x86-64-v4.json", content("x86-64-v4", tile=7))
+    lanes = Record((("iteration", "lanes"),), "memory", Schedule(tile=5))
+    mid = Record((("iteration", "rows"),), "mid", Schedule(tile=6))
+    for own in ((), (lanes,), (lanes, mid)):
+        records.write(folders[1] / "znver4.json", RecordFile("znver4", own))
+        records.forget()
+        assert records.lookup(ROWS, ZEN4) == Schedule(tile=7)
+        assert records.lookup(FakeQuantSpec("lanes"), ZEN4) == (Schedule(tile=5) if own else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherSpec(FakeQuantSpec):
+    """A kernel of another operator of the family."""
+
+    operator = "other"
+
+
+def test_a_record_is_of_one_operator(folders):
+    ours, theirs = content("znver4", tile=7), content("znver4", tile=8)
+    of_other = dataclasses.replace(theirs.records[0], operator="other")
+    path = folders[0] / "znver4.json"
+    records.write(path, RecordFile("znver4", (of_other, *ours.records)))
+    assert records.read(path).records == (of_other, *ours.records)
+    assert records.lookup(ROWS, ZEN4) == Schedule(tile=7)
+    assert records.lookup(OtherSpec("rows"), ZEN4) == Schedule(tile=8)
+    merged = records.merge(ours, RecordFile("znver4", (of_other,)))
+    assert set(merged.records) == {of_other, *ours.records}, "they do not replace each other"
+
+
+def test_records_of_files_without_operators_are_ours(folders):
+    value = content("znver4").to_json()
+    del value["records"][0]["operator"]
+    (folders[0] / "znver4.json").write_text(json.dumps(value))
+    assert records.lookup(ROWS, ZEN4) == Schedule(tile=4096)
+    assert records.lookup(OtherSpec("rows"), ZEN4) is None
+
+
+def test_fields_of_other_operators_are_theirs_to_know():
+    value = content("znver4").records[0].to_json()
+    value["match"]["correction"] = "yes"
+    with pytest.raises(FqError, match="unknown field"):
+        Record.from_json(value)
+    assert dict(Record.from_json({**value, "operator": "other"}).match)["correction"] == "yes"
+
+
 def test_levels_are_what_the_features_say():
     assert ZEN4.level == "x86-64-v4"
     assert Target("x", tuple(f for f in V4 if f != "avx512vl")).level == "x86-64-v3"
@@ -131,6 +176,7 @@ def test_of_two_records_the_narrower_counts():
         (json.dumps(content("znver4").to_json()).replace("tile", "tiles"), "unknown knob"),
         (json.dumps(content("znver4").to_json()).replace("memory", "huge"), "size_class is 'huge'"),
         (json.dumps(content("znver4").to_json()).replace('"iteration"', '"walk"'), "unknown field"),
+        (json.dumps(content("znver4").to_json()).replace('"fake_quant"', "7"), "operator is 7"),
     ],
 )
 def test_a_bad_file_costs_one_warning(folders, text, said):
@@ -154,7 +200,7 @@ def test_a_folder_in_place_of_a_file_is_skipped(folders):
 
 def test_reading_needs_no_compiler():
     code = (
-        "import sys; from fq_tvm import records, FakeQuantSpec; from fq_tvm.target import Target\n"
+        "import sys; from fq_tvm import FakeQuantSpec, Target; from fq_tvm.store import records\n"
         "records.lookup(FakeQuantSpec('rows'), Target('znver4', ('avx2',)))\n"
         "assert 'tvm' not in sys.modules and 'tvm_ffi' not in sys.modules and 'numpy' not in sys.modules"
     )
@@ -204,6 +250,25 @@ def test_merging_keeps_what_was_not_measured_again():
     assert records.merge(content("znver3"), new) == new
 
 
+def test_merging_drops_what_the_default_replaced():
+    old = content("znver4")
+    other = Record((("iteration", "lanes"),), "memory", Schedule(tile=5))
+    untuned = dataclasses.replace(old.records[0], schedule=Schedule())
+    old = dataclasses.replace(old, records=(*old.records, other))
+    merged = records.merge(old, RecordFile("znver4", ()), [untuned])
+    assert merged.records == (other,)
+
+
+def test_who_remembers_is_told_to_forget(folders, monkeypatch):
+    monkeypatch.setattr(records, "_forgotten", [])
+    told = []
+    records.when_forgotten(lambda: told.append(records.lookup(ROWS, ZEN4)))
+    records.forget()
+    records.write(folders[0] / "znver4.json", content("znver4"))
+    records.forget()
+    assert told == [None, Schedule(tile=4096)], "what is told looks up anew"
+
+
 def describe_all(*arrays) -> Operands:
     return Operands(*(describe(a, "tensor") for a in arrays))
 
@@ -235,72 +300,6 @@ def test_a_library_has_the_kernel_of_every_size(folders, tmp_path):
     records.write(folders[0] / f"{target.cpu}.json", RecordFile(target.cpu, chosen))
     paths = kernel.build_library(tmp_path / "library", [ROWS])
     assert len(paths) == 2
-
-
-def test_the_space_is_the_same_every_time():
-    for spec in catalogue():
-        listed = records.space(spec, ZEN4, seed=3)
-        assert listed == records.space(spec, ZEN4, seed=3)
-        assert listed[0] == default_schedule(spec)
-        assert len(set(listed)) == len(listed)
-        assert set(listed) == set(records.space(spec, ZEN4, seed=4))
-        assert listed != records.space(spec, ZEN4, seed=4)
-    assert {s.vector_bits for s in records.space(ROWS, ZEN4)} == {0, 256}
-    assert {s.vector_bits for s in records.space(ROWS, Target("x86-64-v4", (*V4, "prefer-256-bit")))} == {0, 512}
-    assert {s.vector_bits for s in records.space(ROWS, Target("haswell", ("avx2",)))} == {0}
-
-
-SHAPES = {
-    "rows": [((3, 5, 300), 1), ((1, 70001), 0)],
-    "lanes": [((4, 8), 1), ((1000, 3), 1), ((33, 300), 1), ((5, 7, 9), 1), ((700, 130), 1)],
-    "strided_rows": [((3, 5, 130), 1), ((2, 3, 400, 50), 1)],
-    "strided_lanes": [((4, 8), 1), ((257,), 0), ((90, 2, 500), 2)],
-}
-
-
-@pytest.mark.parametrize("threads", ["1", "2", "3"])
-@pytest.mark.parametrize("iteration", SHAPES)
-def test_no_schedule_of_the_space_changes_a_result(iteration, threads, monkeypatch):
-    """A sample of the space, with float16 and wide arithmetic among it, for several numbers of threads."""
-    monkeypatch.setenv("FQ_TVM_NUM_THREADS", threads)
-    rng = np.random.default_rng(int(threads))
-    pick = random.Random(iteration)  # the same for every number of threads: what is built once serves all
-    samples = [
-        (spec, dataclasses.replace(schedule, parallel_from=pick.choice((1, 16384))))
-        for spec in pick.sample(catalogue(iteration=iteration), 3)
-        for schedule in records.space(spec, seed=pick.randrange(1000))[1:3]
-    ]
-    failures = []
-
-    def in_a_thread_of_its_own():  # a pool belongs to its thread
-        try:
-            for spec, schedule in samples:
-                compare(spec, schedule)
-        except BaseException as error:
-            failures.append(error)
-
-    def compare(spec: FakeQuantSpec, schedule: Schedule) -> None:
-        built = get_kernel(spec, schedule=schedule)
-        assert built.schedule == schedule
-        low, high = (-(2**31), 2**31 - 1) if spec.wide else (-8, 7)
-        for shape, axis in SHAPES[iteration]:
-            x, scale, zero_point = make(rng, shape, axis, spec.dtype, spec.scale_dtype, (low, high))
-            if spec.strided:
-                stepped = np.empty([2 * n for n in shape], x.dtype)[tuple(slice(None, None, 2) for _ in shape)]
-                stepped[...] = x
-                x = stepped
-            out, mask = np.empty(shape, spec.out_dtype), np.empty(shape, bool)
-            found = kernel.prepare(describe_all(x, scale, zero_point, out, mask), axis, low, high)
-            assert found.kernel.spec == spec
-            launch = built.bind(found.layout, 1, 1, found.scalars)
-            launch(x, scale, zero_point, out, mask, np.empty(launch.workspace_size, np.uint8))
-            assert_same((out, mask), expected(x, scale, zero_point, axis, low, high, out.dtype))
-
-    thread = threading.Thread(target=in_a_thread_of_its_own)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
 
 
 def test_the_width_of_vectors_is_a_choice_where_there_is_one():

@@ -1,0 +1,153 @@
+"""What is searched for: groups of cases that share a record, and what a schedule makes of them.
+
+Knows cases and launches; measures nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..bench import Case
+from ..errors import FqError
+from ..launch.kernel import Launch
+from ..layout import Layout
+from ..schedule import Schedule
+from ..spec import FakeQuantSpec
+from ..store import records
+from ..target import Target
+
+__all__ = ["CASE_MAX_BYTES", "Job", "NamedKernel", "distance", "distinct", "jobs_of", "layout_of"]
+
+CASE_MAX_BYTES = 512 * 2**20
+"""Cases that move more bytes are left to ``fq-tvm bench``: their trials take too long for what they add."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One search: the kernels of a record, and the cases that stand for them.
+
+    Parameters
+    ----------
+    spec : FakeQuantSpec
+        The kernel that is measured.
+    match : tuple of pairs of str
+        Of the record, see :class:`~fq_tvm.store.records.Record`.
+    size_class : str
+        Of the record.
+    cases : tuple of Case
+        A schedule's score is its geometric mean over these.
+    """
+
+    spec: FakeQuantSpec
+    match: tuple[tuple[str, str], ...]
+    size_class: str
+    cases: tuple[Case, ...]
+
+    @property
+    def name(self) -> str:
+        """What it is about, in a few words."""
+        return f"{self.spec.iteration} {self.spec.dtype} {self.size_class}"
+
+
+def jobs_of(cases: Iterable[Case]) -> list[Job]:
+    """Group cases by class, dtype and size; each group is one search.
+
+    Parameters
+    ----------
+    cases : iterable of Case
+        Those that move more than :data:`CASE_MAX_BYTES` are left out.
+
+    Returns
+    -------
+    list of Job
+        With four cases each at most: the smallest, the largest, and those of the shortest and the longest row, which is
+        what parameters are held for: one channel in rows, all of them in lanes.
+    """
+    groups: dict[tuple[str, str, str], list[Case]] = {}
+    for case in cases:
+        if case.moved_bytes <= CASE_MAX_BYTES:
+            key = (case.iteration, case.dtype, records.size_class(case.moved_bytes))
+            groups.setdefault(key, []).append(case)
+    jobs = []
+    for (iteration, dtype, size), group in sorted(groups.items()):
+        group.sort(key=lambda case: (case.moved_bytes, case.name))
+        chosen = dict.fromkeys((group[0], group[-1], min(group, key=_row), max(group, key=_row)))
+        spec = FakeQuantSpec(iteration, dtype, out_dtype=dtype)
+        jobs.append(Job(spec, (("dtype", dtype), ("iteration", iteration)), size, tuple(chosen)))
+    return jobs
+
+
+def _row(case: Case) -> int:
+    return case.layout.inner * (case.layout.channels if "lanes" in case.iteration else 1)
+
+
+@dataclass(frozen=True)
+class NamedKernel:
+    """A kernel as :class:`~fq_tvm.launch.kernel.Launch` sees it, whose functions are names and need not be loaded."""
+
+    spec: FakeQuantSpec
+    schedule: Schedule
+    target: Target
+
+    def function(self, name: str) -> str:
+        """Return the name."""
+        return name
+
+    def bind(self, layout: Layout, scalars: tuple[float, ...] = ()) -> Launch:
+        """Fix the loops and the quantization range; scale and zero point are contiguous."""
+        kernel: Any = self
+        return Launch(kernel, layout, 1, 1, scalars)
+
+
+def layout_of(case: Case, spec: FakeQuantSpec) -> Layout:
+    """Return the loops of a case for the class of a kernel, wherever the boundary of classes lies.
+
+    Raises
+    ------
+    FqError
+        If a kernel of this class cannot do the case.
+    """
+    layout = case.layout
+    if not layout.strides and (spec.iteration == "rows" or (spec.iteration == "lanes" and layout.channels > 1)):
+        layout = replace(layout, iteration=spec.iteration)
+    if layout.iteration != spec.iteration:
+        raise FqError(f"{case.name} is for kernels of class {layout.iteration}, not {spec.iteration}")
+    return layout
+
+
+def distinct(schedules: Iterable[Schedule], job: Job, target: Target) -> list[Schedule]:
+    """Leave out schedules that do the same on the cases of a job as another, which differs less from the first."""
+    seen, kept = set(), []
+    first, *others = schedules
+    for schedule in (first, *sorted(others, key=lambda schedule: distance(schedule, first))):
+        behavior = _behavior(schedule, job, target)
+        if behavior not in seen:
+            seen.add(behavior)
+            kept.append(schedule)
+    return kept
+
+
+def _behavior(schedule: Schedule, job: Job, target: Target) -> tuple[Any, ...]:
+    """What a schedule makes of a job's cases: the functions and integers of each launch, and what their code is of.
+
+    Of two schedules with the same behavior, what is measured between them is noise.
+    """
+    launches = []
+    for case in job.cases:
+        try:
+            launch = NamedKernel(job.spec, schedule, target).bind(layout_of(case, job.spec))
+        except FqError:  # no schedule does this case, which the first trial says
+            continue
+        launches.append((launch._steps, launch._threaded_steps))
+    # Of lanes, rows choose among functions and are an integer of those; of rows, they are in the code of all but those
+    # for long rows.  Runs are integers of a launch.
+    short = any(not name.startswith("long_") for steps, _ in launches for name, *_ in steps)
+    rows = schedule.rows if job.spec.iteration == "rows" and short else 0
+    return schedule.tile, rows, schedule.vector_bits, tuple(launches)
+
+
+def distance(one: Schedule, other: Schedule) -> int:
+    """Count the knobs in which two schedules differ."""
+    return len(one.to_json().items() - other.to_json().items())

@@ -1,0 +1,136 @@
+"""The other process as the search sees it: starts it, asks it, and outlives whatever happens to it.
+
+Knows the lines of JSON that go there and back; not what is in them, which :mod:`fq_tvm.tuning.trial` says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+from ..environment import with_cache
+from ..errors import FqError
+
+__all__ = ["TrialError", "Worker"]
+
+
+class TrialError(FqError):
+    """A trial failed: its kernel could not be built, gave another result, crashed or hung."""
+
+
+class Worker:
+    """The other process; started when first asked, and again after it was lost.
+
+    Parameters
+    ----------
+    rpc : str, optional
+        ``HOST:PORT`` of a tracker, to measure on another machine.
+    key : str
+        Of the machine at the tracker.
+    command : sequence of str
+        What is started.
+    """
+
+    def __init__(
+        self,
+        rpc: str | None = None,
+        key: str = "",
+        command: Sequence[str] = (sys.executable, "-m", "fq_tvm.tuning.trial"),
+    ) -> None:
+        self.command = [*command, *(["--rpc", rpc, "--key", key] if rpc else [])]
+        self._process: subprocess.Popen[str] | None = None
+        self._answers: queue.Queue[str] = queue.Queue()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def _start(self) -> subprocess.Popen[str]:
+        # Hundreds of candidates must not fill the user's cache, nor be looked for among artifacts.
+        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="fq_tvm-tune-")
+        self._answers = queue.Queue()
+        process = subprocess.Popen(
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=with_cache(self._folder.name),
+            start_new_session=True,  # an interrupt is for the tuner, which then ends the worker
+        )
+
+        def listen(lines: IO[str], answers: queue.Queue[str]) -> None:
+            for line in lines:
+                answers.put(line)
+            answers.put("")
+
+        assert process.stdout is not None
+        threading.Thread(target=listen, args=(process.stdout, self._answers), daemon=True).start()
+        return process
+
+    def stop(self) -> None:
+        """End the process and all that it started."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(OSError):  # it may have ended by itself
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    def ask(self, request: Mapping[str, Any], timeout: float) -> Any:
+        """Ask and wait for the answer.
+
+        Raises
+        ------
+        TrialError
+            With the reason: what the process says, how it ended, or that it did not answer in time.
+        """
+        process = self._process = self._process or self._start()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            line = self._answers.get(timeout=timeout)
+        except queue.Empty:
+            self.stop()
+            raise TrialError(f"no answer in {timeout:.0f} s") from None
+        except OSError:
+            line = ""
+        except BaseException:
+            self.stop()
+            raise
+        if not line:
+            status = process.wait()
+            self.stop()
+            raise TrialError(f"the process {_how_it_ended(status)}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise TrialError(answer["error"])
+        return answer["answer"]
+
+
+def _how_it_ended(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was ended by signal {-status}"

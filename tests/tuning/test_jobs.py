@@ -1,0 +1,52 @@
+"""Jobs: how cases are grouped, and which schedules do the same on them."""
+
+import dataclasses
+
+import pytest
+
+from fq_tvm import FakeQuantSpec, FqError
+from fq_tvm.bench import CASES, Case
+from fq_tvm.schedule import default_schedule
+from fq_tvm.store import records
+from fq_tvm.target import resolve
+from fq_tvm.tuning.jobs import CASE_MAX_BYTES, Job, distinct, jobs_of, layout_of
+from fq_tvm.tuning.space import space
+
+
+def test_jobs_cover_every_class_and_size_of_the_table():
+    jobs = jobs_of(CASES)
+    assert {(j.spec.iteration, j.spec.dtype, j.size_class) for j in jobs} == {
+        (i, d, s) for i in ("rows", "lanes") for d in ("float32", "float16") for s in records.SIZE_CLASSES
+    }
+    for job in jobs:
+        assert 1 <= len(job.cases) <= 4
+        assert all(case.moved_bytes <= CASE_MAX_BYTES for case in job.cases)
+        assert len(distinct(space(job.spec), job, resolve("x86-64-v4"))) > 5
+
+
+def test_shipped_records_do_more_than_the_default():
+    """On the cases that they were found with: others are noise, and hide the records of a feature level."""
+    cases = {case.name: case for case in CASES}
+    for path in records.shipped_folder().glob("*.json"):
+        target = resolve(path.stem)
+        for record in records.read(path).records:
+            spec = FakeQuantSpec(**dict(record.match))
+            spec = dataclasses.replace(spec, out_dtype=spec.dtype)
+            job = Job(spec, record.match, record.size_class, tuple(cases[name] for name in record.measured["cases"]))
+            assert len(distinct((default_schedule(spec, target), record.schedule), job, target)) == 2, record
+
+
+def test_a_case_is_for_kernels_of_its_class():
+    for case, iterations in (
+        (Case((16, 300, 10), 1), ("rows", "lanes")),  # wherever the boundary lies
+        (Case((1, 300), 0), ("rows",)),
+        (Case((300, 10), 0, memory="stepped"), ("strided_rows",)),
+        (Case((10, 300), 1, memory="stepped"), ("strided_lanes",)),
+    ):
+        for iteration in ("rows", "lanes", "strided_rows", "strided_lanes"):
+            spec = FakeQuantSpec(iteration)
+            if iteration in iterations:
+                assert layout_of(case, spec).iteration == iteration
+            else:
+                with pytest.raises(FqError, match=f"is for kernels of class .*, not {iteration}"):
+                    layout_of(case, spec)

@@ -1,0 +1,92 @@
+"""The space of schedules: its order, and that none of them changes a result."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import threading
+
+import numpy as np
+import pytest
+from support import assert_same, expected, make
+
+from fq_tvm import FakeQuantSpec, Schedule, catalogue, get_kernel
+from fq_tvm.launch import kernel
+from fq_tvm.launch.arguments import Operands, describe
+from fq_tvm.schedule import default_schedule
+from fq_tvm.target import Target
+from fq_tvm.tuning.space import space
+
+V4 = ("avx2", "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
+ZEN4 = Target("znver4", V4)
+ROWS = FakeQuantSpec("rows")
+
+
+def describe_all(*arrays) -> Operands:
+    return Operands(*(describe(a, "tensor") for a in arrays))
+
+
+def test_the_space_is_the_same_every_time():
+    for spec in catalogue():
+        listed = space(spec, ZEN4, seed=3)
+        assert listed == space(spec, ZEN4, seed=3)
+        assert listed[0] == default_schedule(spec)
+        assert len(set(listed)) == len(listed)
+        assert set(listed) == set(space(spec, ZEN4, seed=4))
+        assert listed != space(spec, ZEN4, seed=4)
+    assert {s.vector_bits for s in space(ROWS, ZEN4)} == {0, 256}
+    assert {s.vector_bits for s in space(ROWS, Target("x86-64-v4", (*V4, "prefer-256-bit")))} == {0, 512}
+    assert {s.vector_bits for s in space(ROWS, Target("haswell", ("avx2",)))} == {0}
+
+
+SHAPES = {
+    "rows": [((3, 5, 300), 1), ((1, 70001), 0)],
+    "lanes": [((4, 8), 1), ((1000, 3), 1), ((33, 300), 1), ((5, 7, 9), 1), ((700, 130), 1)],
+    "strided_rows": [((3, 5, 130), 1), ((2, 3, 400, 50), 1)],
+    "strided_lanes": [((4, 8), 1), ((257,), 0), ((90, 2, 500), 2)],
+}
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "3"])
+@pytest.mark.parametrize("iteration", SHAPES)
+def test_no_schedule_of_the_space_changes_a_result(iteration, threads, monkeypatch):
+    """A sample of the space, with float16 and wide arithmetic among it, for several numbers of threads."""
+    monkeypatch.setenv("FQ_TVM_NUM_THREADS", threads)
+    rng = np.random.default_rng(int(threads))
+    pick = random.Random(iteration)  # the same for every number of threads: what is built once serves all
+    samples = [
+        (spec, dataclasses.replace(schedule, parallel_from=pick.choice((1, 16384))))
+        for spec in pick.sample(catalogue(iteration=iteration), 3)
+        for schedule in space(spec, seed=pick.randrange(1000))[1:3]
+    ]
+    failures = []
+
+    def in_a_thread_of_its_own():  # a pool belongs to its thread
+        try:
+            for spec, schedule in samples:
+                compare(spec, schedule)
+        except BaseException as error:
+            failures.append(error)
+
+    def compare(spec: FakeQuantSpec, schedule: Schedule) -> None:
+        built = get_kernel(spec, schedule=schedule)
+        assert built.schedule == schedule
+        low, high = (-(2**31), 2**31 - 1) if spec.wide else (-8, 7)
+        for shape, axis in SHAPES[iteration]:
+            x, scale, zero_point = make(rng, shape, axis, spec.dtype, spec.scale_dtype, (low, high))
+            if spec.strided:
+                stepped = np.empty([2 * n for n in shape], x.dtype)[tuple(slice(None, None, 2) for _ in shape)]
+                stepped[...] = x
+                x = stepped
+            out, mask = np.empty(shape, spec.out_dtype), np.empty(shape, bool)
+            found = kernel.prepare(describe_all(x, scale, zero_point, out, mask), axis, low, high)
+            assert found.kernel.spec == spec
+            launch = built.bind(found.layout, 1, 1, found.scalars)
+            launch(x, scale, zero_point, out, mask, np.empty(launch.workspace_size, np.uint8))
+            assert_same((out, mask), expected(x, scale, zero_point, axis, low, high, out.dtype))
+
+    thread = threading.Thread(target=in_a_thread_of_its_own)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
