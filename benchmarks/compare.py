@@ -26,8 +26,9 @@ from fq_tvm.bench.cases import Case
 from fq_tvm.bench.contenders import Inputs
 from fq_tvm.bench.timing import interleave, quiet_threads
 from fq_tvm.environment import num_threads
-from fq_tvm.launch.arguments import Operands, describe
-from fq_tvm.launch.kernel import Launch, prepare
+from fq_tvm.launch.arguments import check, describe_all
+from fq_tvm.launch.kernel import Launch
+from fq_tvm.launch.registry import prepare
 from fq_tvm.launch.runtime import AddressTensor
 
 SECONDS = 2
@@ -41,11 +42,13 @@ def per_call(contenders: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
 
 def bare_kernel(x: Any, scale: Any, zero_point: Any, axis: int, out: Any, mask: Any, workspace: Any) -> Any:
     """Return a call of the loaded functions on addresses, with nothing around it."""
-    operands = Operands(*(describe(t, "tensor") for t in (x, scale, zero_point, out, mask)))
-    addresses = [(operand.address, operand) for operand in operands] + [(workspace.ctypes.data, workspace)]
-    launch = prepare(operands, axis, -128, 127)
+    checked = check(describe_all((x, scale, zero_point, out, mask)), axis, -128, 127)
+    launch = prepare(checked)
     assert isinstance(launch, Launch)
-    calls = launch.calls(*(AddressTensor(*address) for address in addresses))
+    tensors = [AddressTensor(operand.address, operand) for operand in checked.operands]
+    if launch.workspace_size:
+        tensors.append(AddressTensor(workspace.ctypes.data, workspace))
+    calls = launch.bare_calls(*tensors)
     if len(calls) == 1:
         [(function, args)] = calls
         return lambda: function(*args)

@@ -14,7 +14,7 @@ from tvm import relax
 
 import fq_tvm
 import fq_tvm.relax
-from fq_tvm.functional import empty_like
+from fq_tvm.launch.buffers import empty_like
 from fq_tvm.launch.runtime import threads_ready
 
 CASES = [

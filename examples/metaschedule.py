@@ -17,7 +17,7 @@ import tvm
 from tvm.s_tir import meta_schedule
 
 import fq_tvm
-from fq_tvm.launch.kernel import current_target
+from fq_tvm.launch.registry import current_target
 from fq_tvm.tuning import metaschedule
 
 TRIALS = int(sys.argv[1]) if len(sys.argv) > 1 else 2

@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from . import reference
     from .errors import ArgumentError, BuildError, CacheMissError, FqError, LaunchError
     from .functional import fake_quantize_per_channel_affine, fake_quantize_per_channel_affine_cachemask
-    from .launch.kernel import Kernel, build_library, get_kernel
+    from .launch.kernel import Kernel
+    from .launch.library import build_library
+    from .launch.registry import get_kernel
     from .launch.runtime import threads_ready
     from .schedule import Schedule
     from .spec import FakeQuantSpec, catalogue
@@ -28,11 +30,11 @@ _HOME = {
     "LaunchError": "errors",
     "Schedule": "schedule",
     "Target": "target",
-    "build_library": "launch.kernel",
+    "build_library": "launch.library",
     "catalogue": "spec",
     "fake_quantize_per_channel_affine": "functional",
     "fake_quantize_per_channel_affine_cachemask": "functional",
-    "get_kernel": "launch.kernel",
+    "get_kernel": "launch.registry",
     "threads_ready": "launch.runtime",
     "tune": "tuning.search",
 }

@@ -7,87 +7,16 @@ the same description, costs a dictionary look-up, two allocations and the launch
 from __future__ import annotations
 
 import sys
-import threading
 from typing import Any
 
 import numpy as np
 
 from .errors import ArgumentError
 from .launch.arguments import Operand, Operands, check, describe
-from .launch.kernel import EmptyLaunch, Launch, prepare
-from .launch.runtime import AddressTensor
+from .launch.buffers import aligned, empty_like, run
+from .launch.registry import launch_of, launches, remember
 
-__all__ = [
-    "empty_like",
-    "fake_quantize_per_channel_affine",
-    "fake_quantize_per_channel_affine_cachemask",
-    "plan",
-    "plans",
-    "remember",
-    "workspace",
-]
-
-MAX_PLANS = 4096
-"""Descriptions remembered at a time; a program that goes on to use more starts over."""
-
-plans: dict[Any, Any] = {}
-"""Launches by what was called and the description of its arguments; :mod:`fq_tvm.torch` keeps its own here, too."""
-
-
-class _Workspace(threading.local):
-    """Scratch memory of a thread, grown as needed and kept."""
-
-    tensor: AddressTensor | None = None
-    size = 0
-
-    def of(self, size: int) -> AddressTensor | None:
-        if size > self.size:
-            self.memory = _aligned((size,), np.dtype(np.uint8))
-            self.tensor, self.size = AddressTensor(self.memory.ctypes.data), size
-        return self.tensor
-
-
-workspace = _Workspace()
-
-
-def remember(key: Any, launch: Any) -> Any:
-    """Keep a launch, or what stands in for one, under a key; return it."""
-    if len(plans) >= MAX_PLANS:
-        plans.clear()
-    plans[key] = launch
-    return launch
-
-
-def plan(operands: Operands, axis: int | None, quant_min: int, quant_max: int) -> Launch | EmptyLaunch:
-    """Return the launch for checked arguments: one that was prepared before for the same description, or a new one."""
-    described = (tuple((o.dtype, o.shape, o.strides) for o in operands), axis, quant_min, quant_max)
-    launch: Launch | EmptyLaunch | None = plans.get(described)
-    if launch is None:
-        launch = prepare(operands, axis, quant_min, quant_max)
-        remember(described, launch)
-    return launch
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """Return an uninitialized array whose first element is at a multiple of 64 bytes."""
-    size = int(np.prod(shape)) * dtype.itemsize
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size].view(dtype).reshape(shape)
-
-
-LARGE = 2**20
-"""Bytes of an array from which its place in memory counts; below, numpy's own choice costs a call less."""
-
-
-def empty_like(x: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:
-    """Make what ``numpy.empty_like`` makes; a large one begins with a line of the caches, as kernels like it best."""
-    like: np.ndarray[Any, Any] = np.empty_like(x, dtype, subok=False)
-    if like.nbytes < LARGE:
-        return like
-    memory = _aligned(like.shape, like.dtype)
-    array: np.ndarray[Any, Any] = np.ndarray(like.shape, like.dtype, memory, strides=like.strides)
-    return array
+__all__ = ["fake_quantize_per_channel_affine", "fake_quantize_per_channel_affine_cachemask"]
 
 
 def fake_quantize_per_channel_affine_cachemask(
@@ -164,11 +93,10 @@ def fake_quantize_per_channel_affine_cachemask(
                 x.dtype, x.shape, x.strides, scale.dtype, scale.shape, scale.strides,
                 zero_point.dtype, zero_point.shape, zero_point.strides, axis, quant_min, quant_max,
             )  # fmt: skip
-            launch = plans.get(key)
+            launch = launches.get(key)
             if launch is not None and x.flags.writeable and scale.flags.writeable and zero_point.flags.writeable:
                 out, mask = empty_like(x, x.dtype), empty_like(x, bool)
-                size = launch.workspace_size
-                launch(x, scale, zero_point, out, mask, workspace.of(size) if size else None)
+                run(launch, x, scale, zero_point, out, mask)
                 return out, mask
         elif (torch := sys.modules.get("torch")) is not None and kind is torch.Tensor:
             if type(scale) is kind and type(zero_point) is kind:
@@ -176,16 +104,15 @@ def fake_quantize_per_channel_affine_cachemask(
                     x.dtype, x.shape, x.stride(), scale.dtype, scale.shape, scale.stride(),
                     zero_point.dtype, zero_point.shape, zero_point.stride(), axis, quant_min, quant_max,
                 )  # fmt: skip
-                launch = plans.get(key)
+                launch = launches.get(key)
                 here = x.is_cpu and scale.is_cpu and zero_point.is_cpu
                 negated = x.is_neg() or scale.is_neg() or zero_point.is_neg()
                 plain = not (x.requires_grad or scale.requires_grad or negated)
                 if launch is not None and here and plain:
                     out, mask = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
-                    size = launch.workspace_size
-                    launch(x, scale, zero_point, out, mask, workspace.of(size) if size else None)
+                    run(launch, x, scale, zero_point, out, mask)
                     return out, mask
-    return _first_call(key, x, scale, zero_point, axis, quant_min, quant_max, out, mask)
+    return _first_call(key, (x, scale, zero_point), axis, quant_min, quant_max, out, mask)
 
 
 def fake_quantize_per_channel_affine(
@@ -199,20 +126,17 @@ def fake_quantize_per_channel_affine(
 
 
 def _first_call(
-    key: Any, x: Any, scale: Any, zero_point: Any, axis: Any, low: Any, high: Any, out: Any, mask: Any
+    key: Any, inputs: tuple[Any, Any, Any], axis: Any, low: Any, high: Any, out: Any, mask: Any
 ) -> tuple[Any, Any]:
     """Describe and check, prepare what was not seen before, then launch; remember under the caller's key, too."""
-    inputs = describe(x, "x"), describe(scale, "scale"), describe(zero_point, "zero_point")
-    dtypes = [operand.dtype for operand in inputs]
-    out = _like(x, inputs[0], dtypes[0]) if out is None else out
-    mask = _like(x, inputs[0], "bool") if mask is None else mask
-    operands = Operands(*inputs, describe(out, "out"), describe(mask, "mask"))
-    axis, low, high = check(operands, axis, low, high)
-    launch = plan(operands, axis, low, high)
-    if key is not None and not (isinstance(x, np.ndarray) and "bfloat16" in dtypes):
+    x, scale, zero_point = map(describe, inputs, ("x", "scale", "zero_point"))
+    out = _like(inputs[0], x, x.dtype) if out is None else out
+    mask = _like(inputs[0], x, "bool") if mask is None else mask
+    operands = Operands(x, scale, zero_point, describe(out, "out"), describe(mask, "mask"))
+    launch = launch_of(check(operands, axis, low, high))
+    if key is not None and not (isinstance(inputs[0], np.ndarray) and "bfloat16" in (o.dtype for o in operands[:3])):
         remember(key, launch)  # the warm path hands arrays over as they are, which bfloat16 ones cannot be
-    tensors = [*(operand.tensor for operand in operands), workspace.of(launch.workspace_size)]
-    launch(*tensors)
+    run(launch, *(operand.tensor for operand in operands))
     return out, mask
 
 
@@ -231,7 +155,7 @@ def _like(x: Any, operand: Operand, dtype: str) -> Any:
             f"cannot make a {type(x).__name__} of bfloat16 for the result; pass out= and mask=", "dtype"
         )
     order = sorted(range(len(operand.shape)), key=lambda d: -abs(operand.strides[d]))
-    dense = _aligned(tuple(operand.shape[d] for d in order), np.dtype(dtype))
+    dense = aligned(tuple(operand.shape[d] for d in order), np.dtype(dtype))
     array = dense.transpose(np.argsort(order))
     if isinstance(x, tvm_ffi.Tensor):
         return tvm_ffi.from_dlpack(array)

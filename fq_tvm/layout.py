@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["MAX_RANK", "ROWS_MIN_INNER", "Layout", "arrange"]
+__all__ = ["MAX_RANK", "ROWS_MIN_INNER", "Layout", "arrange", "contiguous_class", "dense_strides"]
 
 MAX_RANK = 8
 """Most dimensions that the operator takes, and the loops of a strided kernel."""
@@ -67,6 +68,36 @@ class _Loop:
         return joined and not self.channel and not inside.channel
 
 
+def dense_strides(shape: Sequence[int], order: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Return the strides, in elements, of a tensor without gaps.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Its extents.
+    order : sequence of int, optional
+        The dimensions as they lie in memory, the outermost first; as in shape by default.
+    """
+    strides, step = [0] * len(shape), 1
+    for d in reversed(range(len(shape)) if order is None else order):
+        strides[d], step = step, step * shape[d]
+    return tuple(strides)
+
+
+def contiguous_class(channels: Any, inner: Any, rows_min_inner: int = ROWS_MIN_INNER) -> str:
+    """Return the class of dense tensors seen as (outer, channels, inner): the boundary between rows and lanes.
+
+    Parameters
+    ----------
+    channels, inner : int or expression
+        Extents; those that only the run will tell, of a graph, are taken for long.
+    rows_min_inner : int
+        Shortest inner run that is taken by *rows*.
+    """
+    short = isinstance(inner, int) and inner < rows_min_inner
+    return "lanes" if short and not (isinstance(channels, int) and channels == 1) else "rows"
+
+
 def arrange(
     shape: Sequence[int],
     axis: int | None,
@@ -83,7 +114,7 @@ def arrange(
         The channel dimension, not negative; ignored for a 0-dimensional shape.  None where all elements share their
         parameters: one channel.
     strides : sequence of sequences of int
-        Strides of self, out and mask, in elements.
+        Strides of self and of each result, in elements.
     rows_min_inner : int
         Shortest inner run that is taken by *rows*.
 
@@ -102,7 +133,7 @@ def arrange(
 
     if not any(loop.channel for loop in merged):
         # One channel: every element has the same parameters, so it may stand anywhere; outside the last loop.
-        merged.insert(max(len(merged) - 1, 0), _Loop(1, (0, 0, 0), True))
+        merged.insert(max(len(merged) - 1, 0), _Loop(1, (0,) * len(strides), True))
     position = next(i for i, loop in enumerate(merged) if loop.channel)
     outer, channel, inside = merged[:position], merged[position], merged[position + 1 :]
     channels = channel.extent
@@ -111,17 +142,17 @@ def arrange(
         inner = inside[0].extent if inside else 1
         dense = (channels * inner, inner, 1)
         if all(
-            loop.strides == (stride,) * 3
+            loop.strides == (stride,) * len(strides)
             for loop, stride in zip((*outer, channel, *inside), _needed(dense, outer, inside), strict=True)
             if loop.extent > 1
         ):
-            lanes = channels > 1 and inner < rows_min_inner
-            return Layout("lanes" if lanes else "rows", (math.prod(o.extent for o in outer),), channels, inner)
+            iteration = contiguous_class(channels, inner, rows_min_inner)
+            return Layout(iteration, (math.prod(o.extent for o in outer),), channels, inner)
 
     if not inside and channels > 1:
         ordered = [*outer, channel]
         return Layout("strided_lanes", tuple(o.extent for o in outer), channels, 1, _by_tensor(ordered))
-    innermost = inside[-1] if inside else _Loop(1, (0, 0, 0))
+    innermost = inside[-1] if inside else _Loop(1, (0,) * len(strides))
     outer = [*outer, *inside[:-1]]
     ordered = [*outer, channel, innermost]
     return Layout("strided_rows", tuple(o.extent for o in outer), channels, innermost.extent, _by_tensor(ordered))

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from .errors import FqError
 
@@ -81,6 +81,8 @@ class FakeQuantSpec:
     'fq_rows_f16_f32_i32_f16_narrow'
     """
 
+    operator: ClassVar[str] = "fake_quant"
+
     iteration: str
     dtype: str = "float32"
     scale_dtype: str = "float32"
@@ -115,6 +117,11 @@ class FakeQuantSpec:
     def wide(self) -> bool:
         """Whether clipping happens in float64."""
         return self.arithmetic == "wide"
+
+    @property
+    def nontemporal(self) -> bool:
+        """Whether there is code that writes past the caches: where memory limits the kernel."""
+        return not self.strided and not self.wide
 
     @property
     def element_bytes(self) -> int:

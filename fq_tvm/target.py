@@ -1,6 +1,6 @@
 """The CPU that code is generated for: LLVM's name for it, its features, and what tells one machine from another.
 
-Only :func:`resolve` asks LLVM; a process that remembers the answer does not need TVM's compiler.
+Knows no compiler: :func:`fq_tvm.codegen.llvm.resolve` asks LLVM, and a process that remembers its answer need not.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
-from .errors import FqError
-
-__all__ = ["Target", "identify", "resolve"]
+__all__ = ["LEVELS", "VECTOR_FEATURES", "Target", "identify"]
 
 CPUINFO_FIELDS = (
     "vendor_id",
@@ -66,6 +64,11 @@ class Target:
         return "avx512vl" in self.features
 
     @property
+    def nontemporal_stores(self) -> bool:
+        """Whether code for it can write past the caches: on x86-64."""
+        return "sse2" in self.features
+
+    @property
     def level(self) -> str | None:
         """The highest feature level of x86-64 that the features fill, from v3 up."""
         return next((name for name, needed in LEVELS.items() if needed <= set(self.features)), None)
@@ -96,7 +99,7 @@ class Target:
 
 
 def identify(name: str) -> dict[str, Any] | None:
-    """Return what the answer of :func:`resolve` depends on, without asking LLVM.
+    """Return what LLVM's answer about a CPU depends on, without asking LLVM.
 
     Parameters
     ----------
@@ -116,46 +119,3 @@ def identify(name: str) -> dict[str, Any] | None:
     found = {key.strip(): value.strip() for key, _, value in lines}
     cpu = {field: found[field] for field in CPUINFO_FIELDS if field in found}
     return {"name": name, "machine": platform.machine(), "cpu": cpu, "apache-tvm": version("apache-tvm")}
-
-
-def resolve(name: str) -> Target:
-    """Ask LLVM what a CPU is and has.
-
-    Parameters
-    ----------
-    name : str
-        ``"host"`` or LLVM's name of a CPU, e.g. ``"x86-64-v3"``.
-
-    Returns
-    -------
-    Target
-
-    Raises
-    ------
-    FqError
-        If LLVM does not know the name: TVM itself would fall back to slow generic code.
-
-    Notes
-    -----
-    A virtual machine may hide features that the CPU's name implies; those are switched off in a target for the host.
-    """
-    import tvm_ffi
-    from tvm.target import Target as TvmTarget
-    from tvm.target import codegen
-
-    cpu = codegen.llvm_get_system_cpu() if name == "host" else name
-    triple = codegen.llvm_get_system_triple()
-    if not codegen.llvm_is_valid_cpu(cpu, triple):
-        known = sorted(map(str, codegen.llvm_get_cpu_archlist(TvmTarget({"kind": "llvm"}))))
-        raise FqError(f"LLVM knows no CPU {cpu!r}; FQ_TVM_TARGET takes host or one of: {', '.join(known)}")
-    host: dict[str, bool] = {
-        str(k): bool(v) for k, v in tvm_ffi.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")().items()
-    }
-    implied = {str(f) for f in codegen.llvm_get_cpu_features(TvmTarget({"kind": "llvm", "mcpu": cpu}))}
-    absent = sorted(f for f in implied if host.get(f) is False)
-    if name != "host":
-        missing = tuple(f for f in absent if f.startswith(VECTOR_FEATURES))
-        return Target(cpu, tuple(sorted(implied)), (), missing)
-    attributes = [f"-{f}" for f in absent]
-    left = codegen.llvm_get_cpu_features(TvmTarget({"kind": "llvm", "mcpu": cpu, "mattr": attributes}))
-    return Target(cpu, tuple(sorted(map(str, left))), tuple(absent))

@@ -14,13 +14,13 @@ import sys
 from dataclasses import replace
 
 import numpy as np
-from support import assert_same, expected, make
+from support import assert_same, checked_arguments, expected, launch_on, make
 
 from fq_tvm import FakeQuantSpec, catalogue
-from fq_tvm.launch.arguments import Operands, check, describe
-from fq_tvm.launch.kernel import Launch, current_target, get_kernel, prepare
+from fq_tvm.launch.arguments import CheckedArguments
+from fq_tvm.launch.kernel import Launch
+from fq_tvm.launch.registry import prepare
 from fq_tvm.launch.runtime import AddressTensor
-from fq_tvm.schedule import streams
 
 PAGE = mmap.PAGESIZE
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -67,12 +67,11 @@ def cases(spec: FakeQuantSpec) -> list[tuple[tuple[int, ...], int]]:
     return [((n,), 0) for n in vector] + [((3, n), 1) for n in vector[:12]] + [((1, 65537), 1)]
 
 
-def past_caches(launch: Launch) -> list[Launch]:
+def past_caches(checked: CheckedArguments, launch: Launch) -> list[Launch]:
     """The same with results written past the caches, which begin with a line at the start of a page."""
-    if not streams(launch.kernel.spec, current_target()):
+    if not launch.kernel.spec.nontemporal:
         return []
-    kernel = get_kernel(launch.kernel.spec, schedule=replace(launch.kernel.schedule, parallel_from=1, stream_from=1))
-    return [kernel.bind(launch.layout, 1, 1, launch.scalars)]
+    return [prepare(checked, schedule=replace(launch.kernel.schedule, parallel_from=1, stream_from=1))]
 
 
 def main() -> None:
@@ -94,15 +93,16 @@ def main() -> None:
                 x[...] = data[0]
             out = memory["out"].array(shape, spec.out_dtype, at_end)
             mask = memory["mask"].array(shape, "bool", at_end)
-            operands = Operands(*(describe(a, "tensor") for a in (x, *arrays[1:], out, mask)))
-            launch = prepare(operands, *check(operands, axis, *quant_range))
+            checked = checked_arguments((x, *arrays[1:], out, mask), axis, *quant_range)
+            launch = prepare(checked)
             assert launch.kernel.spec == spec, (launch.kernel.spec, spec)
             wanted = expected(*data, axis, *quant_range, spec.out_dtype)
-            for each in (launch, *past_caches(launch)):
+            for each in (launch, *past_caches(checked, launch)):
                 workspace = memory["workspace"].array((each.workspace_size,), "u1", at_end)
                 out.fill(7)
                 mask.fill(0)
-                each(*(AddressTensor(o.address) for o in operands), AddressTensor(workspace.ctypes.data))
+                tensors = [AddressTensor(o.address) for o in checked.operands]
+                launch_on(each, tensors, AddressTensor(workspace.ctypes.data))
                 assert_same((out, mask), wanted)
                 launches += 1
     print("ok", launches)

@@ -10,11 +10,10 @@ import ml_dtypes
 import numpy as np
 import torch
 
-from fq_tvm import get_kernel
-from fq_tvm.launch.arguments import describe
-from fq_tvm.launch.kernel import current_target, layout_for, schedule_for
+from fq_tvm.launch.arguments import CheckedArguments, check, describe_all
+from fq_tvm.launch.choose import schedule_for
+from fq_tvm.launch.registry import current_target, prepare
 from fq_tvm.reference import fake_quant
-from fq_tvm.spec import quant_range_scalars
 
 RANGES = [(-128, 127), (0, 255), (-8, 7), (0, 0), (-(2**23), 2**23), (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1)]
 """int8, uint8, int4, a single value, the last narrow range, a wide one, the widest."""
@@ -121,6 +120,18 @@ def expected(x: Any, scale: Any, zero_point: Any, axis: int | None, low: int, hi
     return fake_quant(x, scale, zero_point, axis, low, high, out_dtype)
 
 
+def checked_arguments(arrays: Sequence[Any], axis: int | None, low: int, high: int) -> CheckedArguments:
+    """Describe and check x, scale, zero point, out and mask."""
+    return check(describe_all(arrays), axis, low, high)
+
+
+def launch_on(launch: Any, tensors: Sequence[Any], workspace: Any = None) -> np.ndarray:
+    """Launch on tensors, with a workspace of its own unless one is given; return that."""
+    memory = np.empty(launch.workspace_size, np.uint8)
+    launch(*tensors, *([memory if workspace is None else workspace] if launch.workspace_size else []))
+    return memory
+
+
 def array_at(offset: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """An array whose first element is so many bytes after the beginning of a line, with a line of its own around."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -142,15 +153,14 @@ def run_at(spec, shape, axis, rng, schedule=None, offsets=(0, 0, 0), in_place=Fa
     self[...] = x
     out = self if in_place else array_at(offsets[1], shape, spec.out_dtype)
     mask = array_at(offsets[2], shape, "bool")
-    target = current_target()
-    chosen = dataclasses.replace(schedule or schedule_for(spec, target), **knobs)
-    layout = layout_for(target, shape, axis, [[s // a.itemsize for s in a.strides] for a in (self, out, mask)])
-    assert layout.iteration == spec.iteration
-    launch = get_kernel(spec, target, chosen).bind(layout, 1, 1, quant_range_scalars(-128, 127))
-    tensors = [describe(a, "tensor").tensor for a in (self, scale, zero_point, out, mask)]
+    chosen = dataclasses.replace(schedule or schedule_for(spec, current_target()), **knobs)
+    checked = checked_arguments((self, scale, zero_point, out, mask), axis, -128, 127)
+    launch = prepare(checked, schedule=chosen)
+    assert launch.kernel.spec == spec
+    tensors = [operand.tensor for operand in checked.operands]
     if view is not None:
         tensors[0] = view(self)
-    launch(*tensors, np.empty(launch.workspace_size, np.uint8))
+    launch_on(launch, tensors)
     for array in (out, mask):
         around = array.base
         start = array.ctypes.data - around.ctypes.data

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "fq_tvm"
 
 PLACES = (
-    "errors", "environment", "spec", "layout", "target", "schedule", "reference",
+    "errors", "environment", "spec", "layout", "target", "schedule", "reference", "entry_points", "operators",
     "codegen", "store", "launch",
     "ascend", "functional", "aclnn", "relax", "bench",
     "torch", "weights", "tuning",
@@ -22,7 +22,7 @@ PLACES = (
 APART = {("store", "codegen")}
 """Places that do not know each other, whatever their order: what is kept on disk needs no compiler."""
 
-COMPILER = {"codegen", "relax", "ascend", "tuning", "schedule", "target"}
+COMPILER = {"codegen", "relax", "ascend", "tuning"}
 """Places that may import TVM's compiler: ascend and tuning within functions."""
 
 AT_IMPORT = {"codegen": "tvm", "relax": "tvm", "torch": "torch"}
@@ -83,9 +83,30 @@ def test_only_the_compilers_places_import_the_compiler(path):
 
 
 def test_launch_reaches_the_compiler_inside_one_function():
-    found = [(path.name, at_import) for path in MODULES if part(path) == "launch"
-             for name, at_import in imports(path) if name.startswith("fq_tvm.codegen")]  # fmt: skip
-    assert found == [("kernel.py", False)]
+    """A warm process must not, so nobody imports it, but for who was asked to build something."""
+    for path in MODULES:
+        if part(path) == "launch":
+            assert not [name for name, _ in imports(path) if name.startswith("fq_tvm.codegen")], path.name
+            assert path.read_text().count("..codegen") == (path.name == "registry.py"), path.name
+
+
+ENGINE = {"codegen": {"expression", "functions"}, "launch": {"arguments"}, "store": {"records"}}
+"""Folders that are given an operator, and the modules in them that know fake quantization."""
+
+
+def test_the_engine_knows_no_operator():
+    for path in MODULES:
+        if path.stem not in ENGINE.get(part(path), {path.stem}):
+            assert not re.search(r"FakeQuant|FAKE_QUANT", _code(path)) or path.name == "library.py", path
+
+
+def _code(path: Path) -> str:
+    """The text of a module without its docstrings and comments."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value.value = None
+    return ast.unparse(tree)
 
 
 def test_the_environment_is_read_in_one_place():

@@ -10,9 +10,10 @@ import operator
 import threading
 from typing import Any, NamedTuple
 
-from ..errors import ArgumentError, FqError
-from ..launch.arguments import Names, Operand, Operands, check, check_overlap, describe, overlap
-from ..launch.kernel import EmptyLaunch, Launch, prepare
+from ..errors import FqError
+from ..launch.arguments import Names, Operand, Operands, check, check_overlap, describe, describe_all, overlap
+from ..launch.kernel import EmptyLaunch, Launch
+from ..launch.registry import launch_of
 from ..launch.runtime import AddressTensor
 from .status import AclnnError, AclnnStatus, record, translate
 from .stream import AclrtStream
@@ -89,7 +90,7 @@ class _Bound(NamedTuple):
     workspace: Any
     workspace_size: Any
     launch: Launch | EmptyLaunch
-    tensors: tuple[AddressTensor | None, ...]
+    tensors: tuple[AddressTensor, ...]
     keep: Any
 
     def serves(self, workspace: Any, workspace_size: Any) -> bool:
@@ -186,11 +187,13 @@ class AclOpExecutor:
                     raise AclnnError(_NULLPTR, f"the address of {name} is null; expected that of its memory")
             memory = self._workspace(workspace, workspace_size)
         tensors = [AddressTensor(operand.address) for operand in operands]
+        if memory is not None:
+            tensors.append(AddressTensor(memory.address))
         return _Bound(
             workspace,
             workspace_size,
             self._launch,
-            (*tensors, None if memory is None else AddressTensor(memory.address)),
+            tuple(tensors),
             (tuple(b.keep for b in self._bindings), memory),
         )
 
@@ -434,17 +437,9 @@ def _rebind(executor: Any, first: int, count: int, index: Any, tensor: Any, addr
 
 
 def _prepare(values: tuple[Any, ...], axis: Any, quant_min: Any, quant_max: Any) -> AclOpExecutor:
-    numbers = (("axis", axis), (NAMES.quant_min, quant_min), (NAMES.quant_max, quant_max))
-    for name, value in (*zip(TENSORS, values, strict=True), *numbers):
-        if value is None:
-            raise AclnnError(_NULLPTR, f"{name} is None; expected {'a tensor' if name in TENSORS else 'an integer'}")
-    operands = Operands(*(_operand(value, name) for value, name in zip(values, TENSORS, strict=True)))
-    for name, operand, allowed in zip(TENSORS, operands, _DTYPES, strict=True):
-        if operand.dtype not in allowed:
-            raise ArgumentError(f"{name} has dtype {operand.dtype}; expected {' or '.join(allowed)}", "dtype")
-    axis, low, high = check(operands, axis, quant_min, quant_max, NAMES)
-    bindings = tuple(_Binding.of(value, operand) for value, operand in zip(values, operands, strict=True))
-    return AclOpExecutor(prepare(operands, axis, low, high), bindings)
+    operands = describe_all(values, NAMES, (axis, quant_min, quant_max), _operand)
+    launch = launch_of(check(operands, axis, quant_min, quant_max, NAMES, _DTYPES))
+    return AclOpExecutor(launch, tuple(map(_Binding.of, values, operands)))
 
 
 def _operand(value: Any, name: str) -> Operand:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import FqError
-from ..layout import Layout, arrange
+from ..layout import Layout, arrange, dense_strides
 
 __all__ = ["CACHED_MAX_BYTES", "CACHED_MIN_BYTES", "CASES", "QUANT_MAX", "QUANT_MIN", "Case", "find_cases"]
 
@@ -89,13 +89,13 @@ class Case:
     @property
     def layout(self) -> Layout:
         """The loops of this case, with the default boundary between classes."""
-        strides = [0] * len(self.shape)
-        step = 1
-        for d in reversed(self.order):
-            strides[d] = step
-            step *= self.shape[d]
-        x = [2 * s if self.memory == "stepped" else s for s in strides]
-        return arrange(self.shape, self.axis, (x, strides, strides))
+        return arrange(self.shape, self.axis, self.strides)
+
+    @property
+    def strides(self) -> tuple[tuple[int, ...], ...]:
+        """Of x, out and mask, in elements; results lie in the order of x, without gaps."""
+        dense = dense_strides(self.shape, self.order)
+        return tuple(2 * s for s in dense) if self.memory == "stepped" else dense, dense, dense
 
     def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Make x, scale and zero point; a tenth of x is out of range."""

@@ -27,7 +27,7 @@ class Inputs:
     """The tensors of a case, in the forms that contenders want, and memory for results."""
 
     def __init__(self, case: Case) -> None:
-        from ..functional import empty_like
+        from ..launch.buffers import empty_like
 
         self.case = case
         self.x, self.scale, self.zero_point = case.arrays()
@@ -80,26 +80,17 @@ def ours(inputs: Inputs, cpu: str | None = None, tuned: bool = True, knobs: Mapp
     knobs : mapping, optional
         Of the schedule, to be changed.
     """
-    from ..launch.arguments import Operands, check, describe
-    from ..launch.kernel import Launch, current_target, get_kernel, prepare, schedule_for
-    from ..launch.runtime import AddressTensor
+    from ..launch.arguments import check, describe_all
+    from ..launch.buffers import on_memory
+    from ..launch.choose import choose
+    from ..launch.registry import find_target, prepare
     from ..schedule import default_schedule
-    from ..store.records import size_class
-    from ..target import resolve
 
-    operands = Operands(*(describe(t, "tensor") for t in (*inputs.arguments[:3], *inputs.results)))
-    launch = prepare(operands, *check(operands, *inputs.arguments[3:]))
-    assert isinstance(launch, Launch)
-    if cpu is not None or not tuned or knobs:
-        spec = launch.kernel.spec
-        target = resolve(cpu) if cpu is not None else current_target()
-        tuned_schedule = schedule_for(spec, target, size_class(inputs.case.moved_bytes))
-        schedule = replace(tuned_schedule if tuned else default_schedule(spec, target), **(knobs or {}))
-        launch = get_kernel(spec, target, schedule).bind(launch.layout, 1, 1, launch.scalars)
-    workspace = np.empty(launch.workspace_size + 64, np.uint8)
-    start = workspace.ctypes.data
-    tensors = [*(AddressTensor(o.address, o) for o in operands), AddressTensor(start + -start % 64, workspace)]
-    return lambda: launch(*tensors)
+    checked = check(describe_all((*inputs.arguments[:3], *inputs.results)), *inputs.arguments[3:])
+    target = find_target(cpu)
+    chosen = choose(checked, target)
+    schedule = replace(chosen.schedule if tuned else default_schedule(chosen.spec), **(knobs or {}))
+    return on_memory(prepare(checked, target, schedule), checked.operands)
 
 
 def copy(x: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> Call:

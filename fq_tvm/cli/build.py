@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
 
 from ..errors import FqError
-from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, arithmetic_for, catalogue
+from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, catalogue
 from .output import kernel_name, megabytes, print_facts, print_json, progress, shape_text
 from .parser import BITS, JSON, QUIET, Arguments, command, integers, one_of, option, quant_range
 
@@ -39,7 +38,8 @@ def build(arguments: Arguments) -> None:
     FQ_TVM_TARGET to build for another CPU. Fields: iteration, dtype, scale_dtype, out_dtype, zero_point_dtype,
     arithmetic.
     """
-    from ..launch.kernel import build_library, current_target
+    from ..launch.library import build_library
+    from ..launch.registry import current_target
 
     fields: dict[str, str] = {}
     if not arguments.all and not arguments.spec:
@@ -97,25 +97,26 @@ def inspect(arguments: Arguments) -> None:
     --kind, its tensor expression (te), scheduled TIR (tir), LLVM IR (ll) or assembly (asm). The facts are comments of
     that language, so that the output is a file of it.
     """
-    from ..launch.arguments import normalize_axis
-    from ..launch.kernel import current_target, get_kernel, layout_for, schedule_for
-    from ..layout import MAX_RANK
-    from ..store.records import size_class_of
+    from ..launch.arguments import check_unplaced, normalize_axis
+    from ..launch.choose import choose
+    from ..launch.registry import current_target, get_kernel
+    from ..layout import MAX_RANK, dense_strides
 
     shape = arguments.shape
     if len(shape) > MAX_RANK or any(n < 1 for n in shape):
         raise FqError(f"--shape is {shape}; expected at most {MAX_RANK} extents, each 1 or more")
     axis = normalize_axis(arguments.axis, len(shape))
-    strides = _dense_strides(shape, range(len(shape))) if arguments.strides is None else arguments.strides
+    strides = dense_strides(shape) if arguments.strides is None else arguments.strides
     if len(strides) != len(shape):
         raise FqError(f"--strides has {len(strides)} values; expected {len(shape)}, one for each extent")
-    results = _dense_strides(shape, sorted(range(len(shape)), key=lambda d: -abs(strides[d])))
-    target = current_target()
-    layout = layout_for(target, shape, axis, (strides, results, results))
-    out_dtype = arguments.out_dtype or arguments.dtype
-    dtypes = (arguments.dtype, arguments.scale_dtype, out_dtype, arguments.zero_point_dtype)
-    spec = FakeQuantSpec(layout.iteration, *dtypes, arithmetic_for(*quant_range(arguments)))
-    kernel = get_kernel(spec, target, schedule_for(spec, target, size_class_of(spec, layout.size)))
+    results = dense_strides(shape, sorted(range(len(shape)), key=lambda d: -abs(strides[d])))
+    dtypes = (
+        arguments.dtype, arguments.scale_dtype, arguments.zero_point_dtype, arguments.out_dtype or arguments.dtype
+    )  # fmt: skip
+    call = check_unplaced(dtypes, shape, axis, (strides, results, results), quant_range(arguments))
+    chosen = choose(call, current_target())
+    spec, layout = chosen.spec, chosen.layout
+    kernel = get_kernel(spec, chosen.target, chosen.schedule)
     text = kernel.source(arguments.kind) if arguments.kind else None
     answer = {
         "name": spec.name,
@@ -140,11 +141,3 @@ def inspect(arguments: Arguments) -> None:
     print_facts(lines, mark)
     if text is not None:
         print(f"\n{text.rstrip()}")
-
-
-def _dense_strides(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
-    """Strides of a tensor without gaps whose dimensions lie in the given order, the outermost first."""
-    strides, step = [0] * len(shape), 1
-    for d in reversed(order):
-        strides[d], step = step, step * shape[d]
-    return tuple(strides)

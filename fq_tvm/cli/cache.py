@@ -69,7 +69,7 @@ def _cache_list(store: Store, arguments: Arguments) -> None:
 
 
 def _cache_prune(store: Store, arguments: Arguments) -> None:
-    from ..launch.kernel import versions
+    from ..launch.registry import versions
 
     removed = store.prune(
         versions=versions() if arguments.other_versions else None,

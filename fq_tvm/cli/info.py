@@ -31,7 +31,7 @@ def info(arguments: Arguments) -> None:
     from importlib.metadata import PackageNotFoundError, version
 
     from ..ascend import toolchains
-    from ..launch.kernel import current_target, versions
+    from ..launch.registry import current_target, versions
 
     def installed(package: str) -> str | None:
         try:

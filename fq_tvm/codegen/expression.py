@@ -42,12 +42,15 @@ class QuantRange:
         Wide path only, float64: the smallest value that is at least quant_min and the largest that is at most
         quant_max.  They differ from low and high where an int64 is not a float64; comparing with them equals
         comparing integers.  The narrow path needs none: there, ``q == clip`` says the same in one comparison.
+    nan : {"quant_min", "quant_max"}
+        What a NaN is clipped to: quant_min by the contract; graphs that clip in the other order get the other.
     """
 
     low: Any
     high: Any
     least: Any = None
     greatest: Any = None
+    nan: str = "quant_min"
 
     @property
     def wide(self) -> bool:
@@ -55,11 +58,12 @@ class QuantRange:
         return self.least is not None
 
     @classmethod
-    def constant(cls, quant_min: int, quant_max: int) -> QuantRange:
+    def constant(cls, quant_min: int, quant_max: int, nan: str = "quant_min") -> QuantRange:
         """The range of two integers known when compiling."""
         scalars = quant_range_scalars(quant_min, quant_max)
         dtype = "float32" if len(scalars) == 2 else "float64"
-        return cls(*(tirx.const(value, dtype) for value in scalars))
+        names = ("low", "high", "least", "greatest")
+        return cls(**{n: tirx.const(value, dtype) for n, value in zip(names, scalars, strict=False)}, nan=nan)
 
 
 @dataclass(frozen=True)
@@ -261,7 +265,6 @@ def quantize_dequantize(
     promoted_dtype: str,
     out_dtype: str,
     name: str = "fake_quant",
-    nan: str = "quant_min",
     folded: Folded | None = None,
 ) -> tuple[te.Tensor, te.Tensor]:
     """State the operator on a tensor whose channel parameters are there already.
@@ -278,13 +281,11 @@ def quantize_dequantize(
     axis : int or None
         The channel dimension of x, not negative.  None where all elements share the parameters at index 0.
     quant_range : QuantRange
-        Decides between the narrow and the wide path.
+        Decides between the narrow and the wide path, and what a NaN becomes.
     promoted_dtype, out_dtype : str
         The result is rounded to the first, then to the second.
     name : str
         Name of the stage.
-    nan : {"quant_min", "quant_max"}
-        What a NaN is clipped to: quant_min by the contract; graphs that clip in the other order get the other.
     folded : Folded, optional
         Narrow path only: to be used for the channels where :func:`may_fold` holds, at two operations of eight less.  A
         loop along one channel should be divided by that condition, which LLVM does.
@@ -307,7 +308,7 @@ def quantize_dequantize(
     """
 
     def clipped(value: Any, low: Any, high: Any) -> Any:
-        if nan == "quant_min":
+        if quant_range.nan == "quant_min":
             return te.min(te.max(value, low), high)
         return te.max(te.min(value, high), low)
 
@@ -359,7 +360,6 @@ def fake_quant(
     axis: int | None,
     quant_range: QuantRange,
     out_dtype: str | None = None,
-    nan: str = "quant_min",
 ) -> tuple[te.Tensor, te.Tensor]:
     """State fake quantization with its mask, per channel or per tensor.
 
@@ -377,8 +377,6 @@ def fake_quant(
         Decides between the narrow and the wide path.
     out_dtype : str, optional
         dtype of out; x's by default.
-    nan : {"quant_min", "quant_max"}
-        What a NaN is clipped to.
 
     Returns
     -------
@@ -389,4 +387,4 @@ def fake_quant(
     parameters = channel_parameters(scale, zero_point, quant_range.wide)
     if axis is not None:
         axis %= len(x.shape)
-    return quantize_dequantize(x, parameters, axis, quant_range, promoted, out_dtype or x.dtype, nan=nan)
+    return quantize_dequantize(x, parameters, axis, quant_range, promoted, out_dtype or x.dtype)

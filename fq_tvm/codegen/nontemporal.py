@@ -6,12 +6,15 @@ moves that line alone.  It wants lines: so each innermost loop becomes three, a 
 whole lines, and a tail.  TVM cannot ask LLVM for such a store, so the blocks are vectors of a length that nothing else
 has, and their stores are marked in the text of the LLVM IR.
 
-Knows nothing of the operator: any function with the tensors ``out`` and ``mask`` will do.
+Knows nothing of the operator: any function will do that writes the same element of each of its results.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import tvm_ffi
@@ -25,25 +28,27 @@ LINE = 64
 """Bytes of a line of the caches."""
 
 BLOCK = LINE
-"""Elements of a block: a line of mask, whose elements have one byte, and so whole lines of out."""
+"""Elements of a block: a line of a result of bytes, such as the mask, and whole lines of any other."""
 
 
-def past_caches(func: tirx.PrimFunc, pieces: bool) -> tirx.PrimFunc:
-    """Let blocks of whole lines be written past the caches, where out and mask begin with a line.
+def past_caches(func: tirx.PrimFunc, results: Sequence[str], pieces: bool) -> tirx.PrimFunc:
+    """Let blocks of whole lines be written past the caches, where all results begin with a line.
 
     Parameters
     ----------
     func : tirx.PrimFunc
-        Scheduled and parallel, with the tensors ``self``, ``out`` and ``mask`` as handles.  Each innermost loop goes
-        along neighboring elements of both outputs.
+        Scheduled and parallel, with ``self`` and the results as handles.  Each innermost loop goes along neighboring
+        elements of all results.
+    results : sequence of str
+        The tensors that it writes.
     pieces : bool
         Whether a loop may begin within a line; else it is left alone there.
 
     Returns
     -------
     tirx.PrimFunc
-        It computes the same.  Where out or mask begins elsewhere, or out lies on self, whose lines are in a cache by
-        then, everything is head.
+        It computes the same.  Where a result begins elsewhere, or lies on self, whose lines are in a cache by then,
+        everything is head.
     """
     tensors = {param.name: param for param in func.params}
     whole = te.var("whole_lines", "bool")
@@ -64,8 +69,9 @@ def past_caches(func: tirx.PrimFunc, pieces: bool) -> tirx.PrimFunc:
     # No block remains, so none is needed around all of them.
     body = tvm_ffi.structural_map(func.body.block.body, (tirx.For, divide), order="post")
     body = tvm_ffi.structural_map(body, (tirx.For, finish), order="post")
-    x, out, mask = (start(tensors[name]) for name in ("self", "out", "mask"))
-    condition = tirx.all(tirx.EQ((out | mask) & int64(LINE - 1), int64(0)), tirx.NE(out, x))
+    x, places = start(tensors["self"]), [start(tensors[name]) for name in results]
+    begins = tirx.EQ(reduce(or_, places) & int64(LINE - 1), int64(0))
+    condition = tirx.all(begins, *(tirx.NE(place, x) for place in places))
     return func.with_body(tirx.SeqStmt([tirx.Bind(whole, condition), body]))
 
 
@@ -82,10 +88,10 @@ def _divide(loop: tirx.For, whole: Any, pieces: bool) -> tirx.SeqStmt:
     body = inline_blocks(loop.body, variables, bind)
     stores: list[Any] = []
     tvm_ffi.structural_walk(body, (tirx.BufferStore, stores.append))
-    mask = next(store for store in stores if store.buffer.dtype == "bool")
-    first = bind("first", _element(mask, variables, [0] * len(variables)))
+    store = stores[0]  # they all go to the same element, each of its own result
+    first = bind("first", _element(store, variables, [0] * len(variables)))
     # Stores that are unrolled side by side are blocks together if they are whole blocks apart.
-    apart = [_element(mask, variables, [v is u for v in variables]) - first for u in variables[1:]]
+    apart = [_element(store, variables, [v is u for v in variables]) - first for u in variables[1:]]
     divided = [whole, extent >= BLOCK, *(_is_whole(a) for a in apart), *([] if pieces else [_is_whole(first)])]
 
     def along(begin: Any, count: Any) -> tirx.For:

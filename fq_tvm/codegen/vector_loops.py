@@ -1,12 +1,12 @@
 """Innermost loops, taken apart: what TVM's schedules do not do, done to a scheduled function.
 
-Knows nothing of the operator: any function will do whose innermost loops go along neighboring elements of ``out`` and
-``mask``, and each element of which is made of the same element of ``self`` and of what does not change in the loop.
+Knows nothing of the operator: any function will do whose innermost loops go along neighboring elements of its results,
+and each element of which is made of the same element of ``self`` and of what does not change in the loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tvm_ffi
@@ -33,7 +33,7 @@ BYTE_OFFSET, INT64_ELEMENT = 8, 17
 bits of a pointer; that of a DLTensor to its data is the first eight bytes of it."""
 
 
-def in_pieces(func: tirx.PrimFunc) -> tirx.PrimFunc:
+def in_pieces(func: tirx.PrimFunc, results: Sequence[str]) -> tirx.PrimFunc:
     """Let short innermost loops go in whole vectors, of which the last overlaps the one before.
 
     LLVM does what is left of a loop by single elements, up to seven of them or fifteen, each of which costs about half
@@ -42,13 +42,15 @@ def in_pieces(func: tirx.PrimFunc) -> tirx.PrimFunc:
     Parameters
     ----------
     func : tirx.PrimFunc
-        Scheduled, with the tensors ``self`` and ``out`` as handles.
+        Scheduled, with ``self`` and the results as handles.
+    results : sequence of str
+        The tensors that it writes.
 
     Returns
     -------
     tirx.PrimFunc
-        It computes the same.  Loops shorter than a vector stay as they are, and all of them where out lies on self: the
-        second vector would take for x what the first one wrote.
+        It computes the same.  Loops shorter than a vector stay as they are, and all of them where a result lies on
+        self: the second vector would take for x what the first one wrote.
     """
     tensors = {param.name: param for param in func.params}
     apart = te.var("apart", "bool")
@@ -66,7 +68,7 @@ def in_pieces(func: tirx.PrimFunc) -> tirx.PrimFunc:
 
     # No block remains, so none is needed around all of them.
     body = tvm_ffi.structural_map(func.body.block.body, (tirx.For, divide), order="post")
-    condition = tirx.NE(start(tensors["out"]), start(tensors["self"]))
+    condition = tirx.all(*(tirx.NE(start(tensors[name]), start(tensors["self"])) for name in results))
     return func.with_body(tirx.SeqStmt([tirx.Bind(apart, condition), body]))
 
 

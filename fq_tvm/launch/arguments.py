@@ -10,25 +10,27 @@ import ctypes
 import math
 import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import ArgumentError
 from ..layout import MAX_RANK
-from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS
+from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, arithmetic_for, quant_range_scalars
 from .runtime import AddressTensor
 
 __all__ = [
+    "CheckedArguments",
     "Names",
     "Operand",
     "Operands",
     "check",
-    "check_description",
     "check_overlap",
     "check_range",
+    "check_unplaced",
     "describe",
+    "describe_all",
     "normalize_axis",
     "overlap",
 ]
@@ -113,6 +115,54 @@ class Names(NamedTuple):
 NAMES = Names()
 
 
+class CheckedArguments(NamedTuple):
+    """Arguments that the operator's contract allows; only the checks of this module make one.
+
+    Parameters
+    ----------
+    operands : Operands
+        The tensors.
+    axis : int or None
+        The channel dimension counted from the front; None for one scale and one zero point of the whole tensor.
+    quant_min, quant_max : int
+        The range.
+    """
+
+    operands: Operands
+    axis: int | None
+    quant_min: int
+    quant_max: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of x."""
+        return self.operands.x.shape
+
+    @property
+    def strides(self) -> tuple[tuple[int, ...], ...]:
+        """Of x, out and mask, in elements."""
+        return self.operands.x.strides, self.operands.out.strides, self.operands.mask.strides
+
+    @property
+    def values(self) -> dict[str, float]:
+        """What entry points need to know beside the loops: the range as scalars, and strides of the vectors."""
+        scale, zero_point = (v.strides[0] if v.strides else 0 for v in self.operands[1:3])
+        scalars = quant_range_scalars(self.quant_min, self.quant_max)
+        names = ("quant_min", "quant_max", "least", "greatest")
+        return {**dict(zip(names, scalars, strict=False)), "scale_stride": scale, "zero_point_stride": zero_point}
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What a launch depends on."""
+        return (tuple((o.dtype, o.shape, o.strides) for o in self.operands), *self[1:])
+
+    def spec(self, iteration: str) -> FakeQuantSpec:
+        """Return the kernel that serves them, given the class of the loops."""
+        x, scale, zero_point, out, _ = self.operands
+        arithmetic = arithmetic_for(self.quant_min, self.quant_max)
+        return FakeQuantSpec(iteration, x.dtype, scale.dtype, out.dtype, zero_point.dtype, arithmetic)
+
+
 def describe(value: Any, name: str) -> Operand:
     """Describe a tensor without copying it.
 
@@ -148,6 +198,37 @@ def describe(value: Any, name: str) -> Operand:
     raise ArgumentError(
         f"{name} is a {type(value).__name__}; expected a numpy array, a torch tensor or another DLPack tensor", "dtype"
     )
+
+
+def describe_all(
+    values: Sequence[Any],
+    names: Names = NAMES,
+    numbers: Sequence[Any] = (),
+    describe: Callable[[Any, str], Operand] = describe,
+) -> Operands:
+    """Describe all tensor arguments, in the order of the signature.
+
+    Parameters
+    ----------
+    values : sequence of tensors
+        Five.
+    names : Names
+        For messages.
+    numbers : sequence of int
+        Axis and range, where they must not be None either.
+    describe : callable
+        Describes one.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is None, before any other fault is looked for; else as :func:`describe`.
+    """
+    tensors, others = names[: len(values)], ("axis", names.quant_min, names.quant_max)[: len(numbers)]
+    for name, value in zip((*tensors, *others), (*values, *numbers), strict=True):
+        if value is None:
+            raise ArgumentError(f"{name} is None; expected {'a tensor' if name in tensors else 'an integer'}", "null")
+    return Operands(*map(describe, values, tensors))
 
 
 def _describe_array(array: np.ndarray[Any, Any], name: str) -> Operand:
@@ -236,40 +317,40 @@ def _integer(value: Any, name: str) -> int:
 
 
 def check(
-    operands: Operands, axis: Any, quant_min: Any, quant_max: Any, names: Names = NAMES
-) -> tuple[int | None, int, int]:
+    operands: Operands,
+    axis: Any,
+    quant_min: Any,
+    quant_max: Any,
+    names: Names = NAMES,
+    dtypes: Sequence[Sequence[str]] = DTYPES,
+    placed: bool = True,
+) -> CheckedArguments:
     """Check the arguments of the operator against the contract.
 
     Parameters
     ----------
     operands : Operands
-        As :func:`describe` made them; null arguments were refused there.
+        As :func:`describe_all` made them; null arguments were refused there.
     axis, quant_min, quant_max : int
         As the caller gave them.  An axis of None stands for one scale and one zero point of the whole tensor.
     names : Names
         For messages.
+    dtypes : sequence of sequences of str
+        What each of the operands may hold.
+    placed : bool
+        Whether the tensors have a place in memory; nobody knows that of one that is traced.
 
     Returns
     -------
-    axis, quant_min, quant_max : int
-        The axis counted from the front; None if it was that.
+    CheckedArguments
 
     Raises
     ------
     ArgumentError
         At the first fault, in the contract's order: dtype, shape, quantization range, overlap.
     """
-    checked = check_description(operands, axis, quant_min, quant_max, names)
-    check_overlap(operands, names)
-    return checked
-
-
-def check_description(
-    operands: Operands, axis: Any, quant_min: Any, quant_max: Any, names: Names = NAMES
-) -> tuple[int | None, int, int]:
-    """Check as :func:`check` does all but where the tensors lie, which nobody knows of one that is traced."""
     x, scale, zero_point, out, mask = operands
-    for name, allowed, operand in zip(names, DTYPES, operands, strict=False):
+    for name, allowed, operand in zip(names, dtypes, operands, strict=False):
         if operand.dtype not in allowed:
             raise ArgumentError(f"{name} has dtype {operand.dtype}; expected {' or '.join(allowed)}", "dtype")
     rank = len(x.shape)
@@ -279,7 +360,49 @@ def check_description(
         if operand.shape != x.shape:
             raise ArgumentError(f"{name} has shape {operand.shape}; expected that of {names.x}, {x.shape}")
     axis = _check_vectors(x, ((names.scale, scale), (names.zero_point, zero_point)), axis, names)
-    return axis, *check_range(quant_min, quant_max, names)
+    checked = CheckedArguments(operands, axis, *check_range(quant_min, quant_max, names))
+    if placed:
+        check_overlap(operands, names)
+    return checked
+
+
+def check_unplaced(
+    dtypes: Sequence[str],
+    shape: tuple[int, ...],
+    axis: int,
+    strides: Sequence[tuple[int, ...]],
+    quant_range: tuple[int, int],
+) -> CheckedArguments:
+    """Check the arguments of a call whose tensors there are not.
+
+    Parameters
+    ----------
+    dtypes : sequence of str
+        Of x, scale, zero point and out.
+    shape : tuple of int
+        Of x.
+    axis : int
+        The channel dimension.
+    strides : sequence of tuples of int
+        Of x, out and mask, in elements; scale and zero point are contiguous.
+    quant_range : tuple of int
+        Its least and greatest value.
+
+    Raises
+    ------
+    ArgumentError
+        As :func:`check`.
+    """
+    x, scale, zero_point, out = dtypes
+    channels = (shape[axis],) if shape else (1,)
+    operands = Operands(
+        Operand(None, x, shape, strides[0], 0),
+        Operand(None, scale, channels, (1,), 0),
+        Operand(None, zero_point, channels, (1,), 0),
+        Operand(None, out, shape, strides[1], 0),
+        Operand(None, "bool", shape, strides[2], 0),
+    )
+    return check(operands, axis, *quant_range, placed=False)
 
 
 def _check_vectors(x: Operand, vectors: Sequence[tuple[str, Operand]], axis: Any, names: Names) -> int | None:

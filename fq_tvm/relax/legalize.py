@@ -7,6 +7,7 @@ of the kernel, and so is the quantization range.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,18 +17,22 @@ from tvm import relax, s_tir, te, tirx
 from tvm.ir import Op
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from ..codegen.build import redeclare
+from ..codegen.calling_convention import redeclare
 from ..codegen.expression import ChannelParameters, QuantRange, channel_parameters, fold, quantize_dequantize
-from ..launch import kernel
-from ..layout import ROWS_MIN_INNER
-from ..schedule import Schedule, apply, default_schedule, folds, inline_parameters, tighten
+from ..codegen.llvm import is_known, resolve
+from ..codegen.transforms import inline_parameters, schedule_loops, tighten
+from ..entry_points import folds
+from ..launch.choose import choose_dense
+from ..launch.plan import CACHED_RUN_ELEMENTS, expansion, is_direct
+from ..launch.registry import current_target
+from ..schedule import Schedule
 from ..spec import FakeQuantSpec, arithmetic_for
-from ..store import records
+from ..target import Target
 from .op import NAME
 
 __all__ = ["LegalizeFakeQuant", "legalize"]
 
-KEPT = {"op_pattern": 8, "tirx.is_scheduled": True, "tirx.noalias": True}
+KEPT_AS_IT_IS = {"op_pattern": 8, "tirx.is_scheduled": True, "tirx.noalias": True}
 """Attributes of a function that fusion and scheduling passes leave as it is."""
 
 
@@ -51,29 +56,22 @@ def legalize(builder: Any, call: Any) -> Any:
         return call
     func = prim_func(
         [(tuple(t.ty.shape.values), str(t.ty.dtype.dtype)) for t in call.args],
-        **{name: call.attrs[name] for name in ("axis", "quant_min", "quant_max", "nan")},
-        target=tvm.target.Target.current(allow_none=True),
+        call.attrs,
+        tvm.target.Target.current(allow_none=True),
     )
     function = builder.add_func(func, "fake_quantize")
     return relax.call_tir(function, [x, scale, zero_point], list(call.ty.fields))
 
 
-def prim_func(
-    tensors: list[tuple[tuple[Any, ...], str]],
-    axis: int | None,
-    quant_min: int,
-    quant_max: int,
-    nan: str,
-    target: Any,
-) -> tirx.PrimFunc:
+def prim_func(tensors: list[tuple[tuple[Any, ...], str]], attributes: Mapping[str, Any], target: Any) -> tirx.PrimFunc:
     """Make the kernel of a call.
 
     Parameters
     ----------
     tensors : list of (shape, dtype)
         Of x, scale and zero point; extents are integers or expressions.
-    axis, quant_min, quant_max, nan : int or None, int, int, str
-        The attributes of the call.
+    attributes : mapping
+        ``axis``, ``quant_min``, ``quant_max`` and ``nan`` of the call.
     target : tvm.target.Target or None
         What the module is compiled for.  Kernels for other than CPUs are left to the schedules of others.
 
@@ -85,46 +83,53 @@ def prim_func(
     extents = _Extents()
     buffers = [(extents.rename(shape), dtype) for shape, dtype in tensors]
     (shape, dtype), (_, scale_dtype), (_, zero_point_dtype) = buffers
+    axis, quant_min, quant_max = (attributes[name] for name in ("axis", "quant_min", "quant_max"))
     split = 0 if axis is None else axis
     channels: Any = 1 if axis is None else shape[split] if shape else 1
-    outer = _product(shape[:split])
-    inner = _product(shape[split if axis is None else split + 1 :])
-    quant_range = QuantRange.constant(quant_min, quant_max)
+    outer, inner = _product(shape[:split]), _product(shape[split if axis is None else split + 1 :])
+    quant_range = QuantRange.constant(quant_min, quant_max, attributes["nan"])
     size = _product(shape)
-    empty = _is(size, 0)
-    iteration = "lanes" if _short(inner) and not _is(channels, 1) and not empty else "rows"
-    spec = FakeQuantSpec(iteration, dtype, scale_dtype, dtype, zero_point_dtype, arithmetic_for(quant_min, quant_max))
-    schedule = _schedule(spec, target)
+    arithmetic = arithmetic_for(quant_min, quant_max)
+
+    def make_spec(iteration: str) -> FakeQuantSpec:
+        return FakeQuantSpec(iteration, dtype, scale_dtype, dtype, zero_point_dtype, arithmetic)
+
+    spec, schedule = choose_dense(make_spec, channels, inner, size, _cpu_of(target))
     parallel = not isinstance(size, int) or size >= schedule.parallel_from
 
     scale = te.placeholder((channels,), scale_dtype, "scale")
     zero_point = te.placeholder((channels,), zero_point_dtype, "zero_point")
     parameters = channel_parameters(scale, zero_point, spec.wide)
     loops: tuple[Any, ...] = (outer, channels, inner)
-    name, run = "fake_quant", channels * inner
-    if iteration == "lanes":
-        if _is(inner, 1) and isinstance(outer, int) and outer <= kernel.DIRECT_OUTER:
+    name, run = "run", channels * inner
+    if spec.lanes:
+        if is_direct(outer, inner):
             name, loops = "direct", (outer, channels)
-        elif isinstance(run, int) and run <= kernel.CACHED_RUN:
+        elif isinstance(run, int) and run <= CACHED_RUN_ELEMENTS:
             name, loops, run = "joined", (size,), max(schedule.run // run, 1) * run
             parameters = _look_up(_repeat(parameters, channels, inner, run), size)
         else:
             name, loops = "blocked", (outer, run)
             parameters = _repeat(parameters, channels, inner, run)
     x = te.placeholder(loops, dtype, "x")
-    axis = min(1, len(loops) - 1)
+    along = min(1, len(loops) - 1)
     for_cpu = target is None or target.kind.name == "llvm"
     # Of lanes only rows of one channel: nothing here says beforehand whether every channel of a run may fold.
-    folded = fold(parameters, quant_range) if for_cpu and iteration == "rows" and folds(spec) else None
+    folded = fold(parameters, quant_range) if for_cpu and not spec.lanes and folds(spec) else None
     dtypes = (spec.promoted_dtype, spec.out_dtype)
-    out, mask = quantize_dequantize(x, parameters, axis, quant_range, *dtypes, nan=nan, folded=folded)
+    out, mask = quantize_dequantize(x, parameters, along, quant_range, *dtypes, folded=folded)
     func = te.create_prim_func([x, scale, zero_point, out, mask], "int64")
     if for_cpu:
-        if name in ("fake_quant", "direct"):
-            func = func if empty else apply(func, spec, schedule, parallel, name)
-        else:
-            func = _apply_lanes(func, spec, schedule, loops, parallel, channels, inner, run)
-        func = func.with_attrs(KEPT)
+        if not (isinstance(size, int) and not size):
+            sch = s_tir.Schedule(func)
+            if name in ("run", "direct"):
+                tasks = _schedule(sch, spec, schedule, name)
+            else:
+                tasks = _schedule_lanes(sch, spec, schedule, loops, (channels, inner, run))
+            if parallel:
+                sch.parallel(sch.fuse(*tasks))
+            func = tighten(sch.mod["main"])
+        func = func.with_attrs(KEPT_AS_IT_IS)
     return _with_shapes(func.without_attr("global_symbol"), [*buffers, (shape, dtype), (shape, "bool")])
 
 
@@ -152,21 +157,13 @@ def _product(extents: tuple[Any, ...]) -> Any:
     return math.prod(extents, start=1)
 
 
-def _is(extent: Any, value: int) -> bool:
-    return isinstance(extent, int) and extent == value
-
-
-def _short(inner: Any) -> bool:
-    """Whether a channel's contiguous run is too short for a loop of its own; symbolic ones are taken for long."""
-    return isinstance(inner, int) and inner < (records.rows_min_inner(kernel.current_target()) or ROWS_MIN_INNER)
-
-
-def _schedule(spec: FakeQuantSpec, target: Any) -> Schedule:
-    """Return the tuned schedule where the module is for the CPU that it was tuned on, else the default."""
-    current = kernel.current_target()
-    if target is not None and target.attrs.get("mcpu") == current.cpu:
-        return kernel.schedule_for(spec, current)
-    return default_schedule(spec)
+def _cpu_of(target: Any) -> Target:
+    """Return the CPU of a module's target as the kernels know it; the one at hand where it names none."""
+    current = current_target()
+    name = None if target is None else target.attrs.get("mcpu")
+    if name is None or str(name) == current.cpu or not is_known(str(name)):
+        return current
+    return resolve(str(name))
 
 
 def _repeat(parameters: ChannelParameters, channels: Any, inner: Any, run: Any) -> ChannelParameters:
@@ -190,40 +187,34 @@ def _look_up(run: ChannelParameters, size: Any) -> ChannelParameters:
     return ChannelParameters(inverse_scale, zero_point, scale, run.float_zero_point)
 
 
-def _apply_lanes(
-    func: tirx.PrimFunc,
-    spec: FakeQuantSpec,
-    schedule: Schedule,
-    loops: tuple[Any, ...],
-    parallel: bool,
-    channels: Any,
-    inner: Any,
-    run: Any,
-) -> tirx.PrimFunc:
-    """Expand the parameters once, then stream as the CPU kernels do.
+def _schedule(sch: s_tir.Schedule, spec: FakeQuantSpec, schedule: Schedule, form: str) -> list[Any]:
+    """Schedule as the CPU kernels are; return the tasks."""
+    inline_parameters(sch, "repeat")
+    return schedule_loops(sch, "fake_quant", spec.iteration, form, (schedule.tile, schedule.rows))
+
+
+def _schedule_lanes(
+    sch: s_tir.Schedule, spec: FakeQuantSpec, schedule: Schedule, loops: tuple[Any, ...], run: tuple[Any, Any, Any]
+) -> list[Any]:
+    """Expand the parameters once, then stream as the CPU kernels do; return the tasks.
 
     Runs that are short enough for their parameters to stay in the first-level cache are a task each, the last one
     shorter; of long ones some are taken at a time.
     """
-    sch = s_tir.Schedule(func)
-    inline_parameters(sch)
+    channels, inner, elements = run
+    inline_parameters(sch, "repeat")
     if isinstance(channels, int) and inner > 1:
         # Without a division at every element; the longer loop is the one to vectorize.
         _, channel, within = sch.split(sch.get_loops(sch.get_sblock("repeat_v0"))[0], [None, channels, inner])
-        if kernel.expansion(inner) == "expand_channels":
+        if expansion(inner) == "channels":
             sch.reorder(within, channel)
     if len(loops) == 1:
-        for n in range(3):
-            sch.compute_inline(sch.get_sblock(f"look_up{n}"))
-        task, _ = sch.split(sch.get_loops(sch.get_sblock("fake_quant_v0"))[0], [None, run])
-        if parallel:
-            sch.parallel(task)
-        return tighten(sch.mod["main"])
+        task, _ = sch.split(sch.get_loops(sch.get_sblock("fake_quant_v0"))[0], [None, elements])
+        return [task]
     together = 1
     if isinstance(loops[0], int):
         together = max(d for d in range(1, schedule.rows + 1) if loops[0] % d == 0)
-    name = "blocked" if together > 1 else "fake_quant"
-    return apply(sch.mod["main"], spec, replace(schedule, rows=together), parallel, name)
+    return _schedule(sch, spec, replace(schedule, rows=together), "blocked" if together > 1 else "run")
 
 
 def _with_shapes(func: tirx.PrimFunc, tensors: list[tuple[tuple[Any, ...], str]]) -> tirx.PrimFunc:

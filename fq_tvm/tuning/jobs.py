@@ -5,23 +5,28 @@ Knows cases and launches; measures nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from ..bench import Case
+from ..bench.cases import Case
 from ..errors import FqError
-from ..launch.kernel import Launch
-from ..layout import Layout
+from ..launch.arguments import check_unplaced
+from ..launch.choose import choose
+from ..launch.plan import Plan
 from ..schedule import Schedule
 from ..spec import FakeQuantSpec
 from ..store import records
 from ..target import Target
 
-__all__ = ["CASE_MAX_BYTES", "Job", "NamedKernel", "distance", "distinct", "jobs_of", "layout_of"]
+__all__ = ["CASE_MAX_BYTES", "RANGES", "Job", "distance", "distinct", "jobs_of", "plan_of"]
 
 CASE_MAX_BYTES = 512 * 2**20
 """Cases that move more bytes are left to ``fq-tvm bench``: their trials take too long for what they add."""
+
+RANGES = {"narrow": (-128, 127), "wide": (-(2**31), 2**31 - 1)}
+"""The quantization range that stands for an arithmetic path."""
 
 
 @dataclass(frozen=True)
@@ -83,38 +88,17 @@ def _row(case: Case) -> int:
     return case.layout.inner * (case.layout.channels if "lanes" in case.iteration else 1)
 
 
-@dataclass(frozen=True)
-class NamedKernel:
-    """A kernel as :class:`~fq_tvm.launch.kernel.Launch` sees it, whose functions are names and need not be loaded."""
-
-    spec: FakeQuantSpec
-    schedule: Schedule
-    target: Target
-
-    def function(self, name: str) -> str:
-        """Return the name."""
-        return name
-
-    def bind(self, layout: Layout, scalars: tuple[float, ...] = ()) -> Launch:
-        """Fix the loops and the quantization range; scale and zero point are contiguous."""
-        kernel: Any = self
-        return Launch(kernel, layout, 1, 1, scalars)
-
-
-def layout_of(case: Case, spec: FakeQuantSpec) -> Layout:
-    """Return the loops of a case for the class of a kernel, wherever the boundary of classes lies.
+def plan_of(case: Case, spec: FakeQuantSpec, schedule: Schedule, target: Target) -> Plan:
+    """Return what a launch of a case is in a schedule, by the class of a kernel wherever the boundary of classes lies.
 
     Raises
     ------
     FqError
         If a kernel of this class cannot do the case.
     """
-    layout = case.layout
-    if not layout.strides and (spec.iteration == "rows" or (spec.iteration == "lanes" and layout.channels > 1)):
-        layout = replace(layout, iteration=spec.iteration)
-    if layout.iteration != spec.iteration:
-        raise FqError(f"{case.name} is for kernels of class {layout.iteration}, not {spec.iteration}")
-    return layout
+    dtypes = (spec.dtype, spec.scale_dtype, spec.zero_point_dtype, spec.out_dtype)
+    call = check_unplaced(dtypes, case.shape, case.axis, case.strides, RANGES[spec.arithmetic])
+    return choose(call, target, schedule, spec.iteration).plan
 
 
 def distinct(schedules: Iterable[Schedule], job: Job, target: Target) -> list[Schedule]:
@@ -134,18 +118,15 @@ def _behavior(schedule: Schedule, job: Job, target: Target) -> tuple[Any, ...]:
 
     Of two schedules with the same behavior, what is measured between them is noise.
     """
-    launches = []
+    plans = []
     for case in job.cases:
-        try:
-            launch = NamedKernel(job.spec, schedule, target).bind(layout_of(case, job.spec))
-        except FqError:  # no schedule does this case, which the first trial says
-            continue
-        launches.append((launch._steps, launch._threaded_steps))
+        with contextlib.suppress(FqError):  # where no schedule does this case, the first trial says so
+            plans.append(plan_of(case, job.spec, schedule, target))
     # Of lanes, rows choose among functions and are an integer of those; of rows, they are in the code of all but those
     # for long rows.  Runs are integers of a launch.
-    short = any(not name.startswith("long_") for steps, _ in launches for name, *_ in steps)
+    short = any(call.form.name != "long" for plan in plans for call in plan.calls)
     rows = schedule.rows if job.spec.iteration == "rows" and short else 0
-    return schedule.tile, rows, schedule.vector_bits, tuple(launches)
+    return schedule.tile, rows, schedule.vector_bits, tuple(plans)
 
 
 def distance(one: Schedule, other: Schedule) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FqError
-from ..schedule import folds, schedule_loops
+from ..schedule import Schedule, default_schedule
 from ..spec import FakeQuantSpec, quant_range_scalars
 from .space import space
 
@@ -34,7 +34,7 @@ def metaschedule_module(spec: FakeQuantSpec, shape: Sequence[int]) -> tvm.IRModu
     -------
     tvm.IRModule
         With the function ``main``, which is one of :func:`fq_tvm.codegen.build.state` with all integers and the range
-        of int8 put in.  Rows: ``"fake_quant"``, of x, scale, zero_point, out and mask.  Lanes: ``"blocked"``, of x, the
+        of int8 put in.  Rows: ``"run"``, of x, scale, zero_point, out and mask.  Lanes: ``"blocked"``, of x, the
         reciprocal of scale, the zero point and scale (float32, expanded to a run), out and mask; of kernels that fold,
         the form for channels that may (:func:`fq_tvm.codegen.expression.may_fold`).
 
@@ -51,10 +51,10 @@ def metaschedule_module(spec: FakeQuantSpec, shape: Sequence[int]) -> tvm.IRModu
 
     if spec.lanes:
         # As one block of all runs: the extents are the same whatever number of runs a schedule takes at a time.
-        stated = state(spec, shape[0])["folded_blocked" if folds(spec) else "blocked"].func
+        stated = state(spec, Schedule(rows=shape[0]))["blocked"][0].func
         values: dict[str, float] = {"blocks": 1, "run": shape[1]}
     else:
-        stated = state(spec)["fake_quant"].func
+        stated = state(spec, default_schedule(spec))["run"][0].func
         values = dict(zip(("outer", "channels", "inner"), shape, strict=True), scale_stride=1, zero_point_stride=1)
     values.update(zip(("quant_min", "quant_max"), quant_range_scalars(-128, 127), strict=True))
     scalars = [param for param in stated.params if param.name in values]
@@ -85,6 +85,8 @@ def metaschedule_space(spec: FakeQuantSpec) -> Any:
         raise FqError(f"{spec.name}: MetaSchedule's space is there for narrow rows and lanes only")
     from tvm.s_tir import meta_schedule
 
+    from ..codegen.transforms import inline_parameters, schedule_loops
+
     knobs = {name: sorted({getattr(s, name) for s in space(spec)}) for name in ("tile", "rows")}
 
     def choose(sch: Any, name: str, loop: Any) -> Any:
@@ -96,6 +98,8 @@ def metaschedule_space(spec: FakeQuantSpec) -> Any:
     def schedule(sch: Any) -> None:
         *_, last, inner = sch.get_loops(sch.get_sblock("fake_quant_v0"))
         tile, rows = choose(sch, "tile", inner), choose(sch, "rows", last)
-        schedule_loops(sch, spec, tile, rows, parallel=True, name="blocked" if spec.lanes else "fake_quant")
+        inline_parameters(sch)
+        form = "blocked" if spec.lanes else "run"
+        sch.parallel(sch.fuse(*schedule_loops(sch, "fake_quant", spec.iteration, form, (tile, rows))))
 
     return meta_schedule.space_generator.ScheduleFn(schedule, sch_rules=[], postprocs=[], mutator_probs={})

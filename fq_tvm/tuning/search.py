@@ -19,7 +19,7 @@ from typing import Any
 from ..bench import Case
 from ..environment import num_threads
 from ..errors import FqError
-from ..launch.kernel import request_of, versions
+from ..launch.registry import request_of, versions
 from ..schedule import Schedule, default_schedule
 from ..spec import FakeQuantSpec
 from ..store import records
@@ -133,7 +133,7 @@ class _Search:
         """What has to be the same for a logged trial to count."""
         return digest(
             {
-                "request": request_of(job.spec, default_schedule(job.spec, self.target), self.target),
+                "request": request_of(job.spec, default_schedule(job.spec), self.target),
                 "match": dict(job.match),
                 "size_class": job.size_class,
                 "cases": [case.to_json() for case in job.cases],
@@ -217,7 +217,7 @@ def _try(search: _Search, job: Job, best: Schedule, candidate: Schedule) -> dict
 
 def _conclude(search: _Search, job: Job, best: Schedule) -> Record:
     """Compare what was found with the default once more, and with the limit; perhaps keep its launches alone."""
-    default = default_schedule(job.spec, search.target)
+    default = default_schedule(job.spec)
     shared = dataclasses.replace(
         default, **{name: v for name, v in best.to_json().items() if name not in best.compiled}
     )
@@ -278,7 +278,7 @@ def _find_boundary(search: _Search, found: Sequence[Record]) -> int:
             for iteration in ("rows", "lanes"):
                 spec = FakeQuantSpec(iteration, dtype, out_dtype=dtype)
                 record = RecordFile(search.target.cpu, tuple(found)).find(spec, size)
-                contenders.append((spec, record.schedule if record else default_schedule(spec, search.target)))
+                contenders.append((spec, record.schedule if record else default_schedule(spec)))
             measured.append(search.time(case, contenders))
         ratios[inner] = _ratio(measured, "0", "1")[0]
     boundary = boundary_of(ratios)
@@ -323,7 +323,7 @@ def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tu
             best = _run(search, job, time.monotonic() + share, show)
             try:
                 found.append(result := _conclude(search, job, best))
-                if result.schedule == default_schedule(job.spec, target):
+                if result.schedule == default_schedule(job.spec):
                     untuned.append(result)
             except TrialError as error:
                 # the default itself cannot be measured here, so nothing is known about this job

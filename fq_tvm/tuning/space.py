@@ -49,12 +49,12 @@ def space(spec: FakeQuantSpec, target: Target | None = None, seed: int = 0) -> l
     """
     knobs: dict[str, Sequence[int]] = {"tile": TILES[spec.iteration], "parallel_from": PARALLEL_FROM}
     knobs.update(RUNS.get(spec.iteration, {}))
-    if not spec.strided and not spec.wide:
+    if spec.nontemporal:
         knobs["stream_from"] = STREAM_FROM
     if target is None or target.avx512:
         # 0 is LLVM's own choice for this CPU, so only the other width is another candidate
         knobs["vector_bits"] = (0, 512 if target is not None and "prefer-256-bit" in target.features else 256)
-    first = default_schedule(spec, target)
+    first = default_schedule(spec)
     others = [
         Schedule(**{**first.to_json(), **dict(zip(knobs, values, strict=True))})
         for values in itertools.product(*knobs.values())

@@ -25,15 +25,17 @@ import numpy as np
 
 from .. import bench, environment
 from ..errors import FqError
-from ..functional import empty_like
+from ..launch.arguments import check, describe_all
+from ..launch.buffers import empty_like, on_memory
+from ..launch.registry import current_target, prepare
+from ..operators import operator_of
 from ..schedule import Schedule
-from ..spec import FakeQuantSpec, quant_range_scalars
+from ..spec import FakeQuantSpec
 from ..target import Target
-from .jobs import NamedKernel, layout_of
+from .jobs import RANGES, plan_of
 
 __all__ = ["Bench", "Contender", "Local", "Remote", "main", "serve"]
 
-RANGES = {"narrow": (-128, 127), "wide": (-(2**31), 2**31 - 1)}
 CASES_IN_MEMORY = 3
 """How many cases the process keeps the tensors of."""
 
@@ -103,26 +105,13 @@ class Local:
 
     def target(self) -> Target:
         """Return the CPU that code is generated for."""
-        from ..launch.kernel import current_target
-
         return current_target()
 
     def prepare(self, at: Bench, contender: Contender) -> Callable[[], Any]:
         """Build, run and check a contender; return its call."""
-        from ..launch.kernel import get_kernel
-        from ..launch.runtime import AddressTensor
-
-        spec = contender.spec
-        kernel = get_kernel(spec, self.target(), contender.schedule)
-        launch = kernel.bind(layout_of(at.case, spec), 1, 1, quant_range_scalars(*at.range))
-        workspace = np.empty(launch.workspace_size + 64, np.uint8)
-        start = workspace.ctypes.data + -workspace.ctypes.data % 64
-        arrays = (at.x, at.scale, at.zero_point, at.out, at.mask)
-        tensors = [AddressTensor(a) for a in (*(array.ctypes.data for array in arrays), start)]
-
-        def call(keep: Any = (workspace, arrays)) -> None:
-            launch(*tensors)
-
+        spec, tensors = contender.spec, (at.x, at.scale, at.zero_point, at.out, at.mask)
+        checked = check(describe_all(tensors), at.case.axis, *at.range)
+        call = on_memory(prepare(checked, self.target(), contender.schedule, spec.iteration), checked.operands)
         at.spoil()
         call()
         at.check(spec)
@@ -168,7 +157,7 @@ class Remote:
     def target(self) -> Target:
         """Return the CPU that ``FQ_TVM_TARGET`` names, the other machine's by default."""
         if self._target is None:
-            from ..target import resolve
+            from ..codegen.llvm import resolve
 
             name = environment.target_name()
             self._target = resolve(
@@ -179,7 +168,8 @@ class Remote:
     def module(self, contender: Contender) -> Any:
         """Build a kernel here and load it there."""
         if contender not in self._sent:
-            from ..codegen.build import lower, translate
+            from ..codegen.build import lower
+            from ..codegen.llvm import translate
 
             spec, schedule, target = contender.spec, contender.schedule, self.target()
             with tempfile.TemporaryDirectory(prefix="fq_tvm-") as folder:
@@ -217,14 +207,17 @@ class Remote:
     def _call(self, at: Bench, contender: Contender, tensors: tuple[Any, ...]) -> Callable[[], float]:
         import tvm
 
-        module, spec = self.module(contender), contender.spec
-        kernel = NamedKernel(spec, contender.schedule, self.target())
-        launch = kernel.bind(layout_of(at.case, spec), quant_range_scalars(*at.range))
-        workspace = tvm.runtime.empty((max(launch.workspace_size, 1),), "uint8", self.device)
-        x, scale, zero_point, out, mask = tensors
-        calls = launch.calls(x, scale, zero_point, out, mask, workspace)
-        evaluators = [(module.time_evaluator(name, self.device, number=1), args) for name, args in calls]
-        return lambda: sum(evaluator(*args).mean for evaluator, args in evaluators)
+        module = self.module(contender)
+        plan = plan_of(at.case, contender.spec, contender.schedule, self.target())
+        workspace = tvm.runtime.empty((max(plan.workspace_size, 1),), "uint8", self.device)
+        signature = operator_of(contender.spec).entry_points(contender.spec).tensors
+        places = dict(zip((*signature, "workspace"), (*tensors, workspace), strict=True))
+        calls = []
+        for call in plan.calls:
+            name = call.threaded if plan.threaded else call.serial
+            arguments = (*(places[tensor] for tensor in call.form.tensors), *call.numbers)
+            calls.append((module.time_evaluator(name, self.device, number=1), arguments))
+        return lambda: sum(evaluator(*arguments).mean for evaluator, arguments in calls)
 
 
 def serve(place: Local | Remote, request: Mapping[str, Any], benches: OrderedDict[str, Bench]) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from .. import reference
 from ..functional import fake_quantize_per_channel_affine_cachemask
-from ..launch.arguments import Operands, check_range, describe, normalize_axis
-from ..launch.kernel import prepare
+from ..launch.arguments import check, describe_all
+from ..launch.buffers import on_memory
+from ..launch.registry import launch_of
 
 __all__ = ["Report", "process"]
 
@@ -102,12 +103,10 @@ def process(
     FqError
         If an argument is refused or no kernel can be had.
     """
-    quant_min, quant_max = check_range(quant_min, quant_max)
     out, mask = fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, axis, quant_min, quant_max)
-    operands = Operands(*map(describe, (x, scale, zero_point, out, mask), Operands._fields))
-    launch = prepare(operands, normalize_axis(axis, x.ndim), quant_min, quant_max)
-    tensors = [*(operand.tensor for operand in operands), np.empty(launch.workspace_size, np.uint8)]
-    seconds, _ = _median_time(lambda: launch(*tensors))
+    checked = check(describe_all((x, scale, zero_point, out, mask)), axis, quant_min, quant_max)
+    quant_min, quant_max = checked.quant_min, checked.quant_max
+    seconds, _ = _median_time(on_memory(launch_of(checked), checked.operands))
     times_numpy, equal = None, None
     if verify:
         numpy_seconds, (reference_out, reference_mask) = _median_time(

@@ -163,7 +163,7 @@ class FakeLaunch:
 def planned(monkeypatch: pytest.MonkeyPatch, case: Case, action: Any) -> aclnn.AclOpExecutor:
     """Return a repeatable executor whose launch is a double."""
     with monkeypatch.context() as patch:
-        patch.setattr(aclnn_operator, "prepare", lambda *_: FakeLaunch(action))
+        patch.setattr(aclnn_operator, "launch_of", lambda *_: FakeLaunch(action))
         return case.repeatable()[1]
 
 
@@ -464,9 +464,17 @@ def test_negated_views_of_torch(case: Case) -> None:
 
 def test_the_table_is_the_facades_own(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the library itself comes to accept, the operator stays as strict as the vendor's."""
-    monkeypatch.setattr(aclnn_operator, "check", lambda *_: pytest.fail("should have been refused before"))
+    inner, tables = aclnn_operator.check, []
+
+    def seen(*arguments: Any) -> Any:
+        tables.append(arguments[-1])
+        return inner(*arguments)
+
+    monkeypatch.setattr(aclnn_operator, "check", seen)
     case.refused(INVALID, "zeroPoint", "float32", zeroPoint=np.zeros(6, np.float32))
     case.refused(INVALID, "self", "bfloat16", self=case.x.astype(ml_dtypes.bfloat16))
+    floats = ("float16", "float32")
+    assert tables == [(floats, floats, ("int32",), floats, ("bool",))] * 2
 
 
 @pytest.mark.parametrize(
@@ -1000,7 +1008,7 @@ def test_kernel_that_fails(monkeypatch: pytest.MonkeyPatch, case: Case) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(executor._launch, "_steps", ((broken, False, ()),))
+    monkeypatch.setattr(executor._launch, "_serial", ((broken, None, ()),))
     assert launch(workspace_of(size), size, executor, None) == RUNTIME
     assert "out of luck" in message()
     assert case.untouched
@@ -1094,7 +1102,7 @@ class Slow:
         time.sleep(0.02)
         sys.stdout.write("ran\\n")
 x = np.ones((3, 4), np.float32)
-operator.prepare = lambda *_: Slow()
+operator.launch_of = lambda *_: Slow()
 status, stream = aclnn.aclrtCreateStream()
 for _ in range(10):
     size, executor = aclnn.get_workspace_size(
@@ -1169,7 +1177,7 @@ def test_internal_faults(monkeypatch: pytest.MonkeyPatch, case: Case, error: Any
     def broken(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(aclnn_operator, "prepare", broken)
+    monkeypatch.setattr(aclnn_operator, "launch_of", broken)
     case.refused(AclnnStatus(status), "no kernel")
 
 

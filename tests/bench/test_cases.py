@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 import pytest
+from support import checked_arguments
 
 from fq_tvm import FqError
 from fq_tvm.bench.cases import CASES, Case, find_cases
-from fq_tvm.launch.arguments import Operands, describe
-from fq_tvm.launch.kernel import prepare
+from fq_tvm.launch.registry import prepare
 
 
 def test_the_table_has_what_was_asked_for():
@@ -35,8 +35,8 @@ def test_arrays_lie_as_the_case_says(memory):
     assert x.dtype == case.dtype
     assert scale.shape == zero_point.shape == (5,)
     results = np.empty_like(x), np.empty_like(x, bool)
-    launch = prepare(Operands(*(describe(a, "a") for a in (x, scale, zero_point, *results))), 1, -8, 7)
-    assert launch.layout.iteration == case.iteration
+    launch = prepare(checked_arguments((x, scale, zero_point, *results), 1, -8, 7))
+    assert launch.choice.layout.iteration == case.iteration
     assert Case.from_json(json.loads(json.dumps(case.to_json()))) == case
 
 

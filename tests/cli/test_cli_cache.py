@@ -14,7 +14,7 @@ from fq_tvm.store.cache import Store
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of two entries, one of them of an old version, and one leftover."""
-    from fq_tvm.launch.kernel import request_of, versions
+    from fq_tvm.launch.registry import request_of, versions
     from fq_tvm.schedule import Schedule
     from fq_tvm.spec import FakeQuantSpec
     from fq_tvm.store.cache import Entry

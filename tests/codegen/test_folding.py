@@ -6,12 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from support import SPECIALS, assert_same, channel_view, expected
+from support import SPECIALS, assert_same, channel_view, checked_arguments, expected, launch_on
 
-from fq_tvm import FakeQuantSpec, catalogue, get_kernel
-from fq_tvm.launch.arguments import Operands, check, describe
-from fq_tvm.launch.kernel import Launch, prepare
-from fq_tvm.schedule import folds
+from fq_tvm import FakeQuantSpec, catalogue
+from fq_tvm.entry_points import folds
+from fq_tvm.launch.registry import prepare
 
 FOLDING = [s for s in catalogue() if folds(s)] + [
     FakeQuantSpec(iteration, "bfloat16", "float32", "bfloat16") for iteration in ("rows", "lanes")
@@ -48,24 +47,16 @@ def data(rng, shape, axis, spec, quant_range, zero_points, scales):
         return x.astype(spec.dtype), scale, zero_point
 
 
-def bind(x, scale, zero_point, out, mask, axis, quant_range) -> tuple[Launch, Operands]:
-    operands = Operands(*(describe(a, "tensor") for a in (x, scale, zero_point, out, mask)))
-    launch = prepare(operands, *check(operands, axis, *quant_range))
-    assert isinstance(launch, Launch)
-    return launch, operands
-
-
 def run(spec, shape, axis, quant_range, zero_points, scales, seed=0, **knobs):
     """Run a kernel; return its results and those of the reference."""
     x, scale, zero_point = data(np.random.default_rng(seed), shape, axis, spec, quant_range, zero_points, scales)
     out, mask = np.empty(shape, spec.out_dtype), np.empty(shape, bool)
-    launch, operands = bind(x, scale, zero_point, out, mask, axis, quant_range)
-    assert launch.kernel.spec == spec
+    checked = checked_arguments((x, scale, zero_point, out, mask), axis, *quant_range)
+    launch = prepare(checked)
     if knobs:
-        schedule = dataclasses.replace(launch.kernel.schedule, **knobs)
-        launch = get_kernel(spec, schedule=schedule).bind(launch.layout, 1, 1, launch.scalars)
-    workspace = np.empty(launch.workspace_size, np.uint8)
-    launch(*(o.tensor for o in operands), workspace)
+        launch = prepare(checked, schedule=dataclasses.replace(launch.kernel.schedule, **knobs))
+    assert launch.kernel.spec == spec
+    workspace = launch_on(launch, [o.tensor for o in checked.operands])
     if spec.lanes:  # the flag is behind the vectors
         assert launch.workspace_size % 12 == 4
         every = np.all((scale > 0) & (np.abs(zero_point.astype("i8")) <= 2**23))

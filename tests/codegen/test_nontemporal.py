@@ -10,15 +10,18 @@ import pytest
 from support import assert_same, run_at
 
 from fq_tvm import FakeQuantSpec, catalogue, get_kernel
-from fq_tvm.codegen import nontemporal as streaming
-from fq_tvm.codegen.build import lower, translate
-from fq_tvm.functional import empty_like
+from fq_tvm.codegen import nontemporal
+from fq_tvm.codegen.build import lower
+from fq_tvm.codegen.llvm import resolve, translate
+from fq_tvm.entry_points import folds
 from fq_tvm.launch import kernel
-from fq_tvm.launch.kernel import STREAM_ROW, current_target
-from fq_tvm.schedule import Schedule, default_schedule, folds, streams
-from fq_tvm.target import resolve
+from fq_tvm.launch.buffers import empty_like
+from fq_tvm.launch.plan import NONTEMPORAL_ROW_ELEMENTS
+from fq_tvm.launch.registry import current_target
+from fq_tvm.schedule import Schedule, default_schedule
+from fq_tvm.target import Target
 
-STREAMING = [spec for spec in catalogue() if not spec.strided and not spec.wide]
+STREAMING = [spec for spec in catalogue() if spec.nontemporal]
 SHAPES = {
     "rows": [((3, 5, 704), 1), ((2, 40, 513), 1), ((3, 4500), 0), ((1, 40000), 0), ((7, 4160), 0)],
     "lanes": [((300, 64), 1), ((1000, 3), 1), ((130, 7, 9), 1), ((9, 2048), 1), ((4, 16448), 1), ((1, 20032), 1)],
@@ -44,8 +47,8 @@ def test_the_same_bits(spec, called):
     rng = np.random.default_rng(11)
     for shape, axis in SHAPES[spec.iteration]:
         assert_same(*run(spec, shape, axis, rng))
-    forms = {"rows": {"", "long_"}, "lanes": {"", "blocked_", "direct_"}}[spec.iteration]
-    assert {f"stream_{form}parallel" for form in forms} <= set(called)
+    forms = {"rows": {"run", "long"}, "lanes": {"run", "blocked", "direct"}}[spec.iteration]
+    assert {f"{form}_nontemporal" for form in forms} <= set(called)
 
 
 @pytest.mark.parametrize(
@@ -110,18 +113,18 @@ def test_only_large_tensors(called):
         for shape, axis in SHAPES[spec.iteration]:
             moved = int(np.prod(shape)) * spec.element_bytes
             assert_same(*run(spec, shape, axis, rng, stream_from=moved + 1))
-    assert not any(name.startswith("stream_") for name in called)
+    assert not any(name.endswith("nontemporal") for name in called)
     assert default_schedule(FakeQuantSpec("rows")).stream_from == 2**26
 
 
 def test_only_rows_with_enough_whole_lines(called):
     rng = np.random.default_rng(17)
-    for dtype, least in STREAM_ROW.items():
+    for dtype, least in NONTEMPORAL_ROW_ELEMENTS.items():
         spec = FakeQuantSpec("rows", dtype, "float32", dtype)
         for inner, streamed in ((least - 1, False), (least + 1, True), (128, True), (100, False)):
             called.clear()
             assert_same(*run(spec, (4, 3, inner), 1, rng))
-            assert any(name.startswith("stream_") for name in called) == streamed, (dtype, inner)
+            assert any(name.endswith("nontemporal") for name in called) == streamed, (dtype, inner)
 
 
 @pytest.mark.parametrize("spec", STREAMING, ids=lambda s: s.name)
@@ -140,16 +143,17 @@ def test_marked_stores_are_those_of_blocks(spec):
 def test_no_store_of_llvms_own_is_marked(iteration, monkeypatch):
     spec, target = FakeQuantSpec(iteration), current_target()
     schedule = default_schedule(spec)
-    monkeypatch.setattr("fq_tvm.codegen.build.streams", lambda *_: False)
-    assert streaming._STORE.search(translate(lower(spec, schedule, target), schedule, target)) is None
+    monkeypatch.setattr(Target, "nontemporal_stores", False)
+    assert nontemporal._STORE.search(translate(lower(spec, schedule, target), schedule, target)) is None
 
 
 def test_no_such_functions_where_they_would_not_help():
     wide, strided = FakeQuantSpec("rows", arithmetic="wide"), FakeQuantSpec("strided_rows")
-    assert not streams(wide, current_target())
-    assert not streams(strided, current_target())
+    assert not wide.nontemporal
+    assert not strided.nontemporal
     assert "!nontemporal" not in get_kernel(wide).source("ll") + get_kernel(strided).source("ll")
-    assert streams(FakeQuantSpec("rows"), resolve("x86-64-v3"))
+    assert FakeQuantSpec("rows").nontemporal
+    assert resolve("x86-64-v3").nontemporal_stores
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])

@@ -10,7 +10,7 @@ from support import assert_same, run_at
 from fq_tvm import FakeQuantSpec, catalogue
 from fq_tvm.codegen.build import lower
 from fq_tvm.codegen.vector_loops import PIECE
-from fq_tvm.launch.kernel import current_target
+from fq_tvm.launch.registry import current_target
 from fq_tvm.schedule import default_schedule
 
 ROWS = [spec for spec in catalogue() if spec.iteration == "rows" and not spec.wide]
@@ -62,6 +62,6 @@ def test_in_place_under_another_name(stream_from):
 
 def test_only_short_rows_are_divided():
     kernel, target = FakeQuantSpec("rows"), current_target()
-    module = lower(kernel, default_schedule(kernel, target), target)
+    module = lower(kernel, default_schedule(kernel), target)
     divided = {g.name_hint for g, function in module.functions.items() if "apart" in function.script()}
-    assert divided == {"serial", "parallel"}
+    assert divided == {"run_serial", "run_parallel"}

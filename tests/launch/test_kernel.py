@@ -13,19 +13,22 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from support import RANGES, assert_same, bits, expected, make
+from support import RANGES, assert_same, bits, checked_arguments, expected, launch_on, make
 
 from fq_tvm import FakeQuantSpec, FqError, catalogue, get_kernel
 from fq_tvm.codegen.build import lower
+from fq_tvm.codegen.llvm import resolve
+from fq_tvm.entry_points import folds
 from fq_tvm.errors import BuildError, CacheMissError
-from fq_tvm.launch import kernel
-from fq_tvm.launch.arguments import Operands, check, describe
-from fq_tvm.launch.kernel import EmptyLaunch, Launch, current_target, prepare, request_of, versions
+from fq_tvm.launch import registry
+from fq_tvm.launch.kernel import EmptyLaunch, Launch
+from fq_tvm.launch.library import build_library
+from fq_tvm.launch.registry import current_target, prepare, request_of, versions
 from fq_tvm.layout import Layout
-from fq_tvm.schedule import Schedule, default_schedule, folds
+from fq_tvm.schedule import Schedule, default_schedule
 from fq_tvm.spec import ARITHMETIC, EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, ITERATIONS
 from fq_tvm.store.cache import Store, digest
-from fq_tvm.target import Target, resolve
+from fq_tvm.target import Target
 
 SHAPES = {
     # class -> (shape, axis), where strided ones are made by stepping
@@ -53,12 +56,10 @@ def run(spec: FakeQuantSpec, shape, axis, quant_range, rng, schedule=None):
         stepped = np.empty([2 * n for n in shape], x.dtype)[tuple(slice(None, None, 2) for _ in shape)]
         stepped[...] = x
         x = stepped
-    operands = Operands(*(describe(a, "tensor") for a in (x, scale, zero_point, out, mask)))
-    launch = prepare(operands, *check(operands, axis, *quant_range))
+    checked = checked_arguments((x, scale, zero_point, out, mask), axis, *quant_range)
+    launch = prepare(checked, schedule=schedule)
     assert launch.kernel.spec == spec
-    if schedule is not None:
-        launch = get_kernel(spec, schedule=schedule).bind(launch.layout, 1, 1, launch.scalars)
-    launch(*(o.tensor for o in operands), np.empty(launch.workspace_size, np.uint8))
+    launch_on(launch, [o.tensor for o in checked.operands])
     return (out, mask), expected(x, scale, zero_point, axis, *quant_range, out.dtype)
 
 
@@ -112,10 +113,9 @@ def test_sums_are_not_fused_with_products(iteration, target, monkeypatch):
     assert (fused != np.rint(x * (np.float32(1) / s) + z)).mean() > 0.001
     out, mask = np.empty_like(x), np.empty(shape, bool)
     arrays = (x, scale, zero_point, out, mask)
-    operands = Operands(*(describe(a, "tensor") for a in arrays))
-    launch = prepare(operands, *check(operands, axis, -8, 7))
+    launch = prepare(checked_arguments(arrays, axis, -8, 7))
     assert launch.kernel.spec.iteration == iteration
-    launch(*arrays, np.empty(launch.workspace_size, np.uint8))
+    launch_on(launch, arrays)
     assert_same((out, mask), expected(x, scale, zero_point, axis, -8, 7))
     assert "vfm" not in launch.kernel.source("asm")
 
@@ -129,9 +129,8 @@ def test_every_bfloat16(shape):
     x = np.zeros({"rows": (len(scale), 32), "lanes": (9, len(scale)), "direct": (len(scale),)}[shape], "f4")
     axis = 1 if shape == "lanes" else 0
     zero_point, out, mask = np.zeros(len(scale), "i4"), np.empty(x.shape, ml_dtypes.bfloat16), np.empty(x.shape, bool)
-    operands = Operands(*(describe(a, "tensor") for a in (x, scale, zero_point, out, mask)))
-    launch = prepare(operands, *check(operands, axis, 1, 1))
-    launch(*(o.tensor for o in operands), np.empty(launch.workspace_size, np.uint8))
+    checked = checked_arguments((x, scale, zero_point, out, mask), axis, 1, 1)
+    launch_on(prepare(checked), [o.tensor for o in checked.operands])
     with np.errstate(invalid="ignore"):
         want = bits(scale.astype(ml_dtypes.bfloat16)).reshape((-1, 1) if shape == "rows" else -1)
     np.testing.assert_array_equal(bits(out), np.broadcast_to(want, out.shape))
@@ -166,9 +165,9 @@ def test_the_expression_on_shapes_of_the_caller(dtype, zero_point_dtype, out_dty
 
 def test_one_row_is_spread_over_threads():
     x, scale, zero_point = np.zeros((1, 100000), "f4"), np.ones(1, "f4"), np.zeros(1, "i4")
-    operands = Operands(*(describe(a, "x") for a in (x, scale, zero_point, np.empty_like(x), np.empty(x.shape, bool))))
-    launch = prepare(operands, *check(operands, None, -8, 7))
-    assert launch.layout == Layout("rows", (1,), 1, 100000)
+    arrays = (x, scale, zero_point, np.empty_like(x), np.empty(x.shape, bool))
+    launch = prepare(checked_arguments(arrays, None, -8, 7))
+    assert launch.choice.layout == Layout("rows", (1,), 1, 100000)
     tile, rows = launch.kernel.schedule.tile, launch.kernel.schedule.rows
     blocks, tiles = (f"(({n} + T.int64({k - 1})) // T.int64({k}))" for n, k in (("channels", rows), ("inner", tile)))
     assert f"T.parallel(outer * {blocks} * {tiles})" in launch.kernel.source("tir")
@@ -271,8 +270,8 @@ def test_memory_then_cache(monkeypatch):
     first = get_kernel(spec)
     assert get_kernel(spec) is first
     assert first.path is not None
-    monkeypatch.setattr(kernel, "_kernels", {})
-    monkeypatch.setattr(kernel, "_build", None)  # a second build would fail
+    monkeypatch.setattr(registry, "_kernels", {})
+    monkeypatch.setattr(registry, "build_entry", None)  # a second build would fail
     again = get_kernel(spec)
     assert again is not first
     assert again.path == first.path
@@ -294,7 +293,7 @@ def test_every_field_moves_the_key():
     request = request_of(spec, default_schedule(spec), target)
     changes = perturbed(request)
     names = {name.split(".")[0] for name, _ in changes}
-    assert names == {"format", "spec", "schedule", "target", "versions", "generator"}
+    assert names == {"format", "operator", "spec", "schedule", "target", "versions", "generator", "entry_points"}
     hashes = {digest(r) for _, r in changes}
     assert len(hashes) == len(changes)
     assert digest(request) not in hashes
@@ -327,14 +326,15 @@ def test_what_only_a_launch_reads_needs_no_other_code():
 
 @pytest.mark.parametrize("changed", ["codegen/expression.py", "codegen/new.py", "schedule.py", "layout.py"])
 def test_a_change_of_what_generates_code_moves_the_key(monkeypatch, tmp_path, changed):
-    before = kernel._generator()
+    functions = "fq_tvm.codegen.functions:state"
+    before = registry._generator(functions)
     folder = tmp_path / "fq_tvm"
-    shutil.copytree(Path(kernel.__file__).parents[1], folder, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(kernel, "__file__", str(folder / "launch" / "kernel.py"))
-    assert kernel._generator.__wrapped__() == before
+    shutil.copytree(Path(registry.__file__).parents[1], folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(registry, "__file__", str(folder / "launch" / "registry.py"))
+    assert registry._generator.__wrapped__(functions) == before
     with (folder / changed).open("a") as file:
         file.write("\n")
-    assert kernel._generator.__wrapped__() != before
+    assert registry._generator.__wrapped__(functions) != before
 
 
 def test_the_key_never_says_native():
@@ -350,7 +350,7 @@ def test_the_same_build_twice_gives_the_same_tir():
 
 
 def test_require_cache(monkeypatch, tmp_path):
-    monkeypatch.setattr(kernel, "_kernels", {})
+    monkeypatch.setattr(registry, "_kernels", {})
     monkeypatch.setenv("FQ_TVM_REQUIRE_CACHE", "1")
     assert get_kernel(FakeQuantSpec("rows")).path is not None  # others built it
     with pytest.raises(CacheMissError, match=r"schedule.tile: \d+, wanted 99"):
@@ -363,17 +363,17 @@ def test_require_cache(monkeypatch, tmp_path):
 def test_build_library_and_artifacts(monkeypatch, tmp_path):
     specs = catalogue(iteration="rows", dtype="float32", out_dtype="float32", arithmetic="narrow")
     steps = []
-    paths = kernel.build_library(tmp_path / "lib", specs, progress=lambda *step: steps.append(step))
+    paths = build_library(tmp_path / "lib", specs, progress=lambda *step: steps.append(step))
     total = len(set(paths))  # two kernels, each in the schedules of all size classes
     assert len(specs) == 2 <= total
     assert [step[:2] for step in steps] == [(done, total) for done in range(total)]
     modified = [p.stat().st_ino for p in paths]
-    assert kernel.build_library(tmp_path / "lib", specs) == paths
+    assert build_library(tmp_path / "lib", specs) == paths
     assert [p.stat().st_ino for p in paths] == modified
-    monkeypatch.setattr(kernel, "_kernels", {})
-    monkeypatch.setattr(kernel, "_targets", {})
-    monkeypatch.setattr(kernel, "resolve", None)  # the library remembers what CPU it is for
-    monkeypatch.setattr(kernel, "_build", None)
+    monkeypatch.setattr(registry, "_kernels", {})
+    monkeypatch.setattr(registry, "_targets", {})
+    monkeypatch.setattr(registry, "_compiler", None)  # the library remembers what CPU it is for
+    monkeypatch.setattr(registry, "build_entry", None)
     monkeypatch.setenv("FQ_TVM_ARTIFACTS_DIR", str(tmp_path / "lib"))
     monkeypatch.setenv("FQ_TVM_CACHE_DIR", str(tmp_path / "empty"))
     assert get_kernel(specs[0]).path in paths
@@ -381,7 +381,7 @@ def test_build_library_and_artifacts(monkeypatch, tmp_path):
 
 
 def test_unknown_cpu_is_an_error_and_not_slow_code(monkeypatch):
-    monkeypatch.setattr(kernel, "_targets", {})
+    monkeypatch.setattr(registry, "_targets", {})
     monkeypatch.setenv("FQ_TVM_TARGET", "znver99")
     with pytest.raises(FqError, match=r"znver99.*x86-64-v3"):
         current_target()
@@ -395,22 +395,21 @@ def test_another_cpu_can_be_built_for_but_not_run():
     built = get_kernel(FakeQuantSpec("rows"), strange)
     assert "zmm" not in built.source("asm")
     with pytest.raises(BuildError, match=r"avx10\.1"):
-        built.function("serial")
+        built.function("run_serial")
 
 
 def test_code_for_a_lesser_cpu_gives_the_same_bits():
     rng = np.random.default_rng(1)
     for iteration, dtype in itertools.product(("rows", "lanes"), ("float32", "float16")):
         spec = FakeQuantSpec(iteration, dtype, dtype, dtype)
-        built = get_kernel(spec, resolve("x86-64-v3"))
         for shape, axis in SHAPES[iteration]:
             x, scale, zero_point = make(rng, shape, axis, dtype, dtype)
             out, mask = np.empty_like(x), np.empty_like(x, bool)
-            operands = Operands(*(describe(a, "tensor") for a in (x, scale, zero_point, out, mask)))
-            found = prepare(operands, axis, -128, 127)
-            assert isinstance(found, Launch)
-            launch = built.bind(found.layout, 1, 1, found.scalars)
-            launch(x, scale, zero_point, out, mask, np.empty(launch.workspace_size, np.uint8))
+            arrays = (x, scale, zero_point, out, mask)
+            launch = prepare(checked_arguments(arrays, axis, -128, 127), resolve("x86-64-v3"))
+            assert isinstance(launch, Launch)
+            assert launch.kernel.spec == spec
+            launch_on(launch, arrays)
             assert_same((out, mask), expected(x, scale, zero_point, axis, -128, 127))
 
 
@@ -421,12 +420,10 @@ def test_hidden_features_are_switched_off():
 
 
 def test_empty_tensors_need_no_kernel(monkeypatch):
-    monkeypatch.setattr(kernel, "get_kernel", None)
+    monkeypatch.setattr(registry, "get_kernel", None)
     x = np.empty((3, 0), np.float32)
-    operands = Operands(
-        *(describe(a, "t") for a in (x, np.ones(3, "f4"), np.zeros(3, "i4"), x.copy(), np.empty((3, 0), bool)))
-    )
-    launch = prepare(operands, 0, 0, 1)
+    arrays = (x, np.ones(3, "f4"), np.zeros(3, "i4"), x.copy(), np.empty((3, 0), bool))
+    launch = prepare(checked_arguments(arrays, 0, 0, 1))
     assert isinstance(launch, EmptyLaunch)
     assert launch.workspace_size == 0
     launch(x, None, None, None, None)
@@ -434,11 +431,11 @@ def test_empty_tensors_need_no_kernel(monkeypatch):
 
 def test_corrupt_entries_are_rebuilt(monkeypatch, tmp_path):
     monkeypatch.setenv("FQ_TVM_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(kernel, "_kernels", {})
+    monkeypatch.setattr(registry, "_kernels", {})
     spec = FakeQuantSpec("rows")
     path = get_kernel(spec).path
     (path / "kernel.o").write_bytes(b"\x7fELF nonsense")
-    monkeypatch.setattr(kernel, "_kernels", {})
+    monkeypatch.setattr(registry, "_kernels", {})
     rng = np.random.default_rng(0)
     assert_same(*run(spec, (3, 5, 300), 1, (-8, 7), rng))
     assert sum(1 for _ in Store(tmp_path).entries()) == 1

@@ -12,15 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import assert_same, expected, make
+import torch
+from support import assert_same, checked_arguments, expected, launch_on, make
 
-from fq_tvm import FakeQuantSpec, FqError, Schedule, get_kernel
-from fq_tvm.launch import kernel
-from fq_tvm.launch.arguments import Operands, describe
+import fq_tvm.torch
+from fq_tvm import FakeQuantSpec, FqError, Schedule, aclnn, fake_quantize_per_channel_affine_cachemask, get_kernel
+from fq_tvm.codegen.llvm import resolve
+from fq_tvm.launch import registry
+from fq_tvm.launch.choose import schedule_for
+from fq_tvm.launch.library import build_library
+from fq_tvm.launch.registry import current_target, launch_of, prepare
 from fq_tvm.schedule import default_schedule
 from fq_tvm.store import records
 from fq_tvm.store.records import Record, RecordFile
-from fq_tvm.target import Target, resolve
+from fq_tvm.target import Target
 
 V4 = ("avx2", "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
 ZEN4 = Target("znver4", V4)
@@ -67,7 +72,7 @@ def test_the_shipped_files_are_sound():
 def test_nothing_applies_without_files(folders):
     assert records.lookup(ROWS, ZEN4) is None
     assert records.rows_min_inner(ZEN4) is None
-    assert kernel.schedule_for(ROWS, ZEN4) == default_schedule(ROWS, ZEN4)
+    assert schedule_for(ROWS, ZEN4) == default_schedule(ROWS)
 
 
 def test_order_of_the_cpu_its_family_and_its_level(folders):
@@ -189,7 +194,7 @@ def test_a_bad_file_costs_one_warning(folders, text, said):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert records.lookup(ROWS, ZEN4, "cache") is None
-        assert kernel.schedule_for(ROWS, ZEN4) == Schedule(tile=4096)
+        assert schedule_for(ROWS, ZEN4) == Schedule(tile=4096)
 
 
 def test_a_folder_in_place_of_a_file_is_skipped(folders):
@@ -269,12 +274,8 @@ def test_who_remembers_is_told_to_forget(folders, monkeypatch):
     assert told == [None, Schedule(tile=4096)], "what is told looks up anew"
 
 
-def describe_all(*arrays) -> Operands:
-    return Operands(*(describe(a, "tensor") for a in arrays))
-
-
 def test_a_call_uses_the_record_of_its_size(folders, monkeypatch):
-    target = kernel.current_target()
+    target = current_target()
     match = (("iteration", "rows"),)
     chosen = tuple(Record(match, name, Schedule(tile=t)) for name, t in (("cache", 512), ("mid", 640)))
     records.write(folders[0] / f"{target.cpu}.json", RecordFile(target.cpu, chosen, rows_min_inner=2000))
@@ -286,19 +287,43 @@ def test_a_call_uses_the_record_of_its_size(folders, monkeypatch):
     ):
         x, scale, zero_point = make(rng, shape, 0)
         out, mask = np.empty_like(x), np.empty(shape, bool)
-        launch = kernel.prepare(describe_all(x, scale, zero_point, out, mask), 0, -128, 127)
+        arrays = (x, scale, zero_point, out, mask)
+        launch = prepare(checked_arguments(arrays, 0, -128, 127))
         assert launch.kernel.spec.iteration == iteration
         assert launch.kernel.schedule.tile == tile
-        launch(x, scale, zero_point, out, mask, np.empty(launch.workspace_size, np.uint8))
+        launch_on(launch, arrays)
         assert_same((out, mask), expected(x, scale, zero_point, 0, -128, 127))
     assert get_kernel(ROWS).schedule == default_schedule(ROWS), "the memory class has no record"
 
 
+def test_a_shape_that_was_seen_before_gets_a_new_record(folders):
+    """By every door: what was prepared by the old record is forgotten with it."""
+    target = current_target()
+    x, scale, zero_point = make(np.random.default_rng(0), (7, 3001), 0)
+    out, mask = np.empty_like(x), np.empty(x.shape, bool)
+    checked = checked_arguments((x, scale, zero_point, out, mask), 0, -128, 127)
+    for tile in (512, 640):
+        records.write(
+            folders[0] / f"{target.cpu}.json",
+            RecordFile(target.cpu, (Record((("iteration", "rows"),), "cache", Schedule(tile=tile)),)),
+        )
+        records.forget()
+        for _ in range(2):
+            fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, 0, -128, 127)
+            aclnn.get_workspace_size(x, scale, zero_point, 0, -128, 127, out, mask)
+            with fq_tvm.torch.enabled():
+                torch.fake_quantize_per_channel_affine(*map(torch.from_numpy, (x, scale, zero_point)), 0, -128, 127)
+            tiles = {launch.kernel.schedule.tile for launch in registry.launches.values()}
+            assert tiles == {tile}
+        assert launch_of(checked).kernel.schedule.tile == tile
+    records.forget()
+
+
 def test_a_library_has_the_kernel_of_every_size(folders, tmp_path):
-    target = kernel.current_target()
+    target = current_target()
     chosen = tuple(Record((), name, Schedule(tile=t)) for name, t in (("cache", 512), ("mid", 640), ("memory", 512)))
     records.write(folders[0] / f"{target.cpu}.json", RecordFile(target.cpu, chosen))
-    paths = kernel.build_library(tmp_path / "library", [ROWS])
+    paths = build_library(tmp_path / "library", [ROWS])
     assert len(paths) == 2
 
 

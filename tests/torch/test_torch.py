@@ -16,6 +16,7 @@ from support import expected, make
 
 import fq_tvm.torch
 from fq_tvm import ArgumentError
+from fq_tvm.torch import override, results
 
 ATEN = torch.ops.aten
 OPERATOR = torch.ops.fq_tvm.fake_quantize_per_channel_affine_cachemask
@@ -33,13 +34,13 @@ LAYOUTS = {
 @pytest.fixture
 def launches(monkeypatch):
     """Count the calls that reach a kernel of this library."""
-    inner, seen = fq_tvm.torch._launch, []
+    inner, seen = override._launch, []
 
     def counted(*arguments):
         seen.append(None)
         return inner(*arguments)
 
-    monkeypatch.setattr(fq_tvm.torch, "_launch", counted)
+    monkeypatch.setattr(override, "_launch", counted)
     return seen
 
 
@@ -153,7 +154,7 @@ def test_learnable(launches, per_channel):
     assert launches
 
 
-@pytest.mark.parametrize("name", fq_tvm.torch.REPLACED)
+@pytest.mark.parametrize("name", override.REPLACED)
 def test_out_overloads(launches, name):
     x, scale, zero_point = tensors()
     parameters = {
@@ -207,7 +208,7 @@ def test_the_least_quant_min_is_served_by_torch(launches, low):
 
 
 def test_small_tensors_are_served_by_torch_per_tensor(launches):
-    small = fq_tvm.torch.SMALL
+    small = override.PER_TENSOR_MIN_ELEMENTS
     one, zero = torch.tensor([0.5]), torch.zeros(1, dtype=torch.int32)
     for size in (small - 1, small):
         x = torch.linspace(-100, 100, size)
@@ -260,7 +261,7 @@ def test_enabled_nests_and_restores():
     run_alone(
         """
         def dumps():
-            return [torch._C._dispatch_dump(f"aten::{name}") for name in fq_tvm.torch.REPLACED]
+            return [torch._C._dispatch_dump(f"aten::{name}") for name in override.REPLACED]
 
         stock = dumps()
         with fq_tvm.torch.enabled():
@@ -305,7 +306,7 @@ def test_threads_enable_and_disable_while_others_quantize():
         for thread in threads:
             thread.join()
         assert not faults
-        assert fq_tvm.torch._depth == 0
+        assert override._depth == 0
         fq_tvm.torch.disable()
         assert dump() == stock
         """
@@ -544,31 +545,31 @@ def test_import_registers_only_when_asked():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_large_results_lie_in_memory_that_is_used_again(memory_format, dtype):
     x = (torch.randn(4, 64, 64, 80) * 3).to(dtype).contiguous(memory_format=memory_format)
-    assert x.numel() >= fq_tvm.torch.POOLED
+    assert x.numel() >= results.POOLED_ELEMENTS
     scale, zero_point = torch.rand(64) + 0.1, torch.randint(-5, 5, (64,), dtype=torch.int32)
     cachemask = torch.ops.aten.fake_quantize_per_channel_affine_cachemask
     stock = cachemask(x, scale, zero_point, 1, -8, 7)
     leaf = x.clone().requires_grad_()
     with fq_tvm.torch.enabled():
-        results = cachemask(x, scale, zero_point, 1, -8, 7)
+        outputs = cachemask(x, scale, zero_point, 1, -8, 7)
         out = torch.fake_quantize_per_channel_affine(leaf, scale, zero_point, 1, -8, 7)
-        places = {t.data_ptr() for t in results}
-        for ours, theirs in zip(results, stock, strict=True):
+        places = {t.data_ptr() for t in outputs}
+        for ours, theirs in zip(outputs, stock, strict=True):
             assert torch.equal(ours, theirs) and ours.stride() == theirs.stride() and ours.dtype == theirs.dtype
             assert ours.untyped_storage().nbytes() == theirs.untyped_storage().nbytes()
         assert out.data_ptr() not in places
         out.sum().backward()  # with the mask that was kept since
         assert torch.equal(leaf.grad, stock[1].to(dtype))
-        del results, ours
+        del outputs, ours
         again = cachemask(x * 2, scale, zero_point, 1, -8, 7)
         assert {t.data_ptr() for t in again} == places
-    assert fq_tvm.torch._pool.kept == 0
+    assert results.pool.kept == 0
     operator = fq_tvm.torch.fake_quantize_per_channel_affine_cachemask
-    results = operator(x, scale, zero_point, 1, -8, 7)
-    for ours, theirs in zip(results, stock, strict=True):
+    outputs = operator(x, scale, zero_point, 1, -8, 7)
+    for ours, theirs in zip(outputs, stock, strict=True):
         assert torch.equal(ours, theirs) and ours.stride() == theirs.stride() and ours.dtype == theirs.dtype
-    place = results[0].data_ptr()
-    del results, ours
+    place = outputs[0].data_ptr()
+    del outputs, ours
     assert operator(x, scale, zero_point, 1, -8, 7)[0].data_ptr() == place
     fq_tvm.torch.disable()
-    assert fq_tvm.torch._pool.kept == 0
+    assert results.pool.kept == 0

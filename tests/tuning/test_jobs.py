@@ -6,10 +6,10 @@ import pytest
 
 from fq_tvm import FakeQuantSpec, FqError
 from fq_tvm.bench import CASES, Case
-from fq_tvm.schedule import default_schedule
+from fq_tvm.codegen.llvm import resolve
+from fq_tvm.schedule import Schedule, default_schedule
 from fq_tvm.store import records
-from fq_tvm.target import resolve
-from fq_tvm.tuning.jobs import CASE_MAX_BYTES, Job, distinct, jobs_of, layout_of
+from fq_tvm.tuning.jobs import CASE_MAX_BYTES, Job, distinct, jobs_of, plan_of
 from fq_tvm.tuning.space import space
 
 
@@ -33,10 +33,11 @@ def test_shipped_records_do_more_than_the_default():
             spec = FakeQuantSpec(**dict(record.match))
             spec = dataclasses.replace(spec, out_dtype=spec.dtype)
             job = Job(spec, record.match, record.size_class, tuple(cases[name] for name in record.measured["cases"]))
-            assert len(distinct((default_schedule(spec, target), record.schedule), job, target)) == 2, record
+            assert len(distinct((default_schedule(spec), record.schedule), job, target)) == 2, record
 
 
 def test_a_case_is_for_kernels_of_its_class():
+    target = resolve("x86-64-v4")
     for case, iterations in (
         (Case((16, 300, 10), 1), ("rows", "lanes")),  # wherever the boundary lies
         (Case((1, 300), 0), ("rows",)),
@@ -46,7 +47,7 @@ def test_a_case_is_for_kernels_of_its_class():
         for iteration in ("rows", "lanes", "strided_rows", "strided_lanes"):
             spec = FakeQuantSpec(iteration)
             if iteration in iterations:
-                assert layout_of(case, spec).iteration == iteration
+                assert plan_of(case, spec, Schedule(), target).calls
             else:
                 with pytest.raises(FqError, match=f"is for kernels of class .*, not {iteration}"):
-                    layout_of(case, spec)
+                    plan_of(case, spec, Schedule(), target)

@@ -10,17 +10,17 @@ from support import assert_same, expected, make
 
 from fq_tvm import FakeQuantSpec, FqError, Schedule
 from fq_tvm.codegen.build import state
-from fq_tvm.launch.kernel import current_target
-from fq_tvm.schedule import apply
+from fq_tvm.codegen.transforms import schedule_form
+from fq_tvm.launch.registry import current_target
 from fq_tvm.tuning.metaschedule import metaschedule_module, metaschedule_space
 
 ROWS = FakeQuantSpec("rows")
 HALF = {"dtype": "float16", "out_dtype": "float16"}
 CASES = {
-    "rows": (ROWS, (3, 32, 2048), "fake_quant", Schedule(tile=1024, rows=16)),
-    "rows of float16": (FakeQuantSpec("rows", **HALF), (3, 32, 2048), "fake_quant", Schedule(tile=1024, rows=1)),
+    "rows": (ROWS, (3, 32, 2048), "run", Schedule(tile=1024, rows=16)),
+    "rows of float16": (FakeQuantSpec("rows", **HALF), (3, 32, 2048), "run", Schedule(tile=1024, rows=1)),
     "lanes": (FakeQuantSpec("lanes"), (12, 8192), "blocked", Schedule(tile=4096, rows=2)),
-    "lanes of float16": (FakeQuantSpec("lanes", **HALF), (12, 8192), "folded_blocked", Schedule(tile=4096, rows=4)),
+    "lanes of float16": (FakeQuantSpec("lanes", **HALF), (12, 8192), "blocked", Schedule(tile=4096, rows=4)),
 }
 """Kernel, extents, which of its functions that is, and decisions to be made."""
 
@@ -39,8 +39,8 @@ def decided(spec, shape, knobs):
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_loops_are_those_that_ship(case):
     """The function that ships, scheduled on symbolic extents, is the same when the extents are put in."""
-    spec, shape, name, knobs = case
-    ships = apply(state(spec, knobs.rows)[name].func, spec, knobs, True, name.removeprefix("folded_"))
+    spec, shape, form, knobs = case
+    ships = schedule_form(state(spec, knobs)[form][0], spec.iteration, knobs, parallel=True)
     extents = (shape[0] // knobs.rows, shape[1]) if spec.lanes else shape
     values = dict(zip(("blocks", "run") if spec.lanes else ("outer", "channels", "inner"), extents, strict=True))
     values.update(scale_stride=1, zero_point_stride=1, quant_min=-128.0, quant_max=127.0)

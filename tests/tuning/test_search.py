@@ -16,7 +16,8 @@ from tune_worker_double import CRASHES, HANGS, LUCKY, WRONG
 import fq_tvm
 from fq_tvm import FakeQuantSpec, FqError, Schedule, cli, get_kernel
 from fq_tvm.bench import Case
-from fq_tvm.launch import kernel
+from fq_tvm.launch.choose import schedule_for
+from fq_tvm.launch.registry import current_target
 from fq_tvm.schedule import default_schedule
 from fq_tvm.store import records
 from fq_tvm.tuning import search as tuning
@@ -69,7 +70,7 @@ def test_the_public_name_is_a_function():
 
 
 def test_what_fails_is_a_failed_trial_and_the_best_is_kept(double, few, tmp_path, monkeypatch):
-    output = tmp_path / "new" / f"{kernel.current_target().cpu}.json"
+    output = tmp_path / "new" / f"{current_target().cpu}.json"
     best = fq_tvm.tune(ROWS, SMALL, budget=60, output=output)
     assert best == few[3]
     log = output.with_suffix(".trials.jsonl")
@@ -86,7 +87,7 @@ def test_what_fails_is_a_failed_trial_and_the_best_is_kept(double, few, tmp_path
 
     monkeypatch.setattr(records, "user_folder", lambda: output.parent)
     records.forget()
-    assert kernel.schedule_for(ROWS, kernel.current_target(), "cache") == best
+    assert schedule_for(ROWS, current_target(), "cache") == best
     assert get_kernel(ROWS, schedule=record.schedule).schedule == best
 
 
@@ -125,7 +126,7 @@ def search_with(times):
     def time(case, contenders, copy=False):
         return {str(i): (times(schedule), 0.0, 100) for i, (_, schedule) in enumerate(contenders)}
 
-    search = tuning._Search(None, kernel.current_target(), None, tuning.Settings(rpc="none:0"))
+    search = tuning._Search(None, current_target(), None, tuning.Settings(rpc="none:0"))
     search.time, search.write, search.identity = time, lambda entry: None, lambda job: ""
     return search
 
@@ -177,7 +178,7 @@ def test_the_default_is_no_record(double, few, tmp_path):
     few[:] = [few[0], few[2]]
     other = records.Record((("iteration", "lanes"),), "mid", Schedule(tile=1024))
     old = records.Record(tuple(sorted(ROWS.to_json().items())), "cache", Schedule(tile=1024))
-    records.write(output, records.RecordFile(kernel.current_target().cpu, (old, other)))
+    records.write(output, records.RecordFile(current_target().cpu, (old, other)))
     best = fq_tvm.tune(ROWS, SMALL, budget=60, output=output)
     assert best == default_schedule(ROWS)
     assert records.read(output).records == (other,)
@@ -255,7 +256,7 @@ def test_what_cannot_be_tuned_is_said(tmp_path):
 
 
 def test_default_output(monkeypatch, tmp_path):
-    target = kernel.current_target()
+    target = current_target()
     path = tuning.output_path(target)
     assert path.parent.name == "schedules"
     monkeypatch.setattr(tuning, "__file__", str(tmp_path / "fq_tvm" / "tuning" / "search.py"))
@@ -267,7 +268,7 @@ def test_default_output(monkeypatch, tmp_path):
 
 def test_command(double, few, tmp_path, capsys):
     few[:] = [few[0], few[3]]
-    output = tmp_path / f"{kernel.current_target().cpu}.json"
+    output = tmp_path / f"{current_target().cpu}.json"
     arguments = ["tune", "--case", "64x256@0:float32", "--budget", "60", "-o", str(output)]
     assert cli.main([*arguments, "--plot", str(tmp_path / "p.png")]) == 0
     said = capsys.readouterr()
@@ -292,7 +293,7 @@ def test_command(double, few, tmp_path, capsys):
 def test_info_says_which_file_applies(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(records, "shipped_folder", lambda: None)
     monkeypatch.setattr(records, "user_folder", lambda: tmp_path)
-    cpu = kernel.current_target().cpu
+    cpu = current_target().cpu
     assert cli.main(["info"]) == 0
     assert f"no {cpu}.json" in capsys.readouterr().out
     records.write(tmp_path / f"{cpu}.json", records.RecordFile(cpu, (records.Record((), "mid", Schedule()),)))

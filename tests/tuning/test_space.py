@@ -8,11 +8,10 @@ import threading
 
 import numpy as np
 import pytest
-from support import assert_same, expected, make
+from support import assert_same, checked_arguments, expected, launch_on, make
 
-from fq_tvm import FakeQuantSpec, Schedule, catalogue, get_kernel
-from fq_tvm.launch import kernel
-from fq_tvm.launch.arguments import Operands, describe
+from fq_tvm import FakeQuantSpec, Schedule, catalogue
+from fq_tvm.launch.registry import prepare
 from fq_tvm.schedule import default_schedule
 from fq_tvm.target import Target
 from fq_tvm.tuning.space import space
@@ -20,10 +19,6 @@ from fq_tvm.tuning.space import space
 V4 = ("avx2", "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
 ZEN4 = Target("znver4", V4)
 ROWS = FakeQuantSpec("rows")
-
-
-def describe_all(*arrays) -> Operands:
-    return Operands(*(describe(a, "tensor") for a in arrays))
 
 
 def test_the_space_is_the_same_every_time():
@@ -69,8 +64,6 @@ def test_no_schedule_of_the_space_changes_a_result(iteration, threads, monkeypat
             failures.append(error)
 
     def compare(spec: FakeQuantSpec, schedule: Schedule) -> None:
-        built = get_kernel(spec, schedule=schedule)
-        assert built.schedule == schedule
         low, high = (-(2**31), 2**31 - 1) if spec.wide else (-8, 7)
         for shape, axis in SHAPES[iteration]:
             x, scale, zero_point = make(rng, shape, axis, spec.dtype, spec.scale_dtype, (low, high))
@@ -79,10 +72,11 @@ def test_no_schedule_of_the_space_changes_a_result(iteration, threads, monkeypat
                 stepped[...] = x
                 x = stepped
             out, mask = np.empty(shape, spec.out_dtype), np.empty(shape, bool)
-            found = kernel.prepare(describe_all(x, scale, zero_point, out, mask), axis, low, high)
-            assert found.kernel.spec == spec
-            launch = built.bind(found.layout, 1, 1, found.scalars)
-            launch(x, scale, zero_point, out, mask, np.empty(launch.workspace_size, np.uint8))
+            arrays = (x, scale, zero_point, out, mask)
+            launch = prepare(checked_arguments(arrays, axis, low, high), schedule=schedule)
+            assert launch.kernel.spec == spec
+            assert launch.kernel.schedule == schedule
+            launch_on(launch, arrays)
             assert_same((out, mask), expected(x, scale, zero_point, axis, low, high, out.dtype))
 
     thread = threading.Thread(target=in_a_thread_of_its_own)

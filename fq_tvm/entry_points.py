@@ -1,0 +1,187 @@
+"""The contract between generated code and whoever calls it: every function of a kernel, stated once.
+
+A kernel's object code has one *form* of the computation or several, and of each form some *variants*: the same
+computation under another schedule.  Code generation defines functions from this module, a launch calls through it, and
+nobody else spells the name of a function or counts its arguments.  Arguments come in the order tensors, scalars,
+integers.  Of a tensor only the address counts; scalars are float32 (float64 on the wide path), integers int64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .layout import MAX_RANK
+from .spec import FakeQuantSpec
+from .target import Target
+
+__all__ = ["EntryPoints", "Form", "Workspace", "fake_quant_entry_points", "folds"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One computation, and the functions that are made of it.
+
+    Parameters
+    ----------
+    name : str
+        ``"run"`` does the whole work, or what the others leave; ``"long"`` the same, with a task for each row.
+        ``"blocked"`` does whole blocks of runs, ``"direct"`` all of it where expanding does not pay, and ``"expand"``
+        fills the workspace, before those that read it.
+    tensors : tuple of str
+        Whose addresses a function takes.
+    results : tuple of str
+        Those of them that it writes.
+    scalars, integers : tuple of str
+        The numbers that it takes.
+    variants : tuple of str
+        ``"serial"`` runs in the calling thread, ``"parallel"`` on several, and ``"nontemporal"`` writes past the caches
+        as well, where the target can.  An expansion has its ``"channels"`` or their ``"inner"`` repetition innermost.
+    """
+
+    name: str
+    tensors: tuple[str, ...]
+    results: tuple[str, ...]
+    scalars: tuple[str, ...] = ()
+    integers: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ("serial", "parallel")
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of the scalars and the integers, in order."""
+        return (*self.scalars, *self.integers)
+
+    def function(self, variant: str) -> str:
+        """Return the name of a variant's function in the object code."""
+        assert variant in self.variants, f"{self.name} has no variant {variant}"
+        return f"{self.name}_{variant}"
+
+    def functions(self, target: Target) -> dict[str, str]:
+        """Return the names of the functions that code for a target has, by variant."""
+        there = (v for v in self.variants if v != "nontemporal" or target.nontemporal_stores)
+        return {variant: self.function(variant) for variant in there}
+
+    def order(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the numbers in the order of the arguments."""
+        return tuple(values[name] for name in self.numbers)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What an expansion leaves for the forms that read it: vectors as long as a run side by side, then a flag.
+
+    Parameters
+    ----------
+    vectors : tuple of str
+        Their names, in order.  An element has 4 bytes.
+    flag : str
+        Name of an int32 behind the vectors; empty for none.
+    """
+
+    vectors: tuple[str, ...]
+    flag: str = ""
+
+    def start(self, name: str, run: Any) -> Any:
+        """Return where a vector or the flag begins, in elements of 4 bytes, for runs of so many elements."""
+        return run * (*self.vectors, self.flag).index(name)
+
+    def size(self, run: int) -> int:
+        """Return the bytes that runs of so many elements need."""
+        return 4 * (len(self.vectors) * run + bool(self.flag))
+
+
+@dataclass(frozen=True)
+class EntryPoints:
+    """All functions of a kernel.
+
+    Parameters
+    ----------
+    tensors : tuple of str
+        The operator's signature: what a caller hands over, in this order, and after it the workspace.
+    forms : tuple of Form
+        Each of another name.
+    workspace : Workspace, optional
+        Of forms that take the tensor ``"workspace"``.
+    """
+
+    tensors: tuple[str, ...]
+    forms: tuple[Form, ...]
+    workspace: Workspace | None = None
+
+    def __contains__(self, name: str) -> bool:
+        return any(form.name == name for form in self.forms)
+
+    def __getitem__(self, name: str) -> Form:
+        return next(form for form in self.forms if form.name == name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the contract as a dictionary that :func:`json.dumps` takes; it is a part of a kernel's identity."""
+        return asdict(self)
+
+
+def folds(spec: FakeQuantSpec) -> bool:
+    """Whether a kernel takes zero points off the range, see :func:`fq_tvm.codegen.expression.fold`.
+
+    Those of the contiguous classes whose arithmetic allows it, where arithmetic limits them: rows, and lanes that
+    convert values.  For lanes of float32 a second form of the code would buy nothing.
+    """
+    contiguous = spec.iteration == "rows" or (spec.iteration == "lanes" and spec.element_bytes < 9)
+    return contiguous and not spec.wide and not spec.float_zero_point
+
+
+def fake_quant_entry_points(spec: FakeQuantSpec) -> EntryPoints:
+    """State the functions of a kernel of fake quantization.
+
+    Parameters
+    ----------
+    spec : FakeQuantSpec
+        The kernel.
+
+    Returns
+    -------
+    EntryPoints
+        Scalars are the range, see :func:`fq_tvm.spec.quant_range_scalars`.  Integers are, by class:
+
+        - *rows*: the extents outer, channels and inner.
+        - *lanes*, run: first, the element to begin at; runs; run, the elements of one; tail, those after the last.
+          Blocked: blocks, run.  Direct: outer, channels.
+        - *strided*: eight loop extents, the last of which are the channel's and, for rows, the inner one, and eight
+          strides each of self, out and mask.
+        - expand: how often the whole is repeated, the channels, and how often each is repeated within it.
+
+        Where scale and zero point are read, their strides follow.  Strides count elements.
+    """
+    range_scalars = ("quant_min", "quant_max", *(("least", "greatest") if spec.wide else ()))
+    variants = ("serial", "parallel", *(("nontemporal",) if spec.nontemporal else ()))
+    direct = ("self", "scale", "zero_point", "out", "mask")
+    vector_strides = ("scale_stride", "zero_point_stride")
+    loops = tuple(f"n{i}" for i in range(MAX_RANK))
+    strides = tuple(f"{tensor}_stride{i}" for tensor in ("self", "out", "mask") for i in range(MAX_RANK))
+
+    def form(name: str, tensors: tuple[str, ...], *integers: str) -> Form:
+        return Form(name, tensors, ("out", "mask"), range_scalars, integers, variants)
+
+    if spec.iteration == "rows":
+        extents = ("outer", "channels", "inner", *vector_strides)
+        return EntryPoints(direct, (form("run", direct, *extents), form("long", direct, *extents)))
+    if spec.iteration == "strided_rows":
+        return EntryPoints(direct, (form("run", direct, *loops, *strides, *vector_strides),))
+    expanded = ("self", "workspace", "out", "mask")
+    expand = Form(
+        "expand",
+        ("scale", "zero_point", "workspace"),
+        ("workspace",),
+        integers=("copies", "channels", "inner", *vector_strides),
+        variants=("channels",) if spec.strided else ("channels", "inner"),
+    )
+    workspace = Workspace(("inverse_scale", "zero_point", "scale"), "foldable" if folds(spec) else "")
+    if spec.strided:
+        return EntryPoints(direct, (expand, form("run", expanded, *loops, *strides)), workspace)
+    forms = (
+        expand,
+        form("run", expanded, "first", "runs", "run", "tail"),
+        form("blocked", expanded, "blocks", "run"),
+        form("direct", direct, "outer", "channels", *vector_strides),
+    )
+    return EntryPoints(direct, forms, workspace)

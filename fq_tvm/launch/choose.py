@@ -1,0 +1,138 @@
+"""The one place that decides how a call is served: class of loops, boundary, kernel, schedule, functions.
+
+Functional, aclnn, torch, Relax, inspect, bench and tuning all ask here.  Knows no addresses.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..errors import FqError
+from ..layout import ROWS_MIN_INNER, Layout, arrange, contiguous_class
+from ..operators import operator_of
+from ..schedule import Schedule, default_schedule
+from ..store import records
+from ..target import Target
+from .plan import Plan, make_plan
+
+__all__ = ["Choice", "Described", "choose", "choose_dense", "schedule_for"]
+
+
+class Described(Protocol):
+    """What a call of any operator tells of itself, but for addresses."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Extents of self."""
+
+    @property
+    def axis(self) -> int | None:
+        """The channel dimension, not negative; None where all elements share their parameters."""
+
+    @property
+    def strides(self) -> Sequence[Sequence[int]]:
+        """Strides of self and of each result, in elements."""
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """The numbers of entry points that the loops do not tell, by name: scalars, strides of vectors."""
+
+    def spec(self, iteration: str) -> Any:
+        """Return the kernel that serves it, given the class of the loops."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a call is served.
+
+    Parameters
+    ----------
+    spec : FakeQuantSpec or another operator's
+        The kernel.
+    target : Target
+        The CPU.
+    schedule : Schedule
+        The knobs.
+    layout : Layout
+        The loops.
+    plan : Plan
+        The functions to call, with their numbers.
+    """
+
+    spec: Any
+    target: Target
+    schedule: Schedule
+    layout: Layout
+    plan: Plan
+
+
+def choose(call: Described, target: Target, schedule: Schedule | None = None, iteration: str | None = None) -> Choice:
+    """Decide how a call is served.
+
+    Parameters
+    ----------
+    call : CheckedArguments or another operator's
+        What was asked for; without an extent of 0.
+    target : Target
+        For which CPU.
+    schedule : Schedule, optional
+        In which schedule; by default that of :func:`schedule_for`.
+    iteration : str, optional
+        By which class of kernels, wherever the boundary of classes lies.
+
+    Returns
+    -------
+    Choice
+
+    Raises
+    ------
+    FqError
+        If the class that is asked for cannot do it.
+    """
+    boundary = _rows_min_inner(target)
+    if iteration is not None:
+        boundary = 1 if iteration == "rows" else sys.maxsize
+    layout = arrange(call.shape, call.axis, call.strides, boundary)
+    if iteration not in (None, layout.iteration):
+        what = f"{tuple(call.shape)} along axis {call.axis}"
+        raise FqError(f"{what} is for kernels of class {layout.iteration}, not {iteration}")
+    spec = call.spec(layout.iteration)
+    schedule = schedule or schedule_for(spec, target, records.size_class_of(spec, layout.size))
+    large = layout.size * spec.element_bytes >= schedule.stream_from
+    past_caches = large and spec.nontemporal and target.nontemporal_stores
+    points = operator_of(spec).entry_points(spec)
+    plan = make_plan(points, layout, schedule, call.values, spec.out_dtype, past_caches)
+    return Choice(spec, target, schedule, layout, plan)
+
+
+def choose_dense(make_spec: Any, channels: Any, inner: Any, size: Any, target: Target) -> tuple[Any, Schedule]:
+    """Decide how dense tensors of a graph are served, some extents of which only the run will tell.
+
+    Parameters
+    ----------
+    make_spec : callable
+        Gives the kernel of a class.
+    channels, inner, size : int or Expr
+        Extents of the channel and inside it, and the number of elements.
+    target : Target
+        What the graph is compiled for.
+
+    Returns
+    -------
+    spec, schedule
+    """
+    empty = isinstance(size, int) and not size
+    spec = make_spec("rows" if empty else contiguous_class(channels, inner, _rows_min_inner(target)))
+    return spec, schedule_for(spec, target, records.size_class_of(spec, size) if isinstance(size, int) else "memory")
+
+
+def schedule_for(spec: Any, target: Target, size_class: str = "memory") -> Schedule:
+    """Return the schedule of a kernel on tensors of a size class: the tuned one that applies, or the default."""
+    return records.lookup(spec, target, size_class) or default_schedule(spec)
+
+
+def _rows_min_inner(target: Target) -> int:
+    return records.rows_min_inner(target) or ROWS_MIN_INNER

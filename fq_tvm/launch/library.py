@@ -1,0 +1,83 @@
+"""Kernels built ahead of time, into a folder that travels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from .. import environment
+from ..operators import FAKE_QUANT
+from ..schedule import Schedule
+from ..store import records
+from ..store.cache import Store
+from ..target import Target, identify
+from .choose import schedule_for
+from .registry import build_entry, current_target, request_of
+
+__all__ = ["build_library"]
+
+
+def build_library(
+    directory: str | Path,
+    specs: Iterable[Any] | None = None,
+    target: Target | None = None,
+    progress: Callable[[int, int, Any], None] | None = None,
+) -> list[Path]:
+    """Build kernels ahead of time into a directory that serves as ``FQ_TVM_ARTIFACTS_DIR``.
+
+    Kernels that it already holds are kept.
+
+    Parameters
+    ----------
+    directory : path
+        Made if need be.
+    specs : iterable of FakeQuantSpec, optional
+        The whole :func:`~fq_tvm.spec.catalogue` by default.
+    target : Target, optional
+        That of ``FQ_TVM_TARGET``, the CPU at hand by default.
+    progress : callable, optional
+        Called as ``progress(done, total, spec)`` before each kernel is waited for.
+
+    Returns
+    -------
+    list of Path
+        The entries, in the order of the specifications; several of one whose schedule depends on the tensor's size.
+
+    Raises
+    ------
+    BuildError
+        If a kernel cannot be built.
+    OSError
+        If the directory cannot be written.
+    """
+    folder = Store(Path(directory).absolute())
+    question = identify(environment.target_name()) if target is None else None
+    target = target or current_target()
+    if question is not None:
+        folder.remember(question, target.to_json())
+    chosen = []
+    for spec in FAKE_QUANT.catalogue() if specs is None else specs:
+        schedules = (schedule_for(spec, target, size) for size in records.SIZE_CLASSES)
+        chosen += [(spec, s) for s in {tuple(s.compiled.items()): s for s in schedules}.values()]
+
+    def path_of(spec: Any, schedule: Schedule) -> Path:
+        request = request_of(spec, schedule, target)
+        entry = folder.find(request) or folder.put(build_entry(request, spec, schedule, target))
+        assert entry.path is not None
+        return entry.path
+
+    paths: list[Path] = []
+    # TVM and LLVM compile several kernels at once, without Python's lock.
+    with environment.some_home(), ThreadPoolExecutor(environment.num_threads()) as pool:
+        try:
+            found = [pool.submit(path_of, *each) for each in chosen]
+            for done, ((spec, _), path) in enumerate(zip(chosen, found, strict=True)):
+                if progress is not None:
+                    progress(done, len(chosen), spec)
+                paths.append(path.result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return paths

@@ -1,0 +1,170 @@
+"""Which functions of a kernel a call takes, in which order and with which numbers.
+
+Knows loops, schedules and the contract of entry points; knows no addresses, no operator and no compiler.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..entry_points import EntryPoints, Form
+from ..layout import MAX_RANK, Layout
+from ..schedule import Schedule
+
+__all__ = ["CACHED_RUN_ELEMENTS", "Call", "Plan", "expansion", "is_direct", "make_plan"]
+
+DIRECT_OUTER = 8
+"""Most repetitions of a channel for which dividing again costs less than expanding the parameters."""
+
+CACHED_RUN_ELEMENTS = 1024
+"""Longest run whose parameters (12 or 16 bytes each are read) stay in the first-level cache beside the tensors."""
+
+LONGEST_RUN_ELEMENTS = 8192
+"""Longest run that is made of several outer rows."""
+
+LINE_ELEMENTS = 64
+"""Elements that fill lines of every result, of one byte or more each."""
+
+NONTEMPORAL_ROW_ELEMENTS = {"float32": 512, "float16": 4096, "bfloat16": 4096}
+"""By the dtype of out, the shortest row that gains more from being written past the caches than the lines that it
+shares with its neighbors cost, which are written both ways; rows that begin with a line share none."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a function of the object code.
+
+    Parameters
+    ----------
+    form : Form
+        Which tensors it takes.
+    serial, threaded : str
+        Names of the function for one thread, and where there are several; one and the same if it writes too little.
+    numbers : tuple of float and int
+        After the tensors, in the order of the contract.
+    """
+
+    form: Form
+    serial: str
+    threaded: str
+    numbers: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The calls that do the work, in order, and the bytes of workspace that they share."""
+
+    calls: tuple[Call, ...]
+    workspace_size: int = 0
+
+    @property
+    def threaded(self) -> bool:
+        """Whether a part of the work is spread over threads."""
+        return any(call.threaded != call.serial for call in self.calls)
+
+
+def make_plan(
+    points: EntryPoints,
+    layout: Layout,
+    schedule: Schedule,
+    values: Mapping[str, float],
+    out_dtype: str,
+    past_caches: bool,
+) -> Plan:
+    """Choose the functions to call and their numbers.
+
+    Parameters
+    ----------
+    points : EntryPoints
+        Of the kernel.
+    layout : Layout
+        The loops.
+    schedule : Schedule
+        The knobs.
+    values : mapping of str to float
+        What layout does not tell of a form's numbers, by name: scalars, and strides of the channels' vectors.
+    out_dtype : str
+        Of the first result.
+    past_caches : bool
+        Whether so much memory moves that results should be written past the caches, and code for that is there.
+
+    Returns
+    -------
+    Plan
+    """
+
+    def call(name: str, row: int, elements: int, **extents: int) -> Call:
+        form = points[name]
+        whole = row % LINE_ELEMENTS == 0 or (points.workspace is None and row >= NONTEMPORAL_ROW_ELEMENTS[out_dtype])
+        variant = "nontemporal" if past_caches and whole else "parallel"
+        threaded = form.function(variant if elements >= schedule.parallel_from else "serial")
+        return Call(form, form.function("serial"), threaded, form.order({**values, **extents}))
+
+    size, outer, channels, inner = layout.size, math.prod(layout.outer), layout.channels, layout.inner
+    if points.workspace is None:
+        if layout.strides:
+            return Plan((call("run", inner, size, **_strided_loops(layout, points["run"])),))
+        name = "long" if "long" in points and inner >= schedule.tile // 4 else "run"
+        return Plan((call(name, inner, size, outer=outer, channels=channels, inner=inner),))
+    if not layout.strides and is_direct(outer, inner):
+        return Plan((call("direct", channels, size, outer=outer, channels=channels),))
+    period = channels * inner
+    copies = 1 if layout.strides else _copies(outer, period, schedule.run, LINE_ELEMENTS if past_caches else 1)
+    run = copies * period
+    expand = points["expand"]
+    function = expand.function(expansion(inner))
+    numbers = expand.order({**values, "copies": copies, "channels": channels, "inner": inner})
+    calls = [Call(expand, function, function, numbers)]
+    if layout.strides:
+        calls.append(call("run", run, size, **_strided_loops(layout, points["run"])))
+    else:
+        runs, tail = outer // copies, outer % copies * period
+        blocks = runs // schedule.rows if schedule.rows > 1 and run > CACHED_RUN_ELEMENTS else 0
+        first = blocks * schedule.rows * run
+        if blocks:
+            calls.append(call("blocked", run, first, blocks=blocks, run=run))
+        if first < size:
+            left = runs - blocks * schedule.rows
+            calls.append(call("run", run, size - first, first=first, runs=left, run=run, tail=tail))
+    return Plan(tuple(calls), points.workspace.size(run))
+
+
+def is_direct(outer: object, inner: object) -> bool:
+    """Whether lanes are better off without an expansion; extents that only the run will tell are taken for long."""
+    return inner == 1 and isinstance(outer, int) and outer <= DIRECT_OUTER
+
+
+def expansion(inner: int) -> str:
+    """Name the variant that expands parameters: below a vector or so, a loop over one channel is all overhead."""
+    return "inner" if inner >= 8 else "channels"
+
+
+def _copies(outer: int, period: int, run: int, multiple: int) -> int:
+    """How many outer rows make a run: enough to fill it, few enough that expanding costs little of the whole.
+
+    So many that the run is a multiple of a number of elements, unless it would be much longer for that.
+    """
+    copies = max(1, min(run // period, outer // 64 or outer))
+    unit = multiple // math.gcd(multiple, period)
+    whole = -(-copies // unit) * unit
+    return whole if whole * period <= LONGEST_RUN_ELEMENTS and whole <= outer else copies
+
+
+def _strided_loops(layout: Layout, form: Form) -> dict[str, int]:
+    """Return extents and strides by name, filled with loops of one iteration to as many as there are."""
+    inside = (layout.channels,) if layout.iteration == "strided_lanes" else (layout.channels, layout.inner)
+    # The first outer loop is the one that is spread over threads, so it has to be one with iterations to spread.
+    order = sorted(range(len(layout.outer)), key=lambda i: i != _largest(layout.outer))
+    fill = MAX_RANK - len(layout.outer) - len(inside)
+    values = {f"n{i}": n for i, n in enumerate((*(layout.outer[i] for i in order), *[1] * fill, *inside))}
+    for tensor, strides in zip(("self", *form.results), layout.strides, strict=True):
+        loops = (*(strides[i] for i in order), *[0] * fill, *strides[len(layout.outer) :])
+        values |= {f"{tensor}_stride{i}": stride for i, stride in enumerate(loops)}
+    return values
+
+
+def _largest(extents: tuple[int, ...]) -> int:
+    """The first loop if it is worth spreading, else the longest."""
+    return 0 if not extents or extents[0] >= 16 else max(range(len(extents)), key=lambda i: extents[i])

@@ -1,0 +1,242 @@
+"""What this process has: the target, the kernels, and one memory of the launches that were prepared.
+
+Warm paths import neither TVM's compiler nor anything that does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import threading
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .. import environment
+from ..operators import operator_of
+from ..schedule import Schedule
+from ..store import cache as store
+from ..store import records
+from ..target import Target, identify
+from .arguments import CheckedArguments
+from .choose import Described, choose, schedule_for
+from .kernel import OBJECT, SOURCES, EmptyLaunch, Kernel, Launch
+
+__all__ = [
+    "MAX_LAUNCHES",
+    "build_entry",
+    "current_target",
+    "find_target",
+    "get_kernel",
+    "launch_of",
+    "launches",
+    "prepare",
+    "remember",
+    "request_of",
+    "versions",
+]
+
+MAX_LAUNCHES = 4096
+"""Descriptions remembered at a time; a program that goes on to use more starts over."""
+
+launches: dict[Any, Any] = {}
+"""Launches, or what stands in for one, by what was called and the description of its arguments.
+
+The only memory of launches.  A key begins with the name of what is called where that is not the function of
+:mod:`fq_tvm.functional`; then follow dtype, shape and strides of each tensor, as its own framework gives them, so that
+the key of a call that was seen costs next to nothing; then axis and range.
+"""
+
+_kernels: dict[tuple[Any, Target, Schedule], Kernel] = {}
+_targets: dict[str, Target] = {}
+_building = threading.Lock()
+
+records.when_forgotten(launches.clear)
+
+
+def remember(key: Any, launch: Any) -> Any:
+    """Keep a launch, or what stands in for one, under a key; return it."""
+    if len(launches) >= MAX_LAUNCHES:
+        launches.clear()
+    launches[key] = launch
+    return launch
+
+
+def launch_of(call: CheckedArguments) -> Launch | EmptyLaunch:
+    """Return the launch for checked arguments: one that was prepared before for the same description, or a new one."""
+    target = current_target()
+    key = (target, *call.key)
+    launch: Launch | EmptyLaunch | None = launches.get(key)
+    return remember(key, prepare(call, target)) if launch is None else launch
+
+
+def prepare(
+    call: Described, target: Target | None = None, schedule: Schedule | None = None, iteration: str | None = None
+) -> Launch | EmptyLaunch:
+    """Walk from checked arguments to a launch: choose, find the kernel, bind.
+
+    Parameters
+    ----------
+    call : CheckedArguments or another operator's
+        What was asked for.
+    target, schedule, iteration
+        See :func:`~fq_tvm.launch.choose.choose`; the target is :func:`current_target` by default.
+
+    Returns
+    -------
+    Launch or EmptyLaunch
+
+    Raises
+    ------
+    BuildError
+        If there is no kernel and none can be built.
+    """
+    if 0 in call.shape:
+        return EmptyLaunch()
+    choice = choose(call, target or current_target(), schedule, iteration)
+    return Launch(get_kernel(choice.spec, choice.target, choice.schedule), choice)
+
+
+def get_kernel(spec: Any, target: Target | None = None, schedule: Schedule | None = None) -> Kernel:
+    """Return the kernel of a specification: from memory, from the cache, or freshly built.
+
+    Parameters
+    ----------
+    spec : FakeQuantSpec
+        What to compute.
+    target : Target, optional
+        For which CPU; that of ``FQ_TVM_TARGET``, the one at hand by default.
+    schedule : Schedule, optional
+        How; by default the one that applies to tensors larger than caches.
+
+    Returns
+    -------
+    Kernel
+
+    Raises
+    ------
+    BuildError
+        If it cannot be built.
+    CacheMissError
+        If ``FQ_TVM_REQUIRE_CACHE`` is set and it is in no cache.
+    """
+    target = target or current_target()
+    schedule = schedule or schedule_for(spec, target)
+    key = (spec, target, schedule)
+    if (kernel := _kernels.get(key)) is None:
+        with _building:  # one thread builds; a second one that wants the same kernel finds it
+            if (kernel := _kernels.get(key)) is None:
+                kernel = _kernels[key] = Kernel(spec, schedule, target, _find_entry(spec, schedule, target))
+                environment.logger().debug("%s for %s from %s", spec.name, target.cpu, kernel.path or "memory")
+    return kernel
+
+
+def current_target() -> Target:
+    """Return the target that ``FQ_TVM_TARGET`` names, the host by default; see :func:`find_target`."""
+    return find_target(None)
+
+
+def find_target(name: str | None) -> Target:
+    """Return a target: from memory, from the notes of artifacts or cache, or from LLVM.
+
+    Parameters
+    ----------
+    name : str or None
+        LLVM's name of a CPU, or ``"host"``; None for what ``FQ_TVM_TARGET`` says.
+
+    Raises
+    ------
+    FqError
+        If LLVM does not know the name.
+    """
+    name = name or environment.target_name()
+    if name not in _targets:
+        question = identify(name)
+        tiers = [store.Store(f) for f in (environment.artifacts_dir(), environment.cache_dir()) if f is not None]
+        answers = [tier.recall(question) for tier in tiers] if question is not None else []
+        answer = next((a for a in answers if a is not None), None)
+        if answer is not None:
+            target = Target.from_json(answer)
+        else:
+            target = _compiler("llvm").resolve(name)
+            if question is not None and (folder := environment.cache_dir()) is not None:
+                _try_to_remember(store.Store(folder), question, target)
+        _targets[name] = target
+    return _targets[name]
+
+
+def _try_to_remember(folder: store.Store, question: dict[str, Any], target: Target) -> None:
+    try:
+        folder.remember(question, target.to_json())
+    except OSError as error:
+        store.warn_once(folder, error)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions that decide about generated code."""
+    return {name: version(name) for name in ("fq_tvm", "apache-tvm", "apache-tvm-ffi")}
+
+
+@cache
+def _generator(functions: str) -> str:
+    """SHA-256 of what generates code, so that a change of it is never served by an old entry.
+
+    That is the folder codegen/, the facts, which stand at the top, and the module that states an operator's functions.
+    Some of that decides about no code: whoever changes it builds kernels anew, which costs less than a list that
+    somebody forgets.
+    """
+    package = Path(__file__).parents[1]
+    found = sorted([*package.glob("*.py"), *package.glob("codegen/*.py")])
+    module, _, _ = functions.partition(":")
+    if module.partition(".")[0] != __name__.partition(".")[0]:
+        found.append(Path(str(getattr(importlib.util.find_spec(module), "origin", module))))
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in found)).hexdigest()
+
+
+def request_of(spec: Any, schedule: Schedule, target: Target) -> dict[str, Any]:
+    """Return the cache key of a kernel, less the hash of the TIR, which the rest determines."""
+    operator = operator_of(spec)
+    return {
+        "format": store.FORMAT,
+        "operator": operator.name,
+        "spec": spec.to_json(),
+        "schedule": schedule.compiled,
+        "target": target.identity(),
+        "versions": versions(),
+        "generator": _generator(operator.functions),
+        "entry_points": store.digest(operator.entry_points(spec).to_json()),
+    }
+
+
+def _find_entry(spec: Any, schedule: Schedule, target: Target) -> store.Entry:
+    request = request_of(spec, schedule, target)
+    cache_dir, artifacts_dir = environment.cache_dir(), environment.artifacts_dir()
+    return store.get_or_build(
+        request,
+        lambda: build_entry(request, spec, schedule, target),
+        store.Store(cache_dir) if cache_dir is not None else None,
+        store.Store(artifacts_dir) if artifacts_dir is not None else None,
+        environment.require_cache(),
+    )
+
+
+def build_entry(request: dict[str, Any], spec: Any, schedule: Schedule, target: Target) -> store.Entry:
+    """Build a kernel as the entry of a request.
+
+    Raises
+    ------
+    BuildError
+        If it cannot be built.
+    """
+    environment.logger().info("building %s for %s", spec.name, target.cpu)
+    code = _compiler("build").build(spec, schedule, target)
+    files = {SOURCES[kind]: getattr(code, kind).encode() for kind in SOURCES}
+    return store.Entry(request, code.tir_hash, {OBJECT: code.object, **files})
+
+
+def _compiler(module: str) -> Any:
+    """Import a module of code generation, and with it TVM's compiler, which a warm process never does."""
+    with environment.some_home():
+        return importlib.import_module(f"..codegen.{module}", __package__)

@@ -1,0 +1,87 @@
+"""The operators of the family, each as one value: what code generation, cache, launch and bench are given of it.
+
+Nothing that works for every operator asks which one it has; a new one is registered and touches none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .entry_points import EntryPoints, fake_quant_entry_points
+from .errors import FqError
+from .reference import fake_quant
+from .spec import FakeQuantSpec, catalogue
+
+__all__ = ["FAKE_QUANT", "Operator", "operator_of", "register"]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator with one channel dimension.
+
+    Parameters
+    ----------
+    name : str
+        A part of the identity of its kernels.
+    spec : type
+        A frozen dataclass whose values are its kernels.  It has the fields or properties ``iteration``, ``strided``,
+        ``lanes``, ``name``, ``element_bytes``, ``out_dtype`` and ``nontemporal``, the class attribute ``operator``,
+        which is the name above, and ``to_json``, as :class:`~fq_tvm.spec.FakeQuantSpec` has them.
+    entry_points : callable
+        ``entry_points(spec) -> EntryPoints``.
+    functions : str
+        ``"module:function"`` of what states the computation to TVM, ``function(spec, schedule)``, see
+        :func:`fq_tvm.codegen.functions.state`.  The module is imported when a kernel is built, not before.
+    reference : callable
+        The operator in numpy.
+    catalogue : callable
+        Lists its kernels.
+    """
+
+    name: str
+    spec: type
+    entry_points: Callable[[Any], EntryPoints]
+    functions: str
+    reference: Callable[..., Any]
+    catalogue: Callable[..., tuple[Any, ...]]
+
+
+FAKE_QUANT = Operator(
+    FakeQuantSpec.operator,
+    FakeQuantSpec,
+    fake_quant_entry_points,
+    "fq_tvm.codegen.functions:state",
+    fake_quant,
+    catalogue,
+)
+"""Per-channel fake quantization with its mask."""
+
+_operators = {FAKE_QUANT.name: FAKE_QUANT}
+
+
+def register(operator: Operator) -> None:
+    """Make an operator known, so that kernels of its specifications can be built.
+
+    Raises
+    ------
+    FqError
+        If another one has its name.
+    """
+    if _operators.setdefault(operator.name, operator) != operator:
+        raise FqError(f"there is another operator called {operator.name!r}; give this one another name")
+
+
+def operator_of(spec: Any) -> Operator:
+    """Return the operator of a specification.
+
+    Raises
+    ------
+    FqError
+        If it is that of no operator.
+    """
+    operator = _operators.get(getattr(spec, "operator", ""))
+    if operator is None or not isinstance(spec, operator.spec):
+        raise FqError(f"{spec!r} specifies no kernel; expected one of {', '.join(_operators)}")
+    return operator

@@ -1,0 +1,192 @@
+"""The operator of PyTorch's dispatcher: its kernel, its gradient, and what tracers and transforms need of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import empty_like
+from torch._library.autograd import Info, make_autograd_impl
+from torch.autograd import forward_ad
+
+from .. import functional
+from ..errors import ArgumentError
+from ..launch.arguments import Operand, Operands, check
+from .results import DTYPES, POOLED_ELEMENTS, result_like
+
+__all__ = ["NAME", "fake_quantize_per_channel_affine", "fake_quantize_per_channel_affine_cachemask"]
+
+NAME = "fake_quantize_per_channel_affine_cachemask"
+
+
+def fake_quantize_per_channel_affine_cachemask(
+    x: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    axis: int | None,
+    quant_min: int,
+    quant_max: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Quantize to a range of integers and back, and tell which elements were in range.
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        float32, float16 or bfloat16, on the CPU, up to 8 dimensions, any strides.
+    scale : torch.Tensor
+        float32, float16 or bfloat16, shape (x.shape[axis],).  Without an axis one element, shape () or (1,).
+    zero_point : torch.Tensor
+        int32, float32 or float16, shape as scale.
+    axis : int or None
+        The channel dimension; negative counts from the end.  None for one scale and zero point of the whole tensor.
+    quant_min, quant_max : int
+        The range, any int64, ``quant_min <= quant_max``.
+
+    Returns
+    -------
+    out : torch.Tensor
+        As :func:`fq_tvm.fake_quantize_per_channel_affine_cachemask` has it, in x's dtype and memory layout.  Its
+        gradient goes straight through to x where the mask is true: ``grad_x = grad_out * mask``.  Scale and zero point
+        get none.
+    mask : torch.Tensor
+        bool.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not as above.
+    BuildError
+        If no kernel can be built or loaded.
+    NotImplementedError
+        If a tensor lies elsewhere than in the CPU's memory, or is sparse.
+
+    Notes
+    -----
+    Results of ``2**20`` elements and more lie in memory that is used again, see :func:`fq_tvm.torch.enable`;
+    :func:`fq_tvm.torch.disable` gives up what is kept.
+
+    This is ``torch.ops.fq_tvm.fake_quantize_per_channel_affine_cachemask``, which torch.compile, torch.export and
+    torch.func.vmap know.  The gradient is that of ``aten::fake_quantize_per_channel_affine_cachemask``.
+
+    Examples
+    --------
+    >>> import torch, fq_tvm.torch
+    >>> x = torch.tensor([[0.4, 300.0], [-0.6, -2.5]], requires_grad=True)
+    >>> out, mask = fq_tvm.torch.fake_quantize_per_channel_affine_cachemask(
+    ...     x, torch.tensor([0.5, 1.0]), torch.tensor([0, 0], dtype=torch.int32), 1, -128, 127)
+    >>> out.tolist()
+    [[0.5, 127.0], [-0.5, -2.0]]
+    >>> out.sum().backward()
+    >>> x.grad.tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
+    """
+    out, mask = _operator(x, scale, zero_point, axis, quant_min, quant_max)
+    return out, mask
+
+
+def fake_quantize_per_channel_affine(
+    x: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    axis: int | None,
+    quant_min: int,
+    quant_max: int,
+) -> torch.Tensor:
+    """Quantize to a range of integers and back, with a gradient that goes straight through.
+
+    The first output of :func:`fake_quantize_per_channel_affine_cachemask`, which has the parameters and errors.
+    """
+    return fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, axis, quant_min, quant_max)[0]
+
+
+def _on_cpu(x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: int, quant_max: int) -> Any:
+    x, scale, zero_point = (t.detach() if t.requires_grad else t for t in (x, scale, zero_point))
+    outputs = {}
+    if x.numel() >= POOLED_ELEMENTS and x.dtype in DTYPES:
+        outputs = {"out": result_like(x, x.dtype), "mask": result_like(x, torch.bool)}
+    return functional.fake_quantize_per_channel_affine_cachemask(
+        x, scale, zero_point, axis, quant_min, quant_max, **outputs
+    )
+
+
+def _traced(x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: int, quant_max: int) -> Any:
+    """Give outputs without data, as a tracer wants them, or the error that the kernel would raise."""
+    for name, tensor in (("x", x), ("scale", scale), ("zero_point", zero_point)):
+        if tensor.device.type not in ("cpu", "meta"):
+            raise ArgumentError(f"{name} is on {tensor.device}; expected a tensor on the CPU", "dtype")
+        if tensor.device != x.device:  # the dispatcher asks for this function where one of several is on meta
+            raise NotImplementedError(f"{name} is on {tensor.device} and x on {x.device}; expected all on one device")
+    out, mask = empty_like(x), empty_like(x, dtype=torch.bool)
+    tensors = (x, scale, zero_point, out, mask)
+    operands = (Operand(None, str(t.dtype).removeprefix("torch."), tuple(t.shape), (), 0) for t in tensors)
+    check(Operands(*operands), axis, quant_min, quant_max, placed=False)
+    return out, mask
+
+
+def _refuse_tangents(differentiable: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse forward mode, as aten's operator does: without a formula of its own, it would give a tangent of zero."""
+
+    def checked(keyset: Any, *arguments: Any) -> Any:
+        if forward_ad._current_level >= 0:
+            for tensor in arguments[:3]:
+                if forward_ad.unpack_dual(tensor).tangent is not None:
+                    raise NotImplementedError(f"fq_tvm::{NAME} has no forward mode derivative; use reverse mode")
+        return differentiable(keyset, *arguments)
+
+    return checked
+
+
+def _keep_mask(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(output[1])
+
+
+def _straight_through(ctx: Any, grad_out: torch.Tensor, grad_mask: Any) -> tuple[torch.Tensor | None, ...]:
+    (mask,) = ctx.saved_tensors
+    return grad_out * mask, None, None, None, None, None
+
+
+def _batched(
+    info: Any,
+    in_dims: tuple[int | None, ...],
+    x: Any,
+    scale: Any,
+    zero_point: Any,
+    axis: int | None,
+    quant_min: int,
+    quant_max: int,
+) -> Any:
+    """Map over a dimension of x in one call; over one of the parameters, which no axis describes, in many."""
+    if in_dims[1] is None and in_dims[2] is None:
+        x = x.movedim(in_dims[0], 0)
+        if axis is not None and axis >= 0:
+            axis = axis + 1 if x.dim() > 1 else None  # a sample of no dimensions is one channel
+        elif axis is not None and x.dim() == 1:
+            axis = None
+        return _operator(x, scale, zero_point, axis, quant_min, quant_max), (0, 0)
+    tensors = (x, scale, zero_point)
+    samples = [
+        [t if d is None else t.select(d, i) for t, d in zip(tensors, in_dims, strict=False)]
+        for i in range(info.batch_size)
+    ]
+    outs, masks = zip(*(_operator(*sample, axis, quant_min, quant_max) for sample in samples), strict=True)
+    return (torch.stack(outs), torch.stack(masks)), (0, 0)
+
+
+def _register() -> Any:
+    """Define the operator; the library object that is returned keeps it defined."""
+    library = torch.library.Library("fq_tvm", "FRAGMENT")
+    schema = "(Tensor x, Tensor scale, Tensor zero_point, int? axis, int quant_min, int quant_max) -> (Tensor, Tensor)"
+    library.define(NAME + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    library.impl(NAME, _on_cpu, "CPU")
+    name = f"fq_tvm::{NAME}"
+    torch.library.register_fake(name, _traced, lib=library)
+    operator = torch.ops.fq_tvm.fake_quantize_per_channel_affine_cachemask.default
+    formula = make_autograd_impl(operator, Info(_straight_through, _keep_mask))
+    library.impl(NAME, _refuse_tangents(formula), "Autograd", with_keyset=True)
+    torch.library.register_vmap(name, _batched, lib=library)
+    return library
+
+
+_registration = _register()
+_operator = torch.ops.fq_tvm.fake_quantize_per_channel_affine_cachemask.default

@@ -1,0 +1,267 @@
+"""Stands in for torch's own kernels of fake quantization on the CPU, from :func:`enable` to :func:`disable`.
+
+Anything unusual goes to the kernel that was replaced, which is also what raises torch's errors.  All tensors are dense
+ones on the CPU here: any other would have been dispatched elsewhere.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import empty_like
+
+from ..launch.arguments import Operand, Operands, check, describe
+from ..launch.buffers import run
+from ..launch.registry import launch_of, launches, remember
+from ..launch.runtime import AddressTensor
+from ..layout import MAX_RANK
+from ..spec import NARROW_LIMIT
+from .operator import NAME
+from .results import DTYPES, pool, result_like
+
+__all__ = ["disable", "enable", "enabled"]
+
+STOCK = "stock"
+"""Remembered in the place of a launch for arguments that torch's own kernel serves."""
+
+PLAIN = frozenset((torch.Tensor, torch.nn.Parameter))
+"""Types of tensors that have no say in what an operator does with them."""
+
+CPU = torch._C.DispatchKeySet(torch.DispatchKey.CPU)
+"""The dispatch keys that are left when a CPU kernel is called."""
+
+LIST_MAX_ELEMENTS = 32
+"""Most zero points of which a list is made sooner than torch finds their least and greatest."""
+
+PER_TENSOR_MIN_ELEMENTS = 512
+"""Elements from which a kernel of this library saves, per tensor, more than its launch from Python costs.
+
+Below it torch's own kernel serves the call.  Per channel there is no such bound: torch's kernel is slower, and what
+does not fit an int64 must not depend on the size.
+"""
+
+
+def _launch(launch: Any, x: Any, scale: Any, zero_point: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    out, mask = result_like(x, x.dtype), result_like(x, torch.bool)
+    if x.requires_grad:  # tvm-ffi refuses such tensors
+        x = x.detach()
+    run(launch, x, scale, zero_point, out, mask)
+    return out, mask
+
+
+def _plan(x: torch.Tensor, scale: Operand, zero_point: Operand, axis: int | None, low: int, high: int) -> Any:
+    """Prepare for tensors like x, if the kernels give the bits that torch's give."""
+    # torch takes whatever does not fit an int64 for the least one, which this range would count as being inside
+    if x.dtype not in DTYPES or not x.numel() or x.dim() > MAX_RANK or low > high or low == -(2**63):
+        return STOCK
+    x = x.detach()
+    out, mask = describe(empty_like(x), "out"), describe(empty_like(x, dtype=torch.bool), "mask")
+    operands = Operands(describe(x, "x"), scale, zero_point, out, mask)
+    return launch_of(check(operands, axis, low, high, placed=False))
+
+
+def _plan_per_channel(x: Any, scale: Any, zero_point: Any, axis: int, low: int, high: int) -> Any:
+    # torch's kernel for zero points of floats fuses operations that these round one by one
+    fits = (
+        scale.dtype == torch.float32
+        and zero_point.dtype == torch.int32
+        and 0 <= axis < x.dim()
+        and scale.shape == zero_point.shape == (x.shape[axis],)
+    )
+    if not fits:
+        return STOCK
+    return _plan(x, describe(scale.detach(), "scale"), describe(zero_point, "zero_point"), axis, low, high)
+
+
+def _plan_per_tensor(x: Any, low: int, high: int) -> Any:
+    # torch rounds the difference and the product separately where the range is wide
+    if max(abs(low), abs(high)) > NARROW_LIMIT:
+        return STOCK
+    return _plan(x, Operand(None, "float32", (), (), 0), Operand(None, "int32", (), (), 0), None, low, high)
+
+
+def _within(zero_point: Any, low: int, high: int) -> Any:
+    if zero_point.numel() <= LIST_MAX_ELEMENTS:
+        values = zero_point.tolist()
+        return low <= min(values) and max(values) <= high
+    least, greatest = zero_point.aminmax()
+    return low <= least.item() and greatest.item() <= high
+
+
+class _Constant(AddressTensor):
+    """A tensor of one element that nothing writes to."""
+
+    def __init__(self, value: Any) -> None:
+        self.memory = value
+        super().__init__(ctypes.addressof(value))
+
+
+@lru_cache(4096)
+def _scale(value: float) -> _Constant:
+    return _Constant(ctypes.c_float(value))
+
+
+@lru_cache(4096)
+def _zero_point(value: int) -> _Constant:
+    return _Constant(ctypes.c_int32(value))
+
+
+def _per_channel(stock: Callable[..., Any]) -> Callable[..., Any]:
+    def kernel(x: Any, scale: Any, zero_point: Any, axis: int, low: int, high: int) -> Any:
+        if _depth and type(x) in PLAIN and type(scale) in PLAIN and type(zero_point) in PLAIN:
+            key = (
+                NAME, x.dtype, x.shape, x.stride(), scale.dtype, scale.shape, scale.stride(),
+                zero_point.dtype, zero_point.shape, zero_point.stride(), axis, low, high,
+            )  # fmt: skip
+            launch = launches.get(key)
+            if launch is None:
+                launch = remember(key, _plan_per_channel(x, scale, zero_point, axis, low, high))
+            if launch is not STOCK and _within(zero_point, low, high):
+                return _launch(launch, x, scale.detach() if scale.requires_grad else scale, zero_point)
+        return stock(CPU, x, scale, zero_point, axis, low, high)
+
+    return kernel
+
+
+def _per_tensor(stock: Callable[..., Any]) -> Callable[..., Any]:
+    def kernel(x: Any, scale: float, zero_point: int, low: int, high: int) -> Any:
+        # -0.0 would be the key of 0.0
+        if _depth and x.numel() >= PER_TENSOR_MIN_ELEMENTS and low <= zero_point <= high and scale and type(x) in PLAIN:
+            key = ("per tensor", x.dtype, x.shape, x.stride(), low, high)
+            launch = launches.get(key)
+            if launch is None:
+                launch = remember(key, _plan_per_tensor(x, low, high))
+            if launch is not STOCK:
+                return _launch(launch, x, _scale(scale), _zero_point(zero_point))
+        return stock(CPU, x, scale, zero_point, low, high)
+
+    return kernel
+
+
+def _per_tensor_qparams(stock: Callable[..., Any]) -> Callable[..., Any]:
+    def kernel(x: Any, scale: Any, zero_point: Any, enabled: Any, low: int, high: int) -> Any:
+        if (
+            _depth and x.numel() >= PER_TENSOR_MIN_ELEMENTS
+            and type(x) in PLAIN and type(scale) in PLAIN and type(zero_point) in PLAIN and type(enabled) in PLAIN
+            and scale.numel() == zero_point.numel() == enabled.numel() == 1
+            and scale.dtype == torch.float32 and not zero_point.is_floating_point()
+            and enabled.item() == 1 and -NARROW_LIMIT <= (value := zero_point.item()) <= NARROW_LIMIT
+        ):  # fmt: skip
+            key = ("per tensor", x.dtype, x.shape, x.stride(), low, high)
+            launch = launches.get(key)
+            if launch is None:
+                launch = remember(key, _plan_per_tensor(x, low, high))
+            if launch is not STOCK:
+                return _launch(launch, x, scale.detach() if scale.requires_grad else scale, _zero_point(value))
+        return stock(CPU, x, scale, zero_point, enabled, low, high)
+
+    return kernel
+
+
+REPLACED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    "fake_quantize_per_channel_affine_cachemask": _per_channel,
+    "fake_quantize_per_tensor_affine_cachemask": _per_tensor,
+    "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams": _per_tensor_qparams,
+}
+"""The operators of aten that :func:`enable` replaces on the CPU; torch's other forms and its modules call these."""
+
+_lock = threading.Lock()
+_override: Any = None
+_depth = 0
+"""How many calls of enable() were not undone; 0 while our kernels, if they are there, hand every call on to torch's."""
+
+
+def enable() -> None:
+    """Let every fake quantization of torch on the CPU run the kernels of this library.
+
+    It replaces the CPU kernels of ``aten::fake_quantize_per_channel_affine_cachemask``,
+    ``aten::fake_quantize_per_tensor_affine_cachemask`` and
+    ``aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams``.  All that torch has of fake quantization calls
+    these: ``torch.fake_quantize_per_channel_affine`` and ``torch.fake_quantize_per_tensor_affine``, the modules of
+    ``torch.ao.quantization`` with their fused and learnable forms, and what torch.compile leaves to aten.  Gradients
+    are torch's own.
+
+    Each call asks for one :func:`disable`; until the last of them the kernels stay replaced, for all threads, which may
+    call both at any time.  The first call of a process must not run while another thread quantizes: torch writes its
+    table of kernels without a lock for the readers, and such a thread can crash the process.  A forked process inherits
+    the kernels, a spawned one does not.
+
+    Results of ``2**20`` elements and more lie in memory that is used again for later results once they are gone, as
+    fresh pages cost several times what the kernel does.  Up to a gibibyte is kept until the last :func:`disable`.  The
+    storage of such a tensor cannot be resized.
+
+    Notes
+    -----
+    Results are torch's bits, with two exceptions (docs/numerics.md).  Where q does not fit an int64, +inf included,
+    torch's per-channel kernel overflows to quant_min, and these give quant_max.  A NaN in a bfloat16 out, which takes
+    an infinite scale or one that is NaN, can have the other sign.  Errors are torch's, which its own kernels raise.
+    These also serve, silently, what this library's do not: float64, scales other than float32, zero points of floats,
+    empty tensors, more than 8 dimensions, a quant_min of ``-2**63``, and per tensor ranges beyond ``2**23`` and fewer
+    than 512 elements, for which they are faster.
+
+    If a kernel cannot be built, the operator raises :class:`~fq_tvm.BuildError`.  Threads are those of
+    ``FQ_TVM_NUM_THREADS``, not those of ``torch.set_num_threads``.
+    """
+    global _depth, _override
+    with _lock:
+        if _override is None:
+            _override = _replace()
+        _depth += 1
+
+
+def disable() -> None:
+    """Undo one :func:`enable`; the last one puts torch's kernels back and gives up memory kept for results.
+
+    While there are other threads of Python, which might be quantizing, torch's table of kernels stays as it is and our
+    kernels hand every call on to torch's, which costs some microseconds a call.  The next last call that finds no other
+    thread restores the table.
+    """
+    global _depth, _override
+    with _lock:
+        _depth = max(_depth - 1, 0)
+        if not _depth:
+            pool.clear()
+            if _override is not None and threading.active_count() == 1:
+                _override._destroy()
+                _override = None
+
+
+@contextmanager
+def enabled() -> Iterator[None]:
+    """Call :func:`enable` at the start of a with statement and :func:`disable` at its end.
+
+    Examples
+    --------
+    >>> import torch, fq_tvm.torch
+    >>> with fq_tvm.torch.enabled():
+    ...     torch.fake_quantize_per_tensor_affine(torch.tensor([0.4, 300.0]), 0.5, 0, -128, 127)
+    tensor([ 0.5000, 63.5000])
+    """
+    enable()
+    try:
+        yield
+    finally:
+        disable()
+
+
+def _replace() -> Any:
+    """Register the kernels over torch's; destroying the library object that is returned removes them."""
+    library = torch.library.Library("aten", "IMPL", "CPU")
+    try:
+        with warnings.catch_warnings():
+            # to override is what was asked for
+            warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)
+            for name, make in REPLACED.items():
+                stock = torch.library.get_kernel(f"aten::{name}", "CPU")
+                library.impl(name, make(stock.call_boxed))
+    except BaseException:
+        library._destroy()
+        raise
+    return library
