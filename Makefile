@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench akg clean
+.PHONY: demo test check bench akg hooks clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python examples/demo.py
@@ -17,6 +17,10 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# ruff before every commit, from .venv.
+hooks: $(VENV)/installed-dev
+	$(BIN)/pre-commit install
 
 # The compilers and runtimes among the peers take long to start, so they do the first cases only.
 bench: $(VENV)/installed-peers

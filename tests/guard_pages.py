@@ -11,7 +11,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from support import assert_same, expected, make
@@ -41,8 +43,9 @@ class Guarded:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         assert size <= self.pages * PAGE
         start = self.pages * PAGE - size if at_end else 0
-        buffer = (ctypes.c_char * size).from_address(self.base + start)
-        return np.ndarray(shape, dtype, buffer)
+        buffer: Any = (ctypes.c_char * size).from_address(self.base + start)
+        array: np.ndarray = np.ndarray(shape, dtype, buffer)
+        return array
 
 
 def boundaries(*steps: int) -> list[int]:
@@ -50,7 +53,7 @@ def boundaries(*steps: int) -> list[int]:
     return sorted({n for s in steps for n in (s - 1, s, s + 1, 2 * s - 1, 2 * s, 2 * s + 1, 3 * s + 7) if n > 0})
 
 
-def cases(spec: FakeQuantSpec) -> list[tuple[tuple[int, ...], int]]:
+def cases(spec: FakeQuantSpec) -> Sequence[tuple[tuple[int, ...], int]]:
     vector = boundaries(1, 4, 8, 16, 32, 64)
     if spec.iteration == "rows":
         return [((1, n), 0) for n in vector] + [((2, 3, n), 1) for n in boundaries(32, 256, 16384) if n >= 32]
@@ -96,13 +99,15 @@ def main() -> None:
             mask = memory["mask"].array(shape, "bool", at_end)
             operands = Operands(*(describe(a, "tensor") for a in (x, *arrays[1:], out, mask)))
             launch = prepare(operands, *check(operands, axis, *quant_range))
+            assert isinstance(launch, Launch)
             assert launch.kernel.spec == spec, (launch.kernel.spec, spec)
             wanted = expected(*data, axis, *quant_range, spec.out_dtype)
             for each in (launch, *past_caches(launch)):
                 workspace = memory["workspace"].array((each.workspace_size,), "u1", at_end)
                 out.fill(7)
                 mask.fill(0)
-                each(*(AddressTensor(o.address) for o in operands), AddressTensor(workspace.ctypes.data))
+                addresses = [*(o.address for o in operands), workspace.ctypes.data]
+                each(*map(AddressTensor, addresses))
                 assert_same((out, mask), wanted)
                 launches += 1
     print("ok", launches)
