@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
-import torch
 
 from fq_tvm import FakeQuantSpec, Schedule, get_kernel
 from fq_tvm.launch.arguments import describe
 from fq_tvm.launch.kernel import current_target, layout_for, schedule_for
 from fq_tvm.reference import fake_quant
 from fq_tvm.spec import quant_range_scalars
+
+if TYPE_CHECKING:
+    import torch
 
 RANGES = [(-128, 127), (0, 255), (-8, 7), (0, 0), (-(2**23), 2**23), (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1)]
 """int8, uint8, int4, a single value, the last narrow range, a wide one, the widest."""
@@ -86,6 +88,8 @@ def tie_share(x: np.ndarray, scale: np.ndarray, axis: int | None, zero_point: np
 
 def to_torch(array: np.ndarray) -> torch.Tensor:
     """Return a tensor on the array's memory, of bfloat16 too."""
+    import torch  # here, so that what needs no torch is tested without it
+
     if array.dtype != ml_dtypes.bfloat16:
         return torch.from_numpy(array)
     return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
@@ -93,6 +97,8 @@ def to_torch(array: np.ndarray) -> torch.Tensor:
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """Return an array on the tensor's memory, of bfloat16 too."""
+    import torch
+
     if tensor.dtype != torch.bfloat16:
         return np.asarray(tensor.numpy())
     return np.asarray(tensor.view(torch.int16).numpy()).view(ml_dtypes.bfloat16)
