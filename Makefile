@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench akg clean
+.PHONY: demo test check docs oldest bench akg hooks clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python examples/demo.py
@@ -17,6 +17,21 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The pages of the public API, from the docstrings, into build/docs; a warning is an error.
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx --builder html --fresh-env --fail-on-warning --keep-going --quiet docs/api build/docs
+
+# What is tested on the oldest Python that pyproject.toml promises: a part that takes a minute or two and needs no torch,
+# of which only large builds are there for it.  `make oldest OLDEST=/path/of/python3.10`
+OLDEST ?= python3.10
+oldest: build/oldest/installed
+	build/oldest/bin/python -m pytest --numprocesses 2 tests/test_spec.py tests/test_layout.py tests/test_architecture.py \
+		tests/test_packaging.py tests/store/test_cache.py tests/cli
+
+# ruff before every commit, from .venv.
+hooks: $(VENV)/installed-dev
+	$(BIN)/pre-commit install
 
 # The compilers and runtimes among the peers take long to start, so they do the first cases only.
 bench: $(VENV)/installed-peers
@@ -47,6 +62,15 @@ $(VENV)/installed-demo: pyproject.toml | $(VENV)/bin/python
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(PIP) "torch==2.13.0"
 	$(PIP) --editable ".[dev]"
+	touch $@
+
+$(VENV)/installed-docs: pyproject.toml | $(VENV)/installed-dev
+	$(PIP) --editable ".[docs]"
+	touch $@
+
+build/oldest/installed: pyproject.toml
+	$(OLDEST) -m venv build/oldest
+	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test-light]"
 	touch $@
 
 $(VENV)/installed-peers: pyproject.toml | $(VENV)/installed-dev

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .target import Target
     from .tuning.search import tune
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "ArgumentError": "errors",

@@ -19,8 +19,8 @@ MAX_RANK = 8
 
 ROWS_MIN_INNER = 32
 """Shortest contiguous run of one channel for which *rows* beat *lanes*.  Below it the start of each run, its
-remainder and its division cost more than expanding parameters and sharing them with other cores (docs/design.md has
-the measurement)."""
+remainder and its division cost more than expanding parameters and sharing them with other cores
+(docs/performance.md has the measurement)."""
 
 Strides = tuple[int, ...]
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 
 import pytest
 
 from fq_tvm import environment
+
+if getattr(importlib.util.find_spec("torch"), "origin", None) is None:
+    sys.modules["torch"] = None  # not installed: the folder tests/torch must not be taken for it
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,14 +11,16 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from support import assert_same, checked_arguments, expected, launch_on, make
 
 from fq_tvm import FakeQuantSpec, catalogue
 from fq_tvm.launch.arguments import CheckedArguments
-from fq_tvm.launch.kernel import Launch
+from fq_tvm.launch.kernel import EmptyLaunch, Launch
 from fq_tvm.launch.registry import prepare
 from fq_tvm.launch.runtime import AddressTensor
 
@@ -41,8 +43,9 @@ class Guarded:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         assert size <= self.pages * PAGE
         start = self.pages * PAGE - size if at_end else 0
-        buffer = (ctypes.c_char * size).from_address(self.base + start)
-        return np.ndarray(shape, dtype, buffer)
+        buffer: Any = (ctypes.c_char * size).from_address(self.base + start)
+        array: np.ndarray = np.ndarray(shape, dtype, buffer)
+        return array
 
 
 def boundaries(*steps: int) -> list[int]:
@@ -50,7 +53,7 @@ def boundaries(*steps: int) -> list[int]:
     return sorted({n for s in steps for n in (s - 1, s, s + 1, 2 * s - 1, 2 * s, 2 * s + 1, 3 * s + 7) if n > 0})
 
 
-def cases(spec: FakeQuantSpec) -> list[tuple[tuple[int, ...], int]]:
+def cases(spec: FakeQuantSpec) -> Sequence[tuple[tuple[int, ...], int]]:
     vector = boundaries(1, 4, 8, 16, 32, 64)
     if spec.iteration == "rows":
         return [((1, n), 0) for n in vector] + [((2, 3, n), 1) for n in boundaries(32, 256, 16384) if n >= 32]
@@ -67,7 +70,7 @@ def cases(spec: FakeQuantSpec) -> list[tuple[tuple[int, ...], int]]:
     return [((n,), 0) for n in vector] + [((3, n), 1) for n in vector[:12]] + [((1, 65537), 1)]
 
 
-def past_caches(checked: CheckedArguments, launch: Launch) -> list[Launch]:
+def past_caches(checked: CheckedArguments, launch: Launch) -> list[Launch | EmptyLaunch]:
     """The same with results written past the caches, which begin with a line at the start of a page."""
     if not launch.kernel.spec.nontemporal:
         return []
@@ -95,6 +98,7 @@ def main() -> None:
             mask = memory["mask"].array(shape, "bool", at_end)
             checked = checked_arguments((x, *arrays[1:], out, mask), axis, *quant_range)
             launch = prepare(checked)
+            assert isinstance(launch, Launch)
             assert launch.kernel.spec == spec, (launch.kernel.spec, spec)
             wanted = expected(*data, axis, *quant_range, spec.out_dtype)
             for each in (launch, *past_caches(checked, launch)):

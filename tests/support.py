@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
-import torch
 
+from fq_tvm import FakeQuantSpec, Schedule
 from fq_tvm.launch.arguments import CheckedArguments, check, describe_all
 from fq_tvm.launch.choose import schedule_for
+from fq_tvm.launch.kernel import Launch
 from fq_tvm.launch.registry import current_target, prepare
 from fq_tvm.reference import fake_quant
+
+if TYPE_CHECKING:
+    import torch
 
 RANGES = [(-128, 127), (0, 255), (-8, 7), (0, 0), (-(2**23), 2**23), (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1)]
 """int8, uint8, int4, a single value, the last narrow range, a wide one, the widest."""
@@ -52,7 +56,7 @@ def make(
     """
     shape = tuple(shape)
     channels = shape[axis] if shape and axis is not None else 1
-    low, high = (float(np.clip(bound, -(2**20), 2**20)) for bound in quant_range)
+    low, high = (int(np.clip(bound, -(2**20), 2**20)) for bound in quant_range)
     scale = np.where(rng.random(channels) < 0.7, 2.0 ** rng.integers(-6, 3, channels), rng.random(channels) + 0.05)
     # zero points within the range, as torch wants them, but small enough that halves stay exact
     most = 40 if dtype == "bfloat16" else 200
@@ -85,6 +89,8 @@ def tie_share(x: np.ndarray, scale: np.ndarray, axis: int | None, zero_point: np
 
 def to_torch(array: np.ndarray) -> torch.Tensor:
     """Return a tensor on the array's memory, of bfloat16 too."""
+    import torch  # here, so that what needs no torch is tested without it
+
     if array.dtype != ml_dtypes.bfloat16:
         return torch.from_numpy(array)
     return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
@@ -92,14 +98,17 @@ def to_torch(array: np.ndarray) -> torch.Tensor:
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """Return an array on the tensor's memory, of bfloat16 too."""
+    import torch
+
     if tensor.dtype != torch.bfloat16:
-        return tensor.numpy()
-    return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return np.asarray(tensor.numpy())
+    return np.asarray(tensor.view(torch.int16).numpy()).view(ml_dtypes.bfloat16)
 
 
 def bits(array: np.ndarray) -> np.ndarray:
     """Return the elements as unsigned integers, so that -0.0 differs from 0.0 and a NaN equals itself."""
-    return np.ascontiguousarray(array).view(f"u{array.itemsize}")
+    unsigned: np.ndarray = np.ascontiguousarray(array).view(f"u{array.itemsize}")
+    return unsigned
 
 
 def assert_same(got: Any, expected: Any) -> None:
@@ -137,10 +146,21 @@ def array_at(offset: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.full(size + 4 * 64, 0xA5, np.uint8)
     start = -memory.ctypes.data % 64 + 64 + offset
-    return np.ndarray(shape, dtype, memory[start : start + size])
+    array: np.ndarray = np.ndarray(shape, dtype, memory[start : start + size])
+    return array
 
 
-def run_at(spec, shape, axis, rng, schedule=None, offsets=(0, 0, 0), in_place=False, view=None, **knobs) -> Any:
+def run_at(
+    spec: FakeQuantSpec,
+    shape: tuple[int, ...],
+    axis: int,
+    rng: np.random.Generator,
+    schedule: Schedule | None = None,
+    offsets: tuple[int, int, int] = (0, 0, 0),
+    in_place: bool = False,
+    view: Callable[[np.ndarray], Any] | None = None,
+    **knobs: int,
+) -> Any:
     """Run a kernel on tensors that begin somewhere in a line; return its results and the reference's.
 
     Knobs change the schedule, which is that of large tensors unless one is given.  ``view`` may put something in the
@@ -156,6 +176,7 @@ def run_at(spec, shape, axis, rng, schedule=None, offsets=(0, 0, 0), in_place=Fa
     chosen = dataclasses.replace(schedule or schedule_for(spec, current_target()), **knobs)
     checked = checked_arguments((self, scale, zero_point, out, mask), axis, -128, 127)
     launch = prepare(checked, schedule=chosen)
+    assert isinstance(launch, Launch)
     assert launch.kernel.spec == spec
     tensors = [operand.tensor for operand in checked.operands]
     if view is not None:
@@ -163,6 +184,7 @@ def run_at(spec, shape, axis, rng, schedule=None, offsets=(0, 0, 0), in_place=Fa
     launch_on(launch, tensors)
     for array in (out, mask):
         around = array.base
+        assert around is not None
         start = array.ctypes.data - around.ctypes.data
         assert set(np.unique(np.delete(around, slice(start, start + array.nbytes)))) <= {0xA5}
     return (out, mask), wanted

@@ -15,7 +15,9 @@ from fq_tvm.cli.commands import EPILOGUE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("artifacts/*.md")])
+PAGES = sorted(
+    p for folder in (".", "docs", "docs/decisions", "artifacts", "schedules") for p in (ROOT / folder).glob("*.md")
+)
 
 
 def blocks(language: str) -> list[str]:

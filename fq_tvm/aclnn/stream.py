@@ -66,7 +66,7 @@ class AclrtStream:
         except RuntimeError as error:
             raise AclnnError(AclnnStatus.ACLNN_ERR_RUNTIME_ERROR, f"stream takes no launch: {error}") from error
 
-    def _run(self, call: Callable[..., None], arguments: tuple[Any, ...], keep: Any) -> None:
+    def _run(self, call: Callable[..., None], arguments: tuple[Any, ...], _keep: Any) -> None:
         try:
             call(*arguments)
         except Exception as error:

@@ -253,7 +253,9 @@ def expand(tensors: Sequence[te.Tensor], copies: Any, inner: Any) -> Sequence[te
         As many, of shape (copies, channels, inner), the outputs of one stage.
     """
     shape = (copies, *tensors[0].shape, inner)
-    repeated: Sequence[te.Tensor] = te.compute(shape, lambda k, c, i: tuple(t[c] for t in tensors), name="expand")
+    repeated: Sequence[te.Tensor] = te.compute(
+        shape, lambda _copy, c, _inner: tuple(t[c] for t in tensors), name="expand"
+    )
     return repeated
 
 

@@ -159,7 +159,7 @@ def dynamic_shapes() -> Iterator[None]:
     """
     import torch
 
-    def like(x: Any, *others: Any) -> tuple[Any, Any]:
+    def like(x: Any, *_others: Any) -> tuple[Any, Any]:
         return torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
 
     library = torch.library.Library("aten", "IMPL", "Meta")

@@ -138,10 +138,12 @@ def _refuse_tangents(differentiable: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _keep_mask(ctx: Any, inputs: Any, output: Any) -> None:
+    del inputs  # torch passes all by name
     ctx.save_for_backward(output[1])
 
 
 def _straight_through(ctx: Any, grad_out: torch.Tensor, grad_mask: Any) -> tuple[torch.Tensor | None, ...]:
+    del grad_mask  # none: a mask of bool is not differentiable
     (mask,) = ctx.saved_tensors
     return grad_out * mask, None, None, None, None, None
 

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+import fq_tvm
+
 
 def run_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *arguments]
@@ -42,7 +44,7 @@ def test_every_command_has_help(name, ask):
 
 
 def test_version(ask):
-    assert ask("--version") == "fq_tvm 0.1.0\n"
+    assert ask("--version") == f"fq_tvm {fq_tvm.__version__}\n"
 
 
 @pytest.mark.parametrize(
