@@ -5,6 +5,7 @@ Knows cases and launches; measures nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -136,11 +137,9 @@ def _behavior(schedule: Schedule, job: Job, target: Target) -> tuple[Any, ...]:
     """
     launches = []
     for case in job.cases:
-        try:
+        with contextlib.suppress(FqError):  # no schedule does this case, which the first trial says
             launch = NamedKernel(job.spec, schedule, target).bind(layout_of(case, job.spec))
-        except FqError:  # no schedule does this case, which the first trial says
-            continue
-        launches.append((launch._steps, launch._threaded_steps))
+            launches.append((launch._steps, launch._threaded_steps))
     # Of lanes, rows choose among functions and are an integer of those; of rows, they are in the code of all but those
     # for long rows.  Runs are integers of a launch.
     short = any(not name.startswith("long_") for steps, _ in launches for name, *_ in steps)
