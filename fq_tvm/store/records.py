@@ -243,15 +243,16 @@ def _readable(value: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def merge(old: RecordFile | None, new: RecordFile, untuned: Iterable[Record] = ()) -> RecordFile:
+def merge(old: RecordFile | None, new: RecordFile, results: Iterable[Record] = ()) -> RecordFile:
     """Put new records in place of old ones for the same kernels and sizes, and keep the rest.
 
     Parameters
     ----------
     old, new : RecordFile
         What was there, if anything, and what was found.
-    untuned : iterable of Record
-        What was measured with the result that the default schedule does: old records for the same go, too.
+    results : iterable of Record
+        Everything that was measured, perhaps with the result that the default schedule does: old records for the same
+        go, too.
 
     Returns
     -------
@@ -260,7 +261,7 @@ def merge(old: RecordFile | None, new: RecordFile, untuned: Iterable[Record] = (
     """
     if old is None or old.cpu != new.cpu:
         return new
-    measured = {record.subject for record in (*new.records, *untuned)}
+    measured = {record.subject for record in (*new.records, *results)}
     kept = [record for record in old.records if record.subject not in measured]
     order = list(SIZE_CLASSES)
     records = sorted((*kept, *new.records), key=lambda r: (r.operator, r.match, order.index(r.size_class)))

@@ -29,10 +29,7 @@ def plot_trials(log: str | Path, path: str | Path) -> None:
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise FqError('a plot needs matplotlib; `pip install "fq_tvm[plot]"`')
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     jobs: dict[str, list[dict[str, Any]]] = {}
     for entry in read_log(log):
@@ -40,7 +37,8 @@ def plot_trials(log: str | Path, path: str | Path) -> None:
             jobs.setdefault(f"{entry['name']} ({entry['job'][:4]})", []).append(entry)
     if not jobs:
         raise FqError(f"{log} has no trials that could be measured")
-    figure, axes = pyplot.subplots(figsize=(9, 5.5), layout="constrained")
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
     for number, (name, entries) in enumerate(sorted(jobs.items())):
         best, line, dots = 1.0, [], []
         for entry in entries:
@@ -55,4 +53,3 @@ def plot_trials(log: str | Path, path: str | Path) -> None:
     axes.set_yscale("log")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)

@@ -310,7 +310,6 @@ def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tu
         old = records.read(path) if path.exists() else None
         search = _Search(worker, target, Path(settings.log or path.with_suffix(".trials.jsonl")), settings)
         found: list[Record] = []
-        untuned: list[Record] = []
         for index, job in enumerate(jobs):
             left = len(jobs) - index - 1
 
@@ -322,9 +321,7 @@ def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tu
             share = max(0.0, deadline - time.monotonic()) / (left + 1)
             best = _run(search, job, time.monotonic() + share, show)
             try:
-                found.append(result := _conclude(search, job, best))
-                if result.schedule == default_schedule(job.spec):
-                    untuned.append(result)
+                found.append(_conclude(search, job, best))
             except TrialError as error:
                 # the default itself cannot be measured here, so nothing is known about this job
                 search.write({"kind": "result", "job": search.identity(job), "name": job.name, "error": str(error)})
@@ -333,8 +330,8 @@ def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tu
         shortest = _find_boundary(search, found) if boundary else None
         tuned = {"versions": versions(), "seed": settings.seed, "budget": settings.budget, "remote": settings.remote}
         # A record of the default would change nothing here, and hide those of relatives and levels.
-        new = RecordFile(target.cpu, tuple(r for r in found if r not in untuned), num_threads(), shortest, tuned)
-        content = records.merge(old, new, untuned)
+        better = tuple(record for record in found if record.measured["over_default"] < 1)
+        content = records.merge(old, RecordFile(target.cpu, better, num_threads(), shortest, tuned), found)
         records.write(path, content)
     records.forget()
     return path, content, found
