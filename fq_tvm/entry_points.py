@@ -16,8 +16,6 @@ from .layout import MAX_RANK
 from .spec import FakeQuantSpec
 from .target import Target
 
-__all__ = ["EntryPoints", "Form", "Workspace", "fake_quant_entry_points", "folds"]
-
 
 @dataclass(frozen=True)
 class Form:

@@ -16,18 +16,6 @@ from pathlib import Path
 
 from .errors import FqError
 
-__all__ = [
-    "akg_home",
-    "artifacts_dir",
-    "cache_dir",
-    "logger",
-    "num_threads",
-    "require_cache",
-    "some_home",
-    "target_name",
-    "with_cache",
-]
-
 
 def cache_dir() -> Path | None:
     """Folder of the writable cache: ``FQ_TVM_CACHE_DIR`` or the platform's cache folder; None if there is no home."""

@@ -16,8 +16,6 @@ from .launch.arguments import Operand, Operands, check, describe
 from .launch.buffers import aligned, empty_like, run
 from .launch.registry import launch_of, launches, remember
 
-__all__ = ["fake_quantize_per_channel_affine", "fake_quantize_per_channel_affine_cachemask"]
-
 
 def fake_quantize_per_channel_affine_cachemask(
     x: Any,

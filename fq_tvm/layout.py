@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["MAX_RANK", "ROWS_MIN_INNER", "Layout", "arrange", "contiguous_class", "dense_strides"]
-
 MAX_RANK = 8
 """Most dimensions that the operator takes, and the loops of a strided kernel."""
 

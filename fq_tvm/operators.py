@@ -14,8 +14,6 @@ from .errors import FqError
 from .reference import fake_quant
 from .spec import FakeQuantSpec, catalogue
 
-__all__ = ["FAKE_QUANT", "Operator", "operator_of", "register"]
-
 
 @dataclass(frozen=True)
 class Operator:

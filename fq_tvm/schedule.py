@@ -12,8 +12,6 @@ from typing import Any
 
 from .errors import FqError
 
-__all__ = ["VECTOR_BITS", "Schedule", "default_schedule"]
-
 VECTOR_BITS = (0, 256, 512)
 
 

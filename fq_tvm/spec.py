@@ -13,21 +13,6 @@ from typing import Any, ClassVar
 
 from .errors import FqError
 
-__all__ = [
-    "ARITHMETIC",
-    "EXTENDED_FLOATS",
-    "EXTENDED_ZERO_POINTS",
-    "FLOATS",
-    "ITERATIONS",
-    "NARROW_LIMIT",
-    "ZERO_POINTS",
-    "FakeQuantSpec",
-    "arithmetic_for",
-    "catalogue",
-    "promote",
-    "quant_range_scalars",
-]
-
 FLOATS = ("float32", "float16")
 """What aclnn takes for self, scale and out."""
 

@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
-__all__ = ["LEVELS", "VECTOR_FEATURES", "Target", "identify"]
-
 CPUINFO_FIELDS = (
     "vendor_id",
     "cpu family",

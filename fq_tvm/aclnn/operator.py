@@ -19,19 +19,6 @@ from .status import AclnnError, AclnnStatus, record, translate
 from .stream import AclrtStream
 from .tensor import AclFormat, AclTensor, Memory
 
-__all__ = [
-    "AclOpExecutor",
-    "aclDestroyAclOpExecutor",
-    "aclSetAclOpExecutorRepeatable",
-    "aclSetInputTensorAddr",
-    "aclSetOutputTensorAddr",
-    "aclSetTensorAddr",
-    "aclnnFakeQuantPerChannelAffineCachemask",
-    "aclnnFakeQuantPerChannelAffineCachemaskGetWorkspaceSize",
-    "execute",
-    "get_workspace_size",
-]
-
 NAMES = Names(x="self", zero_point="zeroPoint", quant_min="quantMin", quant_max="quantMax")
 TENSORS = NAMES[:5]
 INPUTS = 3

@@ -7,8 +7,6 @@ from enum import IntEnum
 
 from ..errors import ArgumentError, BuildError, FqError, LaunchError
 
-__all__ = ["AclnnError", "AclnnStatus", "aclGetRecentErrMsg", "record", "translate"]
-
 
 class AclnnStatus(IntEnum):
     """The codes that the API returns, with CANN's names and numbers."""

@@ -13,8 +13,6 @@ from typing import Any
 
 from .status import AclnnError, AclnnStatus, record, translate
 
-__all__ = ["AclrtStream", "aclrtCreateStream", "aclrtDestroyStream", "aclrtSynchronizeStream"]
-
 
 class AclrtStream:
     """A queue with a thread of its own; :func:`aclrtCreateStream` makes it.

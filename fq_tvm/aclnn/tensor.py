@@ -19,8 +19,6 @@ from ..launch.arguments import Operand
 from ..launch.runtime import AddressTensor
 from .status import AclnnError, AclnnStatus, record
 
-__all__ = ["AclDataType", "AclFormat", "AclTensor", "Memory", "aclCreateTensor", "aclDestroyTensor"]
-
 INT64_MAX = 2**63 - 1
 ADDRESS_MAX = 2**64 - 1
 

@@ -12,8 +12,6 @@ import numpy as np
 from ..errors import FqError
 from ..layout import Layout, arrange, dense_strides
 
-__all__ = ["CACHED_MAX_BYTES", "CACHED_MIN_BYTES", "CASES", "QUANT_MAX", "QUANT_MIN", "Case", "find_cases"]
-
 QUANT_MIN, QUANT_MAX = -128, 127
 
 CACHED_MIN_BYTES, CACHED_MAX_BYTES = 2**16, 2**20

@@ -20,8 +20,6 @@ from ..errors import FqError
 from .cases import QUANT_MAX, QUANT_MIN, Case
 from .timing import Call
 
-__all__ = ["Inputs", "copy", "ours"]
-
 
 class Inputs:
     """The tensors of a case, in the forms that contenders want, and memory for results."""

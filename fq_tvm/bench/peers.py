@@ -14,8 +14,6 @@ from .cases import QUANT_MAX, QUANT_MIN
 from .contenders import Inputs, ours
 from .timing import Call
 
-__all__ = ["PEERS", "Peer", "check_peers"]
-
 
 def _torch_arguments(inputs: Inputs) -> tuple[Any, ...]:
     import torch

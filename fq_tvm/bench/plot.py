@@ -12,8 +12,6 @@ from ..errors import FqError
 from .cases import CACHED_MAX_BYTES
 from .result import Result
 
-__all__ = ["plot"]
-
 
 def memory_size(size: float) -> str:
     """Say how many bytes that is, in binary units: ``1.5 MiB``."""

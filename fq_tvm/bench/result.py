@@ -23,8 +23,6 @@ from .contenders import Inputs, copy, ours
 from .peers import PEERS, check_peers
 from .timing import Ratio, geometric_mean, interleave, ratio, sweeper
 
-__all__ = ["Result", "measure", "summary"]
-
 
 @dataclass(frozen=True)
 class Result:

@@ -24,8 +24,6 @@ import numpy as np
 from ..environment import num_threads
 from ..errors import FqError
 
-__all__ = ["Call", "Ratio", "compare", "geometric_mean", "interleave", "quiet_threads", "ratio", "settled", "sweeper"]
-
 Call = Callable[[], Any]
 
 MIN_ROUNDS = 5

@@ -20,8 +20,6 @@ from .parser import Parser, add_options
 from .run import run
 from .tune import tune
 
-__all__ = ["COMMANDS", "EPILOGUE", "main"]
-
 COMMANDS = (info, run, build, inspect, ascend, bench, tune, cache)
 
 DESCRIPTION = """\

@@ -26,8 +26,6 @@ from .statement import Statement
 from .transforms import schedule_expansion, schedule_form
 from .vector_loops import in_pieces
 
-__all__ = ["Code", "build", "lower", "state"]
-
 
 @dataclass(frozen=True)
 class Code:

@@ -19,8 +19,6 @@ from ..errors import BuildError
 from ..target import Target
 from .statement import Statement
 
-__all__ = ["by_address", "conform", "either", "redeclare"]
-
 DATA, BYTE_OFFSET = 1, 8
 """Fields of a DLTensor as ``tvm_struct_get`` numbers them."""
 

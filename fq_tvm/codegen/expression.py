@@ -15,20 +15,6 @@ from tvm import te, tirx
 
 from ..spec import NARROW_LIMIT, ZERO_POINTS, promote, quant_range_scalars
 
-__all__ = [
-    "ChannelParameters",
-    "Folded",
-    "QuantRange",
-    "channel_parameters",
-    "convert",
-    "expand",
-    "fake_quant",
-    "fold",
-    "foldable",
-    "may_fold",
-    "quantize_dequantize",
-]
-
 
 @dataclass(frozen=True)
 class QuantRange:

@@ -22,8 +22,6 @@ from .expression import (
 )
 from .statement import Statement, View, variables
 
-__all__ = ["state"]
-
 STAGE = "fake_quant"
 
 

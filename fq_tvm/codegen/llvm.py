@@ -16,8 +16,6 @@ from ..schedule import Schedule
 from ..target import VECTOR_FEATURES, Target
 from .nontemporal import mark
 
-__all__ = ["emit", "is_known", "resolve", "translate"]
-
 
 def is_known(cpu: str) -> bool:
     """Whether LLVM knows a CPU by this name."""

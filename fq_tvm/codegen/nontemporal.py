@@ -22,8 +22,6 @@ from tvm import te, tirx
 
 from .vector_loops import PIECE, Bindings, inline_blocks, int64, loops_of, replace, shift, start, vectors
 
-__all__ = ["BLOCK", "mark", "past_caches"]
-
 LINE = 64
 """Bytes of a line of the caches."""
 

@@ -13,8 +13,6 @@ from tvm import te, tirx
 
 from ..entry_points import Form
 
-__all__ = ["Statement", "View", "variables"]
-
 
 @dataclass(frozen=True)
 class View:

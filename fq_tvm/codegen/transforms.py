@@ -13,8 +13,6 @@ from tvm import s_tir, tirx
 from ..schedule import Schedule
 from .statement import Statement
 
-__all__ = ["inline_parameters", "schedule_expansion", "schedule_form", "schedule_loops", "tighten"]
-
 
 def schedule_form(statement: Statement, iteration: str, schedule: Schedule, parallel: bool) -> tirx.PrimFunc:
     """Schedule a form of a kernel.

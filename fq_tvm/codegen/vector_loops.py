@@ -12,19 +12,6 @@ from typing import Any
 import tvm_ffi
 from tvm import s_tir, te, tirx
 
-__all__ = [
-    "PIECE",
-    "Bindings",
-    "in_pieces",
-    "inline_blocks",
-    "int64",
-    "loops_of",
-    "replace",
-    "shift",
-    "start",
-    "vectors",
-]
-
 PIECE = 16
 """Elements of a piece: a vector of float32 of AVX-512.  Lesser CPUs take several for it."""
 

@@ -20,21 +20,6 @@ from ..layout import MAX_RANK
 from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, arithmetic_for, quant_range_scalars
 from .runtime import AddressTensor
 
-__all__ = [
-    "CheckedArguments",
-    "Names",
-    "Operand",
-    "Operands",
-    "check",
-    "check_overlap",
-    "check_range",
-    "check_unplaced",
-    "describe",
-    "describe_all",
-    "normalize_axis",
-    "overlap",
-]
-
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "int32": 4, "bool": 1}
 
 DTYPES = (EXTENDED_FLOATS, EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, EXTENDED_FLOATS, ("bool",))

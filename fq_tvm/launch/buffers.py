@@ -12,8 +12,6 @@ from .arguments import Operand
 from .kernel import EmptyLaunch, Launch
 from .runtime import AddressTensor
 
-__all__ = ["LARGE_BYTES", "aligned", "empty_like", "on_memory", "run", "workspace"]
-
 LARGE_BYTES = 2**20
 """Size of an array from which its place in memory counts; below, numpy's own choice costs a call less."""
 

@@ -18,8 +18,6 @@ from ..store import records
 from ..target import Target
 from .plan import Plan, make_plan
 
-__all__ = ["Choice", "Described", "choose", "choose_dense", "schedule_for"]
-
 
 class Described(Protocol):
     """What a call of any operator tells of itself, but for addresses."""

@@ -15,8 +15,6 @@ from .choose import Choice
 from .plan import Call
 from .runtime import load, threads_ready
 
-__all__ = ["OBJECT", "SOURCES", "EmptyLaunch", "Kernel", "Launch"]
-
 OBJECT = "kernel.o"
 SOURCES = {"te": "kernel.te", "tir": "kernel.tir", "ll": "kernel.ll", "asm": "kernel.s"}
 """Files of an entry in the cache: the code, and by kind the texts."""

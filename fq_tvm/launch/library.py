@@ -16,8 +16,6 @@ from ..target import Target, identify
 from .choose import schedule_for
 from .registry import build_entry, current_target, request_of
 
-__all__ = ["build_library"]
-
 
 def build_library(
     directory: str | Path,

@@ -13,8 +13,6 @@ from ..entry_points import EntryPoints, Form
 from ..layout import MAX_RANK, Layout
 from ..schedule import Schedule
 
-__all__ = ["CACHED_RUN_ELEMENTS", "Call", "Plan", "expansion", "is_direct", "make_plan"]
-
 DIRECT_OUTER = 8
 """Most repetitions of a channel for which dividing again costs less than expanding the parameters."""
 

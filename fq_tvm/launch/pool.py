@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Pool"]
-
 
 class Pool:
     """Blocks of memory, each returned here when the array that was made of it is gone.

@@ -23,20 +23,6 @@ from .arguments import CheckedArguments
 from .choose import Described, choose, schedule_for
 from .kernel import OBJECT, SOURCES, EmptyLaunch, Kernel, Launch
 
-__all__ = [
-    "MAX_LAUNCHES",
-    "build_entry",
-    "current_target",
-    "find_target",
-    "get_kernel",
-    "launch_of",
-    "launches",
-    "prepare",
-    "remember",
-    "request_of",
-    "versions",
-]
-
 MAX_LAUNCHES = 4096
 """Descriptions remembered at a time; a program that goes on to use more starts over."""
 

@@ -18,8 +18,6 @@ from typing import Any
 from ..environment import num_threads
 from ..errors import BuildError
 
-__all__ = ["AddressTensor", "load", "threads_ready"]
-
 _local = threading.local()
 
 

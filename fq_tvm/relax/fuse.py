@@ -20,8 +20,6 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from ..spec import NARROW_LIMIT
 from .op import fake_quantize_per_channel_affine_cachemask
 
-__all__ = ["FuseFakeQuant"]
-
 BOUNDS = {
     name: (int(np.iinfo(name).min), int(np.iinfo(name).max)) for name in ("int8", "uint8", "int16", "uint16", "int32")
 }

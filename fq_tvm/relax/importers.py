@@ -12,8 +12,6 @@ from tvm import relax
 
 from .op import fake_quantize_per_channel_affine_cachemask
 
-__all__ = ["dynamic_shapes", "freeze", "torch_convert_map"]
-
 
 def torch_convert_map() -> dict[str, Callable[[Any, Any], Any]]:
     """Return converters for ``tvm.relax.frontend.torch.from_exported_program(program, custom_convert_map=...)``.

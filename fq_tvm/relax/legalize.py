@@ -30,8 +30,6 @@ from ..spec import FakeQuantSpec, arithmetic_for
 from ..target import Target
 from .op import NAME
 
-__all__ = ["LegalizeFakeQuant", "legalize"]
-
 KEPT_AS_IT_IS = {"op_pattern": 8, "tirx.is_scheduled": True, "tirx.noalias": True}
 """Attributes of a function that fusion and scheduling passes leave as it is."""
 

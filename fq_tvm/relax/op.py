@@ -16,8 +16,6 @@ from ..launch.arguments import check_range, normalize_axis
 from ..layout import MAX_RANK
 from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS
 
-__all__ = ["NAME", "NAN", "fake_quantize_per_channel_affine_cachemask"]
-
 NAME = "relax.fq_tvm.fake_quantize_per_channel_affine_cachemask"
 """What the operator is called in a module; TVMScript prints it with ``R`` for ``relax``."""
 

@@ -27,8 +27,6 @@ from typing import Any
 from ..environment import logger
 from ..errors import CacheMissError
 
-__all__ = ["FORMAT", "Entry", "Store", "digest", "get_or_build"]
-
 FORMAT = 1
 """Version of the layout of entries; part of every key."""
 

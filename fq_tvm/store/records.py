@@ -25,29 +25,6 @@ from ..schedule import Schedule
 from ..spec import FakeQuantSpec
 from ..target import LEVELS, Target
 
-__all__ = [
-    "FORMAT",
-    "OPERATOR",
-    "SIZE_CLASSES",
-    "Found",
-    "Record",
-    "RecordFile",
-    "applicable",
-    "candidates",
-    "forget",
-    "lookup",
-    "merge",
-    "operator_of",
-    "read",
-    "rows_min_inner",
-    "shipped_folder",
-    "size_class",
-    "size_class_of",
-    "user_folder",
-    "when_forgotten",
-    "write",
-]
-
 FORMAT = 1
 """Version of the format of record files; a file of another is skipped."""
 

@@ -15,8 +15,6 @@ from ..errors import ArgumentError
 from ..launch.arguments import Operand, Operands, check
 from .results import DTYPES, POOLED_ELEMENTS, result_like
 
-__all__ = ["NAME", "fake_quantize_per_channel_affine", "fake_quantize_per_channel_affine_cachemask"]
-
 NAME = "fake_quantize_per_channel_affine_cachemask"
 
 

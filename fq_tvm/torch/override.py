@@ -26,8 +26,6 @@ from ..spec import NARROW_LIMIT
 from .operator import NAME
 from .results import DTYPES, pool, result_like
 
-__all__ = ["disable", "enable", "enabled"]
-
 STOCK = "stock"
 """Remembered in the place of a launch for arguments that torch's own kernel serves."""
 

@@ -9,8 +9,6 @@ from torch import empty_like
 
 from ..launch.pool import Pool
 
-__all__ = ["DTYPES", "POOLED_ELEMENTS", "POOL_MAX_BYTES", "pool", "result_like"]
-
 DTYPES = frozenset((torch.float32, torch.float16, torch.bfloat16))
 
 POOLED_ELEMENTS = 2**20

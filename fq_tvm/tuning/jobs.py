@@ -20,8 +20,6 @@ from ..spec import FakeQuantSpec
 from ..store import records
 from ..target import Target
 
-__all__ = ["CASE_MAX_BYTES", "RANGES", "Job", "distance", "distinct", "jobs_of", "plan_of"]
-
 CASE_MAX_BYTES = 512 * 2**20
 """Cases that move more bytes are left to ``fq-tvm bench``: their trials take too long for what they add."""
 

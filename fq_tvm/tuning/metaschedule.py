@@ -17,8 +17,6 @@ from .space import space
 if TYPE_CHECKING:
     import tvm
 
-__all__ = ["metaschedule_module", "metaschedule_space"]
-
 
 def metaschedule_module(spec: FakeQuantSpec, shape: Sequence[int]) -> tvm.IRModule:
     """State a kernel on fixed extents, as MetaSchedule wants it: every argument a tensor, nothing scheduled.

@@ -9,8 +9,6 @@ from typing import Any
 from ..errors import FqError
 from .search import read_log
 
-__all__ = ["plot_trials"]
-
 
 def plot_trials(log: str | Path, path: str | Path) -> None:
     """Draw a log: for each job the ratio of every trial to the default, and the best so far.

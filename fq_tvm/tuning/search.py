@@ -30,8 +30,6 @@ from .jobs import CASE_MAX_BYTES, Job, distance, distinct, jobs_of
 from .space import space
 from .worker import TrialError, Worker
 
-__all__ = ["Progress", "Settings", "boundary_of", "output_path", "read_log", "tune", "tune_cases"]
-
 LEAST_GAIN = 0.01
 """A schedule that is faster by less than a hundredth is not worth a change, however quiet the machine."""
 
@@ -338,7 +336,7 @@ def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tu
 
 
 def tune(spec: FakeQuantSpec, shape: Sequence[int], axis: int | None = None, **options: Any) -> Schedule:
-    """Find a fast schedule for a kernel, and keep it for every later :func:`~fq_tvm.launch.kernel.get_kernel`.
+    """Find a fast schedule for a kernel, and keep it for every later :func:`~fq_tvm.launch.registry.get_kernel`.
 
     Parameters
     ----------

@@ -13,8 +13,6 @@ from ..schedule import Schedule, default_schedule
 from ..spec import FakeQuantSpec
 from ..target import Target
 
-__all__ = ["PARALLEL_FROM", "RUNS", "STREAM_FROM", "TILES", "space"]
-
 TILES = {
     "rows": (1024, 4096, 16384, 65536, 262144),
     "lanes": (4096, 16384, 65536, 262144),

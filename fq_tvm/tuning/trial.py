@@ -34,8 +34,6 @@ from ..spec import FakeQuantSpec
 from ..target import Target
 from .jobs import RANGES, plan_of
 
-__all__ = ["Bench", "Contender", "Local", "Remote", "main", "serve"]
-
 CASES_IN_MEMORY = 3
 """How many cases the process keeps the tensors of."""
 

@@ -20,8 +20,6 @@ from typing import IO, Any
 from ..environment import with_cache
 from ..errors import FqError
 
-__all__ = ["TrialError", "Worker"]
-
 
 class TrialError(FqError):
     """A trial failed: its kernel could not be built, gave another result, crashed or hung."""

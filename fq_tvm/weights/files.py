@@ -21,8 +21,6 @@ from ..launch.arguments import normalize_axis
 from ..layout import MAX_RANK
 from ..spec import FLOATS
 
-__all__ = ["TensorFile", "TensorInfo", "open_tensors", "select", "unfit", "write_npz"]
-
 Array = NDArray[Any]
 
 SAFETENSORS_DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16"}

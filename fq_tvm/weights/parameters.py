@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from ..errors import FqError
 from ..launch.arguments import normalize_axis
 
-__all__ = ["choose_parameters", "range_of_bits"]
-
 Array = NDArray[Any]
 
 

@@ -18,8 +18,6 @@ from ..launch.arguments import check, describe_all
 from ..launch.buffers import on_memory
 from ..launch.registry import launch_of
 
-__all__ = ["Report", "process"]
-
 Array = NDArray[Any]
 T = TypeVar("T")
 
