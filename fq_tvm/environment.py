@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.abc import MetaPathFinder
 from pathlib import Path
+from typing import Any
 
 from .errors import FqError
 
@@ -47,23 +51,41 @@ def with_cache(folder: str) -> dict[str, str]:
     return {**{k: v for k, v in os.environ.items() if k not in others}, "FQ_TVM_CACHE_DIR": folder}
 
 
-@contextmanager
-def some_home() -> Iterator[None]:
-    """Let TVM be imported by a user without HOME and without a passwd entry, as containers have them.
+class _WithoutTorch(MetaPathFinder):
+    """Hides torch from the imports of one thread; the others find it as ever."""
 
-    Its import looks for a folder to memoize its own tests in and fails where there is no home.
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Find nothing, and let nobody else find torch."""
+        del path, target
+        if name == "torch" and threading.get_ident() == self.thread:
+            raise ModuleNotFoundError("hidden while tvm-ffi is imported", name=name)
+
+
+@contextmanager
+def importing_tvm() -> Iterator[None]:
+    """Let TVM and tvm-ffi be imported without torch, and by a user without HOME and without a passwd entry.
+
+    tvm-ffi imports torch wherever it is installed, which takes most of a second; a torch that is there already stays.
+    TVM looks for a folder to memoize its own tests in and fails where there is no home, as in containers.
     """
+    hidden = _WithoutTorch()
+    home = {}
     try:
         Path.home()
     except RuntimeError:
         if "XDG_CACHE_HOME" not in os.environ:
-            os.environ["XDG_CACHE_HOME"] = tempfile.gettempdir()
-            try:
-                yield
-            finally:
-                del os.environ["XDG_CACHE_HOME"]
-            return
-    yield
+            home = {"XDG_CACHE_HOME": tempfile.gettempdir()}
+    os.environ.update(home)
+    sys.meta_path.insert(0, hidden)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(hidden)
+        for name in home:
+            os.environ.pop(name, None)
 
 
 def artifacts_dir() -> Path | None:

@@ -11,10 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from .environment import importing_tvm
 from .errors import ArgumentError
 from .launch.arguments import Operand, Operands, check, describe
 from .launch.buffers import aligned, empty_like, run
 from .launch.registry import launch_of, launches, remember
+
+KEY_OF_INPUTS = 12
+"""Items of the key of a call that makes its results; one that is given them has their descriptions, too."""
+
+may_share_memory = np._core._multiarray_umath.may_share_memory if hasattr(np, "_core") else np.may_share_memory
 
 
 def fake_quantize_per_channel_affine_cachemask(
@@ -81,36 +87,79 @@ def fake_quantize_per_channel_affine_cachemask(
     array([[ True, False],
            [ True,  True]])
     """
-    key = None
+    key: tuple[Any, ...] | None = None
+    inputs = (x, scale, zero_point)
+    kind, given = type(x), out is not None or mask is not None
     # 1, 1.0 and True are one dictionary key; only the first is an axis or a bound.
     plain_numbers = type(quant_min) is type(quant_max) is int and (axis is None or type(axis) is int)
-    if out is None and mask is None and plain_numbers:
-        kind = type(x)
-        if kind is np.ndarray and type(scale) is kind and type(zero_point) is kind:
-            key = (
-                x.dtype, x.shape, x.strides, scale.dtype, scale.shape, scale.strides,
-                zero_point.dtype, zero_point.shape, zero_point.strides, axis, quant_min, quant_max,
-            )  # fmt: skip
-            launch = launches.get(key)
-            if launch is not None and x.flags.writeable and scale.flags.writeable and zero_point.flags.writeable:
+    if not plain_numbers or type(scale) is not kind or type(zero_point) is not kind:
+        pass
+    elif kind is np.ndarray:
+        key = (
+            x.dtype, x.shape, x.strides, scale.dtype, scale.shape, scale.strides,
+            zero_point.dtype, zero_point.shape, zero_point.strides, axis, quant_min, quant_max,
+        )  # fmt: skip
+        writable = x.flags.writeable and scale.flags.writeable and zero_point.flags.writeable
+        if not given:
+            if writable and (launch := launches.get(key)) is not None:
                 out, mask = empty_like(x, x.dtype), empty_like(x, bool)
                 run(launch, x, scale, zero_point, out, mask)
                 return out, mask
-        elif (torch := sys.modules.get("torch")) is not None and kind is torch.Tensor:
-            if type(scale) is kind and type(zero_point) is kind:
-                key = (
-                    x.dtype, x.shape, x.stride(), scale.dtype, scale.shape, scale.stride(),
-                    zero_point.dtype, zero_point.shape, zero_point.stride(), axis, quant_min, quant_max,
-                )  # fmt: skip
-                launch = launches.get(key)
-                here = x.is_cpu and scale.is_cpu and zero_point.is_cpu
-                negated = x.is_neg() or scale.is_neg() or zero_point.is_neg()
-                plain = not (x.requires_grad or scale.requires_grad or negated)
-                if launch is not None and here and plain:
-                    out, mask = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
+        elif (out is None or type(out) is kind) and (mask is None or type(mask) is kind):
+            out = empty_like(x, x.dtype) if out is None else out
+            mask = empty_like(x, bool) if mask is None else mask
+            key = (*key, out.dtype, out.shape, out.strides, mask.dtype, mask.shape, mask.strides)
+            if writable and out.flags.writeable and mask.flags.writeable and (launch := launches.get(key)) is not None:
+                if _apart(inputs, out, mask):
                     run(launch, x, scale, zero_point, out, mask)
                     return out, mask
-    return _first_call(key, (x, scale, zero_point), axis, quant_min, quant_max, out, mask)
+        else:
+            key = None
+    elif (torch := sys.modules.get("torch")) is not None and kind is torch.Tensor:
+        key = (
+            x.dtype, x.shape, x.stride(), scale.dtype, scale.shape, scale.stride(),
+            zero_point.dtype, zero_point.shape, zero_point.stride(), axis, quant_min, quant_max,
+        )  # fmt: skip
+        here = x.is_cpu and scale.is_cpu and zero_point.is_cpu
+        negated = x.is_neg() or scale.is_neg() or zero_point.is_neg()
+        plain = here and not (x.requires_grad or scale.requires_grad or negated)
+        if not given:
+            if plain and (launch := launches.get(key)) is not None:
+                out, mask = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
+                run(launch, x, scale, zero_point, out, mask)
+                return out, mask
+        elif type(out) is kind and type(mask) is kind:
+            key = (*key, out.dtype, out.shape, out.stride(), mask.dtype, mask.shape, mask.stride())
+            plain = plain and out.is_cpu and mask.is_cpu and not (out.requires_grad or out.is_neg())
+            if plain and (seen := launches.get(key)) is not None:
+                launch, spans = seen
+                if _spans_apart(spans, (x, scale, zero_point, out, mask)):
+                    run(launch, x, scale, zero_point, out, mask)
+                    return out, mask
+        else:
+            key = None
+    return _first_call(key, inputs, axis, quant_min, quant_max, out, mask)
+
+
+def _apart(inputs: tuple[Any, ...], out: Any, mask: Any) -> bool:
+    """Whether arrays are so far apart that nothing overlaps; out may be an input."""
+    if may_share_memory(out, mask):
+        return False
+    for array in inputs:
+        if may_share_memory(array, mask) or (array is not out and may_share_memory(array, out)):
+            return False
+    return True
+
+
+def _spans_apart(spans: tuple[tuple[int, int], ...], tensors: tuple[Any, ...]) -> bool:
+    """Whether tensors whose bytes lie between these distances from their addresses do not overlap."""
+    *inputs, out, mask = ((t.data_ptr() + low, t.data_ptr() + high) for t, (low, high) in zip(tensors, spans))  # noqa: B905
+    if out[0] < mask[1] and mask[0] < out[1]:
+        return False
+    for tensor, (low, high) in zip(tensors, inputs):  # noqa: B905
+        if (low < mask[1] and mask[0] < high) or (tensor is not tensors[3] and low < out[1] and out[0] < high):
+            return False
+    return True
 
 
 def fake_quantize_per_channel_affine(
@@ -132,8 +181,13 @@ def _first_call(
     mask = _like(inputs[0], x, "bool") if mask is None else mask
     operands = Operands(x, scale, zero_point, describe(out, "out"), describe(mask, "mask"))
     launch = launch_of(check(operands, axis, low, high))
-    if key is not None and not (isinstance(inputs[0], np.ndarray) and "bfloat16" in (o.dtype for o in operands[:3])):
-        remember(key, launch)  # the warm path hands arrays over as they are, which bfloat16 ones cannot be
+    # The warm path hands tensors over as they are, which arrays of bfloat16 cannot be.
+    if key is not None and not (isinstance(inputs[0], np.ndarray) and "bfloat16" in (o.dtype for o in operands[:4])):
+        if len(key) > KEY_OF_INPUTS and not isinstance(inputs[0], np.ndarray):
+            spans = tuple((low - o.address, high - o.address) for o in operands for low, high in [o.span()])
+            remember(key, (launch, spans))
+        else:
+            remember(key, launch)
     run(launch, *(operand.tensor for operand in operands))
     return out, mask
 
@@ -146,7 +200,8 @@ def _like(x: Any, operand: Operand, dtype: str) -> Any:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
         return torch.empty_like(x, dtype=getattr(torch, dtype), requires_grad=False)
-    import tvm_ffi
+    with importing_tvm():
+        import tvm_ffi
 
     if dtype == "bfloat16":
         raise ArgumentError(

@@ -9,6 +9,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support import RANGES, assert_same, expected, make, to_numpy, to_torch
 
 import fq_tvm
@@ -223,6 +225,52 @@ def test_tensors_begin_at_any_byte(rng, shape, dtype, offset):
         assert set(written[:offset]) | set(written[offset + values.nbytes :]) == {0xAA}
 
 
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_the_hundredth_call_checks_what_the_first_does(data):
+    """Tensors anywhere in one memory, read-only ones among them: the same error, or the same bits."""
+    kind = data.draw(st.sampled_from([np.ndarray, torch.Tensor]))
+    memory = np.zeros(1024, np.uint8)
+    memory[:] = np.random.default_rng(0).integers(0, 64, 1024)
+
+    def place(name, shape, dtype, choices):
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        start = data.draw(st.sampled_from(choices), label=name)
+        return memory[start : start + size].view(dtype).reshape(shape)
+
+    x = place("x", (3, 4), "f4", [0, 4, 48])
+    scale = place("scale", (4,), "f4", [256, 272])
+    zero_point = place("zero_point", (4,), "i4", [272, 288])
+    out = place("out", (3, 4), "f4", [0, 4, 48, 96, 260, 320, 512])
+    mask = place("mask", (3, 4), "bool", [0, 47, 96, 140, 280, 320, 600])
+    tensors = [x, scale, zero_point, out, mask]
+    if data.draw(st.booleans()):
+        tensors[3] = tensors[0]
+    if kind is torch.Tensor:
+        tensors = [torch.from_numpy(t) for t in tensors]
+    elif (frozen := data.draw(st.sampled_from([None, *range(5)]))) is not None:
+        tensors[frozen] = tensors[frozen].view()
+        tensors[frozen].flags.writeable = False
+    before = memory.copy()
+
+    def attempt():
+        memory[:] = before
+        try:
+            fake_quant(*tensors[:3], 1, -8, 7, out=tensors[3], mask=tensors[4])
+        except ArgumentError as error:
+            assert memory.tobytes() == before.tobytes()
+            return str(error)
+        return memory.tobytes()
+
+    warm_up = [np.zeros(s, d) for s, d in (((3, 4), "f4"), ((4,), "f4"), ((4,), "i4"), ((3, 4), "f4"), ((3, 4), bool))]
+    registry.launches.clear()
+    cold = attempt()
+    if kind is torch.Tensor:
+        warm_up = [torch.from_numpy(t) for t in warm_up]
+    fake_quant(*warm_up[:3], 1, -8, 7, out=warm_up[3], mask=warm_up[4])
+    assert [attempt(), attempt()] == [cold, cold]
+
+
 def test_other_dlpack_tensors(args):
     import tvm_ffi
 
@@ -324,7 +372,7 @@ def test_out_and_mask(args):
 def test_given_outputs_are_prepared_for_once(args, monkeypatch):
     out, mask = np.empty_like(args[0]), np.empty_like(args[0], bool)
     fake_quant(*args, out=out, mask=mask)
-    monkeypatch.setattr(functional, "prepare", None)  # a second preparation would fail
+    monkeypatch.setattr(registry, "prepare", None)  # a second preparation would fail
     out[...] = 0
     assert_same(fake_quant(*args, out=out, mask=mask), expected(*args))
 

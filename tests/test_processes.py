@@ -263,3 +263,32 @@ def test_bad_settings_are_named(warm):
         _, err = process.communicate(timeout=300)
         assert process.returncode == 1
         assert f"{value!r}" in err.splitlines()[-1], err[-500:]
+
+
+def test_torch_is_not_imported_for_who_does_not_use_it():
+    """tvm-ffi would; and who imports it later, or meanwhile in another thread, has it as ever."""
+    code = """
+import sys, threading
+import numpy as np, fq_tvm
+x, scale, zero_point = np.ones((4, 8), "f4"), np.ones(8, "f4"), np.zeros(8, "i4")
+call = lambda *args: fq_tvm.fake_quantize_per_channel_affine_cachemask(*args, 1, -8, 7)
+{before}
+want = call(x, scale, zero_point)
+assert ("torch" in sys.modules) == {there}
+{after}
+import torch
+for _ in range(2):
+    out, mask = call(*map(torch.from_numpy, (x, scale, zero_point)))
+    assert isinstance(out, torch.Tensor) and (out.numpy() == want[0]).all()
+import fq_tvm.torch
+tensors = map(torch.from_numpy, (x, scale, zero_point))
+assert torch.equal(fq_tvm.torch.fake_quantize_per_channel_affine(*tensors, 1, -8, 7), out)
+"""
+    thread = "thread = threading.Thread(target=__import__, args=('torch',)); thread.start()"
+    for before, there, after in (
+        ("", False, ""),
+        ("import torch", True, ""),
+        (thread, "('torch' in sys.modules)", "thread.join(); assert 'torch' in sys.modules"),
+    ):
+        text = code.format(before=before, there=there, after=after)
+        subprocess.run([sys.executable, "-c", text], check=True, timeout=120)

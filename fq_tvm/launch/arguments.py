@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..environment import importing_tvm
 from ..errors import ArgumentError
 from ..layout import MAX_RANK
 from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, arithmetic_for, quant_range_scalars
@@ -247,7 +248,8 @@ def _describe_torch(torch: Any, tensor: Any, name: str) -> Operand:
 
 
 def _describe_dlpack(value: Any, name: str) -> Operand:
-    import tvm_ffi
+    with importing_tvm():
+        import tvm_ffi
 
     try:
         tensor = tvm_ffi.from_dlpack(value)

@@ -224,5 +224,5 @@ def build_entry(request: dict[str, Any], spec: Any, schedule: Schedule, target: 
 
 def _compiler(module: str) -> Any:
     """Import a module of code generation, and with it TVM's compiler, which a warm process never does."""
-    with environment.some_home():
+    with environment.importing_tvm():
         return importlib.import_module(f"..codegen.{module}", __package__)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from ..environment import num_threads
+from ..environment import importing_tvm, num_threads
 from ..errors import BuildError
 
 _local = threading.local()
@@ -63,7 +63,8 @@ def _session() -> Any:
         raise BuildError("apache-tvm is not installed; `pip install apache-tvm`")
     suffix = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
     path = os.path.join(found.submodule_search_locations[0], "lib", f"libtvm_runtime.{suffix}")
-    import tvm_ffi_orcjit  # before the next line, which needs the libraries that come with it
+    with importing_tvm():
+        import tvm_ffi_orcjit  # before the next line, which needs the libraries that come with it
 
     ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
     return tvm_ffi_orcjit.default_session()

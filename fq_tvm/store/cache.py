@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..environment import logger
+from ..environment import importing_tvm, logger
 from ..errors import CacheMissError
 
 FORMAT = 1
@@ -179,7 +179,8 @@ class Store:
         OSError
             If the folder cannot be written.
         """
-        from tvm_ffi.utils import FileLock
+        with importing_tvm():
+            from tvm_ffi.utils import FileLock
 
         folder = self.root / f"v{FORMAT}" / "locks"
         folder.mkdir(parents=True, exist_ok=True)

@@ -122,17 +122,24 @@ def _traced(x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: in
     return out, mask
 
 
-def _refuse_tangents(differentiable: Callable[..., Any]) -> Callable[..., Any]:
-    """Refuse forward mode, as aten's operator does: without a formula of its own, it would give a tangent of zero."""
+def _above_cpu(differentiable: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the kernel of autograd's key: what is differentiated goes to a function, the rest to the CPU at once.
 
-    def checked(keyset: Any, *arguments: Any) -> Any:
+    Forward mode is refused, as aten's operator does: without a formula of its own, it would give a tangent of zero.
+    """
+
+    def kernel(keyset: Any, x: Any, scale: Any, zero_point: Any, *rest: Any) -> Any:
         if forward_ad._current_level >= 0:
-            for tensor in arguments[:3]:
+            for tensor in (x, scale, zero_point):
                 if forward_ad.unpack_dual(tensor).tangent is not None:
                     raise NotImplementedError(f"fq_tvm::{NAME} has no forward mode derivative; use reverse mode")
-        return differentiable(keyset, *arguments)
+        if not (x.requires_grad or scale.requires_grad or zero_point.requires_grad) or not torch.is_grad_enabled():
+            # A way through the dispatcher costs several times what the kernel does.
+            if (keyset & torch._C._after_autograd_keyset).highestPriorityTypeId() == torch.DispatchKey.CPU:
+                return _on_cpu(x, scale, zero_point, *rest)
+        return differentiable(keyset, x, scale, zero_point, *rest)
 
-    return checked
+    return kernel
 
 
 def _keep_mask(ctx: Any, inputs: Any, output: Any) -> None:
@@ -183,7 +190,7 @@ def _register() -> Any:
     torch.library.register_fake(name, _traced, lib=library)
     operator = torch.ops.fq_tvm.fake_quantize_per_channel_affine_cachemask.default
     formula = make_autograd_impl(operator, Info(_straight_through, _keep_mask))
-    library.impl(NAME, _refuse_tangents(formula), "Autograd", with_keyset=True)
+    library.impl(NAME, _above_cpu(formula), "Autograd", with_keyset=True)
     torch.library.register_vmap(name, _batched, lib=library)
     return library
 
