@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from typing import Any
 from ..errors import ArgumentError
 from .problem import Problem
 from .products import Product, product_of
-from .toolchain import Built, Kernel, LoweringError, Toolchain, ToolchainMissing
+from .toolchain import Kernel, Lowered, LoweringError, Toolchain, ToolchainMissing
 
 __all__ = ["AscendArtifact", "lower", "toolchains"]
 
 _TOOLCHAINS = ("npuir", "akg", "tbe")
-"""Modules of this package, each with ``probe()`` and ``build(problem, soc, folder, core_type)``."""
+"""Modules of this package, each with ``probe()`` and ``build(problem, soc, folder) -> Lowered``."""
 
 _META = "meta.json"
 
@@ -169,37 +169,31 @@ def lower(
     name, reason = _choose(product, soc, toolchain)
     target = Path(os.path.abspath(out_dir))
     _check_replaceable(target)
+    with _work_folder(target) as work:
+        staged = work / "artifact"
+        staged.mkdir()
+        (staged / "program.txt").write_text(str(problem.program()))
+        lowered: Lowered = _module(name).build(problem, soc, staged)
+        artifact = AscendArtifact(target, problem, soc, product.name, name, reason=reason, **vars(lowered))
+        (staged / _META).write_text(json.dumps(artifact.to_json(), indent=2) + "\n")
+        _publish(staged, target, work)
+    return artifact
+
+
+@contextlib.contextmanager
+def _work_folder(target: Path) -> Iterator[Path]:
+    """A folder from which a rename reaches the target, and which is gone afterwards, whatever happens."""
     root = next(parent for parent in target.parents if parent.is_dir())
     try:
         work = Path(tempfile.mkdtemp(prefix=".fq_tvm-ascend-", dir=root))
     except OSError as error:
         raise LoweringError(f"cannot write into {root}: {error.strerror or error}") from error
     try:
-        staged = work / "artifact"
-        staged.mkdir()
-        (staged / "program.txt").write_text(str(problem.program()))
-        built: Built = _module(name).build(problem, soc, staged, product.core_type)
-        artifact = AscendArtifact(
-            directory=target,
-            problem=problem,
-            soc=soc,
-            product=product.name,
-            toolchain=name,
-            toolchain_version=built.version,
-            reason=reason,
-            reached=built.reached,
-            finished=built.finished,
-            remaining=built.remaining,
-            kernels=built.kernels,
-            notes=built.notes,
-        )
-        (staged / _META).write_text(json.dumps(artifact.to_json(), indent=2) + "\n")
-        _publish(staged, target, work)
+        yield work
     except OSError as error:
         raise LoweringError(f"cannot write the artifact {target}: {error}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return artifact
 
 
 def _module(toolchain: str) -> Any:
