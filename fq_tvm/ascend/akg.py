@@ -20,8 +20,6 @@ from .problem import Problem
 from .program import Constant, Operand, Program, Value
 from .toolchain import Kernel, Lowered, Toolchain, ToolchainMissing, arguments, environment, failure, run
 
-__all__ = ["FORMS", "build", "emit", "probe"]
-
 
 class _Stages(ForkPrinter):
     """The stages while they are printed; a form is an expression over its operands, and ``dtype``, the result's."""

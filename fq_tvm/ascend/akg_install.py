@@ -17,8 +17,6 @@ from ..environment import akg_home
 from ..errors import FqError
 from .toolchain import LoweringError, failure
 
-__all__ = ["fetch", "missing", "version"]
-
 WHEEL = "mindspore-ascend==1.10.0"
 """What AKG is taken from: a release that has it, for Ascend, on PyPI."""
 

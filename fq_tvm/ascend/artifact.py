@@ -23,8 +23,6 @@ from .problem import Problem
 from .products import Product, product_of
 from .toolchain import Kernel, Lowered, LoweringError, Toolchain, ToolchainMissing
 
-__all__ = ["AscendArtifact", "lower", "toolchains"]
-
 _TOOLCHAINS = ("npuir", "akg", "tbe")
 """Modules of this package, each with ``probe()`` and ``build(problem, soc, folder) -> Lowered``."""
 
@@ -121,7 +119,7 @@ def toolchains() -> dict[str, Toolchain]:
     return found
 
 
-def lower(
+def lower(  # noqa: PLR0913 (each is the caller's to say, and callers pass them by these names)
     shape: Sequence[int | None],
     axis: int,
     dtype: str = "float32",

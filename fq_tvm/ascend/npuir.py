@@ -20,8 +20,6 @@ from .npuir_printer import emit
 from .problem import Problem
 from .toolchain import Kernel, Lowered, Toolchain, ToolchainMissing, argument, arguments, environment, failure, run
 
-__all__ = ["build", "probe"]
-
 
 @dataclass(frozen=True)
 class _Compiler:

@@ -5,8 +5,6 @@ From the public sources of its driver; knows neither a program nor a process.
 
 from __future__ import annotations
 
-__all__ = ["hfusion_pipeline"]
-
 # The passes that the vendor's driver runs on a named-op module, from its public sources, without the last
 # hfusion-normalize-ops: with it, results of rank above 1 in one byte or one bit are refused.
 _CLEAN = ("cse", "{canonicalize}", "func(normalize-tensor-ops)")

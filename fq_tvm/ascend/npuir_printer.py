@@ -13,8 +13,6 @@ from ..errors import FqError
 from .printer import Form, Printer
 from .program import Constant, Operand, Program, Value
 
-__all__ = ["FORMS", "emit"]
-
 
 class _Module(Printer):
     """The body of a device function while it is printed; a form is an operation with its attributes."""

@@ -14,8 +14,6 @@ from ..errors import FqError
 from .program import Constant, Operand, Program, Value
 from .toolchain import LoweringError
 
-__all__ = ["ForkPrinter", "Form", "Printer", "refuse_open_extents"]
-
 Form = str | Callable[..., None]
 """A primitive in a language: a text for :meth:`Printer.write`, or a function ``(printer, result, *operands)`` that
 applies simpler forms."""

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from ..errors import FqError
 
-__all__ = ["PRIMITIVES", "Constant", "Primitive", "Program", "Step", "Value", "fake_quant_program", "trace"]
-
 Array = NDArray[Any]
 
 

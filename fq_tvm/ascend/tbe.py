@@ -18,8 +18,6 @@ from .products import product_of
 from .program import Constant, Operand, Program, Value
 from .toolchain import Kernel, Lowered, LoweringError, Toolchain, arguments, environment, failure, run
 
-__all__ = ["FORMS", "build", "emit", "probe"]
-
 _WITH_SCALAR = {"vadd", "vmax", "vmin", "vmul"}
 """The calls of two tensors that have a sister for a tensor and a scalar, whose name ends in s."""
 

@@ -15,19 +15,6 @@ from typing import Any
 from ..errors import FqError
 from .program import Program, Value
 
-__all__ = [
-    "TIMEOUT",
-    "Kernel",
-    "Lowered",
-    "LoweringError",
-    "Toolchain",
-    "ToolchainMissing",
-    "arguments",
-    "environment",
-    "failure",
-    "run",
-]
-
 TIMEOUT = 300.0
 """Seconds that one process of a toolchain may take; the slowest seen takes 5."""
 
