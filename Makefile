@@ -44,7 +44,7 @@ bench: $(VENV)/installed-peers
 
 # AKG, which lowers to the Atlas training series: a wheel of 300 MB or so, of which a part is kept in the data folder.
 akg: $(VENV)/installed-dev
-	$(BIN)/python -m fq_tvm.ascend.akg
+	$(BIN)/python -m fq_tvm.ascend.akg_install
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

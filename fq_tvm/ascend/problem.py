@@ -14,8 +14,6 @@ from ..layout import MAX_RANK
 from ..spec import FLOATS, NARROW_LIMIT, arithmetic_for
 from .program import Program, fake_quant_program
 
-__all__ = ["Problem"]
-
 Extent = int | None
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from ..errors import ArgumentError
 
-__all__ = ["PRODUCTS", "Product", "product_of"]
-
 
 @dataclass(frozen=True)
 class Product:

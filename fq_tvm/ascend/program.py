@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from ..errors import FqError
 
-__all__ = ["PRIMITIVES", "Constant", "Primitive", "Program", "Step", "Value", "fake_quant_program", "trace"]
-
 Array = NDArray[Any]
 
 
@@ -130,9 +128,9 @@ class Program:
         """The shape of a value."""
         return tuple(self.shape[d] for d in value.dims)
 
-    def values(self) -> tuple[Value, ...]:
-        """Every value, in the order in which they are made."""
-        return (*self.inputs, *(step.result for step in self.steps))
+    def spread(self, value: Value) -> tuple[int | None, ...]:
+        """The shape of a value with all dimensions of the result, of extent 1 where it does not extend."""
+        return tuple(n if d in value.dims else 1 for d, n in enumerate(self.shape))
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         """Run the program in numpy.

@@ -10,155 +10,112 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import FqError
+from .printer import ForkPrinter, Form, refuse_open_extents
 from .problem import Problem
-from .program import Constant, Operand, Program, Step, Value
-from .toolchain import Built, Kernel, LoweringError, Toolchain, argument, environment, failure, run
+from .products import product_of
+from .program import Constant, Operand, Program, Value
+from .toolchain import Kernel, Lowered, LoweringError, Toolchain, arguments, environment, failure, run
 
-__all__ = ["PRINTERS", "build", "emit", "probe"]
+_WITH_SCALAR = {"vadd", "vmax", "vmin", "vmul"}
+"""The calls of two tensors that have a sister for a tensor and a scalar, whose name ends in s."""
 
 
-class _Calls:
-    """The DSL calls while they are printed."""
+class _Calls(ForkPrinter):
+    """The DSL calls while they are printed; a form is the name of a function of tensors."""
 
     def __init__(self, program: Program) -> None:
-        self.program = program
-        self.lines: list[str] = []
-        self.names = {v.name: f"{v.name}_bit" for v in program.outputs if v.dtype == "bool"}
-        self._temporaries = 0
+        super().__init__("tbe", FORMS, program)
 
-    def name(self, value: Value) -> str:
-        """The variable of a value; a bool output ends as int8 under its own name."""
-        return self.names.get(value.name, value.name)
+    def write(self, form: str, result: Value, *operands: Operand) -> None:
+        """Print a call of tensors, or of a tensor and a scalar."""
+        first, *others = operands
+        if form in _WITH_SCALAR and isinstance(others[0], Constant):
+            self.call(result, f"{form}s", self.tensor(first, result), self.scalar(others[0]))
+        else:
+            self.call(result, form, *(self.tensor(operand, result) for operand in operands))
 
-    def scalar(self, constant: Constant) -> str:
-        return f"tvm.const({constant.value!r}, {_dtype(constant.dtype)!r})"
+    def call(self, result: Value, function: str, *arguments: Value | str) -> None:
+        """Print a call of values and texts."""
+        said = ", ".join(self.actual(a).name if isinstance(a, Value) else a for a in arguments)
+        self.lines.append(f"{self.actual(result).name} = dsl.{function}({said})")
 
-    def tensor(self, operand: Operand, like: Value) -> str:
+    def tensor(self, operand: Operand, like: Value) -> Value:
         """An operand as a tensor of like's extents."""
         if isinstance(operand, Value):
-            return self.name(operand)
-        full = self.temporary("constant", like)
-        self.lines.append(f"{full.name} = dsl.broadcast({self.scalar(operand)}, {self.extents(like)})")
-        return full.name
+            return operand
+        full = Value(self.fresh_name("constant"), operand.dtype, like.dims)
+        self.call(full, "broadcast", self.scalar(operand), self.extents(like))
+        return full
 
     def extents(self, value: Value) -> str:
         """Where the call finds the extents of a value: those of x, or of the parameters."""
         return "extents" if value.dims == self.program.dims else "channel_extents"
 
-    def call(self, result: Value, function: str, *arguments: str) -> Value:
-        self.lines.append(f"{self.name(result)} = dsl.{function}({', '.join(arguments)})")
-        return result
 
-    def temporary(self, stem: str, like: Value, dtype: str = "float32") -> Value:
-        """A value that the program does not have, under a name that it cannot have."""
-        self._temporaries += 1
-        return Value(f"_{stem}{self._temporaries}", dtype, like.dims)
+def _cast(calls: _Calls, result: Value, operand: Operand) -> None:
+    calls.call(result, "cast_to", calls.tensor(operand, result), repr(calls.dtype(result.dtype)))
 
 
-Printer = Callable[[_Calls, Step], None]
+def _broadcast(calls: _Calls, result: Value, source: Value) -> None:
+    calls.call(result, "broadcast", source, calls.extents(result))
 
 
-def _call(function: str) -> Printer:
-    """Print a step as a call of its operands, all of them tensors."""
-
-    def print_step(calls: _Calls, step: Step) -> None:
-        calls.call(step.result, function, *(calls.tensor(o, step.result) for o in step.operands))
-
-    return print_step
+def _number(value: float) -> Constant:
+    return Constant(value, "float32")
 
 
-def _scalar(tensors: str, scalar: str) -> Printer:
-    """Print a step as a call of two tensors, or as another of a tensor and a scalar."""
-
-    def print_step(calls: _Calls, step: Step) -> None:
-        first, second = step.operands
-        if isinstance(second, Constant):
-            calls.call(step.result, scalar, calls.tensor(first, step.result), calls.scalar(second))
-        else:
-            _call(tensors)(calls, step)
-
-    return print_step
-
-
-def _cast(calls: _Calls, step: Step) -> None:
-    target = f"{_dtype(step.result.dtype)!r}"
-    calls.call(step.result, "cast_to", calls.tensor(step.operands[0], step.result), target)
-
-
-def _broadcast(calls: _Calls, step: Step) -> None:
-    calls.call(step.result, "broadcast", calls.tensor(step.operands[0], step.result), calls.extents(step.result))
-
-
-def _round_half_even(calls: _Calls, step: Step) -> None:
+def _round_half_even(calls: _Calls, result: Value, operand: Operand) -> None:
     """Print a rounding: by int32 what int32 holds, and the rest, which is whole, as it is."""
-    result, value = step.result, calls.tensor(step.operands[0], step.result)
-    limit = 2.0**25
-
-    def clipped(stem: str, function: str, source: str, bound: float) -> Value:
-        return calls.call(calls.temporary(stem, result), function, source, calls.scalar(Constant(bound, "float32")))
-
-    above = clipped("above", "vmaxs", value, -limit)
-    small = clipped("small", "vmins", above.name, limit)
-    integer = calls.call(calls.temporary("integer", result, "int32"), "round", small.name)
-    whole = calls.call(calls.temporary("whole", result), "cast_to", integer.name, "'float32'")
-    rest = calls.call(calls.temporary("rest", result), "vsub", value, small.name)
-    calls.call(result, "vadd", whole.name, rest.name)
+    value, limit = calls.tensor(operand, result), 2.0**25
+    above = calls.new("above", "vmax", result, value, _number(-limit))
+    small = calls.new("small", "vmin", result, above, _number(limit))
+    integer = calls.new("integer", "round", result, small, dtype="int32")
+    whole = calls.new("whole", _cast, result, integer)
+    rest = calls.new("rest", "vsub", result, value, small)
+    calls.write("vadd", result, whole, rest)
 
 
-def _distance(calls: _Calls, step: Step, least: float) -> Value:
+def _distance(calls: _Calls, result: Value, first: Operand, second: Operand, least: float) -> Value:
     """The difference of two whole numbers, clipped to [least, 1]."""
-    first, second = (calls.tensor(o, step.result) for o in step.operands)
-    value = calls.call(calls.temporary("difference", step.result), "vsub", first, second)
-    value = calls.call(calls.temporary("most", step.result), "vmins", value.name, "tvm.const(1.0, 'float32')")
-    bound = f"tvm.const({least!r}, 'float32')"
-    return calls.call(calls.temporary("distance", step.result), "vmaxs", value.name, bound)
+    tensors = [calls.tensor(operand, result) for operand in (first, second)]
+    difference = calls.new("difference", "vsub", result, *tensors)
+    most = calls.new("most", "vmin", result, difference, _number(1.0))
+    return calls.new("distance", "vmax", result, most, _number(least))
 
 
 def _inverted(calls: _Calls, result: Value, bit: Value) -> None:
-    negative = calls.call(calls.temporary("negative", result), "vmuls", bit.name, "tvm.const(-1.0, 'float32')")
-    calls.call(result, "vadds", negative.name, "tvm.const(1.0, 'float32')")
+    negative = calls.new("negative", "vmul", result, bit, _number(-1.0))
+    calls.write("vadd", result, negative, _number(1.0))
 
 
-def _equal(calls: _Calls, step: Step) -> None:
+def _equal(calls: _Calls, result: Value, first: Operand, second: Operand) -> None:
     """Print an equality of whole numbers as arithmetic: which comparisons there are differs from SoC to SoC."""
-    distance = _distance(calls, step, -1.0)
-    square = calls.call(calls.temporary("square", step.result), "vmul", distance.name, distance.name)
-    _inverted(calls, step.result, square)
+    distance = _distance(calls, result, first, second, -1.0)
+    _inverted(calls, result, calls.new("square", "vmul", result, distance, distance))
 
 
-def _less_equal(calls: _Calls, step: Step) -> None:
+def _less_equal(calls: _Calls, result: Value, first: Operand, second: Operand) -> None:
     """Print ``<=`` of whole numbers as arithmetic."""
-    _inverted(calls, step.result, _distance(calls, step, 0.0))
+    _inverted(calls, result, _distance(calls, result, first, second, 0.0))
 
 
-# A bool is a float32 of 0 or 1.
-PRINTERS: dict[str, Printer] = {
+FORMS: dict[str, Form] = {
     "cast": _cast,
     "broadcast": _broadcast,
-    "add": _scalar("vadd", "vadds"),
-    "subtract": _call("vsub"),
-    "multiply": _scalar("vmul", "vmuls"),
-    "divide": _call("vdiv"),  # vrec is approximate
-    "maximum": _scalar("vmax", "vmaxs"),
-    "minimum": _scalar("vmin", "vmins"),
+    "add": "vadd",
+    "subtract": "vsub",
+    "multiply": "vmul",
+    "divide": "vdiv",  # vrec is approximate
+    "maximum": "vmax",
+    "minimum": "vmin",
     "round_half_even": _round_half_even,
     "equal": _equal,
     "less_equal": _less_equal,
-    "logical_and": _call("vmul"),
+    "logical_and": "vmul",
 }
-
-_DTYPES = {"float16": "float16", "float32": "float32", "int32": "int32", "int8": "int8", "bool": "float32"}
-
-
-def _dtype(dtype: str) -> str:
-    if dtype not in _DTYPES:
-        raise FqError(f"tbe has no vectors of {dtype}; it takes {', '.join(_DTYPES)}")
-    return _DTYPES[dtype]
-
+"""A call for each primitive."""
 
 _FILE = '''"""{name}: an operator for CANN's TVM fork, in calls of its DSL.
 
@@ -218,7 +175,7 @@ if __name__ == "__main__":
 '''
 
 
-def emit(program: Program, name: str, soc: str = "Ascend910B1", core_type: str = "VectorCore") -> str:
+def emit(program: Program, name: str, soc: str = "Ascend910B1") -> str:
     """Print a program as a Python operator file that needs CANN alone.
 
     Parameters
@@ -227,7 +184,7 @@ def emit(program: Program, name: str, soc: str = "Ascend910B1", core_type: str =
         Static extents; float16, float32, int32 and bool values; bool outputs become int8.
     name : str
         Of the operator and its kernel.
-    soc, core_type : str
+    soc : str
         What it is built for.
 
     Returns
@@ -237,35 +194,21 @@ def emit(program: Program, name: str, soc: str = "Ascend910B1", core_type: str =
     Raises
     ------
     FqError
-        If a primitive, a dtype or an open extent has no form here.
+        If a primitive, a dtype or an open extent has no form here, or the SoC is unknown.
     """
-    if None in program.shape:
-        raise FqError(f"tbe lowers static shapes here; extents are open in {program.shape}")
     calls = _Calls(program)
-    for step in program.steps:
-        if step.primitive not in PRINTERS:
-            raise FqError(f"tbe has no form for the primitive {step.primitive}; known: {', '.join(PRINTERS)}")
-        _dtype(step.result.dtype)
-        PRINTERS[step.primitive](calls, step)
-    for value in program.outputs:
-        if value.dtype == "bool":
-            half = calls.temporary("half", value, "float16")
-            calls.call(half, "cast_to", calls.name(value), "'float16'")
-            calls.lines.append(f"{value.name} = dsl.cast_to({half.name}, 'int8')")
+    outputs = calls.walk()
     # Both operands of a call have one rank: the channel's tensors have extent 1 along the other dimensions.
-    inputs = [
-        f"    ({v.name!r}, {v.dtype!r}, {[program.shape[d] if d in v.dims else 1 for d in program.dims]}),"
-        for v in program.inputs
-    ]
+    inputs = [f"    ({v.name!r}, {v.dtype!r}, {list(program.spread(v))})," for v in program.inputs]
     return _FILE.format(
         name=name,
         file=f"{name}.tbe.py",
         soc=soc,
-        core_type=core_type,
+        core_type=product_of(soc).core_type,
         inputs="\n".join(inputs),
         arguments=", ".join(v.name for v in program.inputs),
         body="\n".join(f"    {line}" for line in calls.lines),
-        outputs=", ".join(v.name for v in program.outputs),
+        outputs=", ".join(v.name for v in outputs),
     )
 
 
@@ -286,58 +229,46 @@ def probe() -> Toolchain:
     return Toolchain("tbe", False, detail=f"`import tbe` failed: {lines[-1][:300]}; source the set_env.sh of a CANN")
 
 
-def build(problem: Problem, soc: str, folder: Path, core_type: str = "AiCore") -> Built:
+def build(problem: Problem, soc: str, folder: Path) -> Lowered:
     """Write the operator file, and build it where the fork is there.
 
     Parameters
     ----------
     problem : Problem
         Static extents.
-    soc, core_type : str
-        Any that CANN supports, and the cores that vector code runs on.
+    soc : str
+        Any that CANN supports.
     folder : Path
         Where files go.
 
     Returns
     -------
-    Built
+    Lowered
 
     Raises
     ------
     LoweringError
         If an extent is open, or the fork is there and fails on the file.
     """
-    if problem.dynamic:
-        raise LoweringError(f"tbe lowers static shapes here; extents are open in {problem.shape}")
+    refuse_open_extents("tbe", problem.shape)
     name = "fake_quant"
     whole = problem.collapsed(outer=True, inner=True)
     program = whole.program()
+    taken = arguments(program, program.spread)
     file = f"{name}.tbe.py"
-    (folder / file).write_text(emit(program, name, soc, core_type))
     files = {"operator": file}
-    outputs = [
-        argument(v.name, "int8" if v.dtype == "bool" else v.dtype, program.shape, "out") for v in program.outputs
-    ]
-    inputs = [
-        argument(v.name, v.dtype, [program.shape[d] if d in v.dims else 1 for d in program.dims], "in")
-        for v in program.inputs
-    ]
+    (folder / file).write_text(emit(program, name, soc))
     toolchain = probe()
-    block_dim = None
-    remaining: tuple[str, ...] = (
-        "where CANN is installed: source its set_env.sh, then",
-        f"python {file} .",
-    )
-    reached, notes = "operator file", {"import": str(toolchain)}
-    if toolchain:
-        with tempfile.TemporaryDirectory(prefix="fq_tvm-tbe-") as scratch:
-            command: list[str | Path] = [sys.executable, "-B", folder / file, folder]
-            process = run(command, Path(scratch), environment(cann=True))
-        made = folder / "kernel_meta" / f"{name}.json"
-        if process.returncode or not made.is_file():
-            raise failure(process, f"on {file} for {soc}")
-        block_dim = json.loads(made.read_text()).get("blockDim")
-        files.update(object=f"kernel_meta/{name}.o", metadata=f"kernel_meta/{name}.json")
-        reached, remaining = "object by tbe", ()
-    kernel = Kernel(name, "", whole.dims, block_dim, (*inputs, *outputs), files)
-    return Built(toolchain.version, reached, bool(toolchain), remaining, (kernel,), notes)
+    notes = {"import": str(toolchain)}
+    if not toolchain:
+        kernel = Kernel(name, "", whole.dims, None, taken, files)
+        remaining = ("where CANN is installed: source its set_env.sh, then", f"python {file} .")
+        return Lowered(toolchain.version, "operator file", False, remaining, (kernel,), notes)
+    with tempfile.TemporaryDirectory(prefix="fq_tvm-tbe-") as scratch:
+        process = run([sys.executable, "-B", folder / file, folder], Path(scratch), environment(cann=True))
+    made = folder / "kernel_meta" / f"{name}.json"
+    if process.returncode or not made.is_file():
+        raise failure(process, f"on {file} for {soc}")
+    files.update(object=f"kernel_meta/{name}.o", metadata=f"kernel_meta/{name}.json")
+    kernel = Kernel(name, "", whole.dims, json.loads(made.read_text()).get("blockDim"), taken, files)
+    return Lowered(toolchain.version, "object by tbe", True, (), (kernel,), notes)

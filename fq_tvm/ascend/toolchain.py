@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import FqError
-
-__all__ = ["TIMEOUT", "Built", "Kernel", "LoweringError", "Toolchain", "ToolchainMissing", "environment", "run"]
+from .program import Program, Value
 
 TIMEOUT = 300.0
 """Seconds that one process of a toolchain may take; the slowest seen takes 5."""
@@ -85,19 +84,14 @@ class Kernel:
     arguments: tuple[dict[str, Any], ...]
     files: dict[str, str]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as a dictionary that :func:`json.dumps` takes."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class Built:
+class Lowered:
     """What a toolchain made of a problem.
 
     Parameters
     ----------
-    version : str
-        Of the toolchain.
+    toolchain_version : str
     reached : str
         The last stage that was run, in words.
     finished : bool
@@ -109,7 +103,7 @@ class Built:
         Facts of this toolchain alone.
     """
 
-    version: str
+    toolchain_version: str
     reached: str
     finished: bool
     remaining: tuple[str, ...]
@@ -120,6 +114,15 @@ class Built:
 def argument(name: str, dtype: str, shape: Sequence[int | None], role: str) -> dict[str, Any]:
     """Describe an argument of a kernel."""
     return {"name": name, "dtype": dtype, "shape": list(shape), "role": role}
+
+
+def arguments(program: Program, shape: Callable[[Value], Sequence[int | None]]) -> tuple[dict[str, Any], ...]:
+    """Describe the inputs and outputs of a program as arguments of a kernel, of the shapes that it sees."""
+    return tuple(
+        argument(value.name, "int8" if value.dtype == "bool" else value.dtype, shape(value), role)
+        for role, values in (("in", program.inputs), ("out", program.outputs))
+        for value in values
+    )
 
 
 def environment(path: Sequence[str | Path] = (), cann: bool = False, **variables: str) -> dict[str, str]:

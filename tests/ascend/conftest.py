@@ -19,7 +19,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """Compare a text with a golden file, or write the file with ``--update-golden``."""
 
     def compare(name: str, text: str) -> None:
-        path = HERE / "golden" / name
+        path = HERE.parent / "golden" / name
         if request.config.getoption("--update-golden", default=False):
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)

@@ -228,7 +228,7 @@ def _compare(name: str, ctype: str, first: View, second: Any, target: View, *_: 
     target.write(COMPARE[name](first.read(), _value(second, C_DTYPES[ctype])))
 
 
-def _select(order: str, ctype: str, condition: View, first: Any, second: Any, target: View, *temporary: Any) -> None:
+def _select(_order: str, ctype: str, condition: View, first: Any, second: Any, target: View, *temporary: Any) -> None:
     element = C_DTYPES[ctype]
     values = condition.read(), _value(first, element), _value(second, element)
     _scribble(*temporary)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from ascend_cases import covering
 from ascend_data import bit_differences, tie_heavy
 
-from fq_tvm import reference
+from fq_tvm import environment, reference
 from fq_tvm.ascend import AscendArtifact, LoweringError, Problem, lower
 from fq_tvm.ascend import akg as toolchain
 from fq_tvm.ascend.program import fake_quant_program
@@ -160,64 +159,9 @@ def test_open_extents_are_refused(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Fetching
-
-
-@pytest.fixture
-def index(tmp_path, monkeypatch):
-    """pip finds a wheel of a few bytes; how often it was asked is counted."""
-    asked = []
-
-    def download(downloads: Path) -> Path:
-        asked.append(downloads)
-        wheel = downloads / "mindspore_ascend-1.10.0-cp39-cp39-any.whl"
-        with zipfile.ZipFile(wheel, "w") as archive:
-            archive.writestr("mindspore/_akg/akg/__init__.py", "")
-            archive.writestr("mindspore/lib/plugin/libakg.so", "library")
-            archive.writestr("mindspore/_akg/../../escaped", "no")
-        return wheel
-
-    monkeypatch.setattr(toolchain, "_download", download)
-    return asked
-
-
-def test_fetching_unpacks_the_packages_and_the_library(index, tmp_path):
-    home = toolchain.fetch(tmp_path / "data" / "akg")
-    assert (home / "akg" / "__init__.py").exists() and (home / "lib" / "libakg.so").read_text() == "library"
-    assert (home / "VERSION").read_text() == "mindspore-ascend 1.10.0\n"
-    assert [p.name for p in home.parent.iterdir()] == ["akg"]
-    assert not list(tmp_path.rglob("escaped"))
-    assert toolchain.fetch(home) == home and len(index) == 1
-
-
-def test_an_interrupted_fetch_goes_on_with_its_download(index, tmp_path, monkeypatch):
-    home = tmp_path / "akg"
-    with monkeypatch.context() as patch:
-        patch.setattr(toolchain, "_unpack", lambda wheel, folder: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            toolchain.fetch(home)
-    assert not home.exists()
-    wheel = next((tmp_path / "akg.download").iterdir())
-    monkeypatch.setitem(toolchain._WHEEL_SHA256, wheel.name, toolchain._sha256(wheel))
-    assert toolchain.fetch(home).is_dir() and len(index) == 1
-
-
-def test_a_wheel_without_akg_is_refused(tmp_path, monkeypatch):
-    def download(downloads: Path) -> Path:
-        with zipfile.ZipFile(downloads / "w.whl", "w") as archive:
-            archive.writestr("other", "")
-        return downloads / "w.whl"
-
-    monkeypatch.setattr(toolchain, "_download", download)
-    with pytest.raises(LoweringError, match="holds no AKG"):
-        toolchain.fetch(tmp_path / "akg")
-    assert not (tmp_path / "akg").exists()
-
-
 def test_home_is_where_the_variable_says(monkeypatch, tmp_path):
     monkeypatch.setenv("FQ_TVM_AKG_HOME", str(tmp_path))
-    assert toolchain.akg_home() == tmp_path
+    assert environment.akg_home() == tmp_path
     assert "holds no akg/__init__.py and no lib/libakg.so; fetch it" in toolchain.probe().detail
     (tmp_path / "akg").mkdir()
     (tmp_path / "lib").mkdir()

@@ -17,6 +17,7 @@ from fq_tvm.ascend import (
     Toolchain,
     ToolchainMissing,
     lower,
+    npuir_printer,
     product_of,
     toolchain,
     toolchains,
@@ -87,7 +88,7 @@ def test_arguments_are_checked(arguments, message, tmp_path):
 
 def test_auto_takes_the_best_and_says_why(monkeypatch, tmp_path):
     def built(*_):
-        return toolchain.Built("1", "text", False, ("finish it",), (), {})
+        return toolchain.Lowered("1", "text", False, ("finish it",), (), {})
 
     for module in (npuir_module, tbe_module):
         monkeypatch.setattr(module, "build", built)
@@ -105,7 +106,7 @@ def test_auto_takes_the_best_and_says_why(monkeypatch, tmp_path):
 
 
 def test_a_missing_package_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(npuir_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(npuir_module.importlib.util, "find_spec", lambda _: None)
     assert "pip install 'fq_tvm[ascend]'" in str(toolchains()["npuir"])
     with pytest.raises(ToolchainMissing, match="pip install"):
         lower((2, 3), 1, soc="Ascend910B1", toolchain="npuir", out_dir=tmp_path / "a")
@@ -163,7 +164,7 @@ class TestWithNpuir:
     def test_a_compiler_failure_ends_with_its_last_lines(self, tmp_path, monkeypatch):
         lower((4, 16), 1, out_dir=tmp_path / "a")
         before = (tmp_path / "a" / "meta.json").read_bytes()
-        monkeypatch.setitem(npuir_module.PRINTERS, "add", npuir_module._binary("plus"))
+        monkeypatch.setitem(npuir_printer.FORMS, "add", npuir_printer._binary("plus"))
         with pytest.raises(
             LoweringError, match=r"(?s)bishengir-opt failed with status 1 on fake_quant.linalg.mlir.*plus"
         ):

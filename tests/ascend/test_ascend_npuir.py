@@ -13,7 +13,7 @@ from ascend_data import bit_differences, tie_heavy
 
 from fq_tvm import reference
 from fq_tvm.ascend import Problem, lower
-from fq_tvm.ascend.npuir import emit
+from fq_tvm.ascend.npuir_printer import emit
 from fq_tvm.ascend.program import fake_quant_program
 
 pytestmark = pytest.mark.usefixtures("npuir")
@@ -196,7 +196,7 @@ def test_catches_a_skipped_store(mutant):
     assert mutant(r"\n[^\n]*call @store_ubuf_to_gm_1d_int8_t[^\n]*", "\n") > 0
 
 
-def test_a_maximum_of_a_nan_is_refused(lowered):
+def test_a_maximum_of_a_nan_is_refused():
     # The printer selects instead of taking the maximum; the interpreter would not let it pass.
     from hivm_interpreter import View, Violation, library_call
 
@@ -212,7 +212,7 @@ def test_short_rows_overrun_without_room(tmp_path, monkeypatch):
 
     from fq_tvm.ascend import npuir
 
-    monkeypatch.setattr(npuir, "_make_room", lambda module, rows: module)
+    monkeypatch.setattr(npuir, "_make_room", lambda module, _: module)
     artifact = lower((None, 1000, 7), 1, "float32", "float32", -128, 127, SOC, "npuir", tmp_path / "a")
     with pytest.raises(Violation, match="in a buffer of"):
         differences(artifact, Problem((3, 1000, 7), 1))

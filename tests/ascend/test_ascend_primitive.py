@@ -14,7 +14,7 @@ import pytest
 from ascend_data import bit_differences, tie_heavy
 
 from fq_tvm import reference
-from fq_tvm.ascend import Problem, akg, lower, npuir, program, tbe
+from fq_tvm.ascend import Problem, akg, lower, npuir_printer, program, tbe
 from fq_tvm.errors import FqError
 
 SHAPE, AXIS, RANGE = (2, 16, 64), 1, (-128, 127)
@@ -37,9 +37,9 @@ def in_front(function_name):
 
 def add(monkeypatch, primitive, npuir_line, akg_line, tbe_line):
     monkeypatch.setitem(program.PRIMITIVES, primitive.node, primitive)
-    monkeypatch.setitem(npuir.PRINTERS, primitive.name, npuir_line)
-    monkeypatch.setitem(akg.PRINTERS, primitive.name, akg_line)
-    monkeypatch.setitem(tbe.PRINTERS, primitive.name, tbe_line)
+    monkeypatch.setitem(npuir_printer.FORMS, primitive.name, npuir_line)
+    monkeypatch.setitem(akg.FORMS, primitive.name, akg_line)
+    monkeypatch.setitem(tbe.FORMS, primitive.name, tbe_line)
 
 
 @pytest.fixture
@@ -48,11 +48,11 @@ def absolute(monkeypatch):
     add(
         monkeypatch,
         program.Primitive("absolute", "tirx.fabs", np.abs),
-        npuir._named("linalg.elemwise_unary", fun="#linalg.unary_fn<abs>"),
-        akg._form("tvm.abs({})"),
-        tbe._call("vabs"),
+        "linalg.elemwise_unary {fun = #linalg.unary_fn<abs>}",
+        "tvm.abs({})",
+        "vabs",
     )
-    monkeypatch.setattr(Problem, "program", lambda self: in_front("abs"))
+    monkeypatch.setattr(Problem, "program", lambda _: in_front("abs"))
 
 
 def data():
@@ -70,7 +70,7 @@ def test_unknown_before(monkeypatch):
         in_front("abs")
     monkeypatch.setitem(program.PRIMITIVES, "tirx.fabs", program.Primitive("absolute", "tirx.fabs", np.abs))
     made = in_front("abs")
-    for printer in (npuir, akg, tbe):
+    for printer in (npuir_printer, akg, tbe):
         with pytest.raises(FqError, match="no form for the primitive absolute"):
             printer.emit(made, "fake_quant")
 
@@ -117,11 +117,11 @@ def test_a_tanh_reaches_the_backend(monkeypatch, tmp_path):
     add(
         monkeypatch,
         program.Primitive("tanh", "tirx.tanh", np.tanh),
-        npuir._named("hfusion.elemwise_unary", fun="#hfusion.unary_fn<tanh>"),
-        akg._form("tvm.tanh({})"),
-        tbe._call("vtanh"),
+        "hfusion.elemwise_unary {fun = #hfusion.unary_fn<tanh>}",
+        "tvm.tanh({})",
+        "vtanh",
     )
-    monkeypatch.setattr(Problem, "program", lambda self: in_front("tanh"))
+    monkeypatch.setattr(Problem, "program", lambda _: in_front("tanh"))
     artifact = lower(SHAPE, AXIS, soc="Ascend910B1", toolchain="npuir", out_dir=tmp_path / "a")
     assert "vexp" in (artifact.directory / artifact.kernels[0].files["hivm"]).read_text()
 
@@ -130,6 +130,7 @@ def test_importing_needs_no_compiler():
     # Neither TVM nor a toolchain is imported before something is lowered.
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('tvm', 'tvm_ffi', 'ascendnpuir', 'akg', 'tbe'))); "
-        "import fq_tvm.ascend as a; from fq_tvm.ascend import npuir, akg, tbe, program; a.product_of('Ascend910B1')"
+        "import fq_tvm.ascend as a; from fq_tvm.ascend import npuir, akg, akg_install, tbe, program; "
+        "a.product_of('Ascend910B1')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

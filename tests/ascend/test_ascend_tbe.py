@@ -107,15 +107,15 @@ def test_names_the_cores(soc, core, tmp_path):
 def test_the_double_refuses(tmp_path, monkeypatch):
     from fq_tvm.ascend import tbe
 
-    monkeypatch.setitem(tbe.PRINTERS, "multiply", tbe._call("vmla"))
+    monkeypatch.setitem(tbe.FORMS, "multiply", "vmla")
     with pytest.raises(LoweringError, match="vmla"):
         lower((2, 3, 4), 1, soc=SOC, toolchain="tbe", out_dir=tmp_path / "a")
 
-    def no_broadcast(calls, step):
-        calls.names[step.result.name] = calls.name(step.operands[0])
+    def no_broadcast(calls, result, source):
+        calls.stand_ins[result] = source
 
-    monkeypatch.setitem(tbe.PRINTERS, "broadcast", no_broadcast)
-    monkeypatch.setitem(tbe.PRINTERS, "multiply", tbe._call("vmul"))
+    monkeypatch.setitem(tbe.FORMS, "broadcast", no_broadcast)
+    monkeypatch.setitem(tbe.FORMS, "multiply", "vmul")
     with pytest.raises(LoweringError, match="of shapes"):
         lower((2, 3, 4), 1, soc=SOC, toolchain="tbe", out_dir=tmp_path / "a")
     assert not any(tmp_path.iterdir())
