@@ -1,0 +1,117 @@
+"""Compare this checkout's kernels with another's, in turns, in one run.
+
+    python benchmarks/versions.py OTHER [--case TEXT] [--rounds N]
+
+OTHER is a checkout of the project, such as ``git worktree add ../before v0.1.0`` makes; it needs no environment of its
+own.  Each checkout has a process, which prepares a case and then waits for its turns; a ratio is the median of those of
+the rounds, and below it stands how far the middle half of the rounds spreads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from fq_tvm.bench.cases import Case, find_cases
+from fq_tvm.bench.timing import quiet_threads
+
+WORKER = """
+import json, sys, time
+try:
+    from fq_tvm.bench.cases import Case
+    from fq_tvm.bench.contenders import Inputs, ours
+except ImportError:
+    from fq_tvm.bench import Case, Inputs, ours
+for line in sys.stdin:
+    request = json.loads(line)
+    if "case" in request:
+        call = ours(Inputs(Case.from_json(request["case"])))
+        call()
+        start = time.perf_counter()
+        call()
+        repeats = max(1, min(1000, int(1e-3 / (time.perf_counter() - start + 1e-9))))
+        print(json.dumps(repeats), flush=True)
+        continue
+    call()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    print(json.dumps((time.perf_counter() - start) / repeats), flush=True)
+"""
+
+
+class Checkout:
+    """The process of a checkout.
+
+    Parameters
+    ----------
+    root : Path
+        Of the checkout.
+    cache : str
+        Folder of the kernels that it builds.
+    """
+
+    def __init__(self, root: Path, cache: str) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(root), "FQ_TVM_CACHE_DIR": cache}
+        command = [sys.executable, "-W", "ignore", "-c", WORKER]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root
+        )
+
+    def ask(self, **request: Any) -> float:
+        """Send a request and wait for the answer."""
+        streams: tuple[IO[str] | None, IO[str] | None] = self.process.stdin, self.process.stdout
+        assert streams[0] is not None
+        assert streams[1] is not None
+        streams[0].write(json.dumps(request) + "\n")
+        streams[0].flush()
+        return float(json.loads(streams[1].readline()))
+
+
+def compare(here: Checkout, other: Checkout, case: Case, rounds: int) -> tuple[float, float, float]:
+    """Return the time of this checkout over the other's: quartiles of the rounds."""
+    for checkout in (here, other):
+        checkout.ask(case=case.to_json())
+    ratios = []
+    for number in range(rounds):
+        order = (here, other) if number % 2 else (other, here)
+        times = {checkout: checkout.ask() for checkout in order}
+        ratios.append(times[here] / times[other])
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return low, middle, high
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print a line a case."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("other", type=Path, metavar="OTHER", help="a checkout of the project")
+    parser.add_argument(
+        "--case", action="append", default=[], metavar="TEXT", help="cases with this text (default: facts)"
+    )
+    parser.add_argument("--rounds", type=int, default=40, metavar="N", help="turns of each (default: 40)")
+    arguments = parser.parse_args(argv)
+    quiet_threads()
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder:
+        here = Checkout(Path(__file__).resolve().parents[1], f"{folder}/here")
+        other = Checkout(arguments.other.resolve(), f"{folder}/other")
+        print(f"{'time here over time there':40}{'median':>8}{'quartiles':>16}")
+        for case in find_cases(arguments.case or ["facts"]):
+            low, middle, high = compare(here, other, case, arguments.rounds)
+            ratios.append(middle)
+            print(f"{case.name:40}{middle:8.3f}{f'{low:.3f} {high:.3f}':>16}", flush=True)
+        for checkout in (here, other):
+            checkout.process.kill()
+    print(f"{'geometric mean':40}{statistics.geometric_mean(ratios):8.3f}")
+
+
+if __name__ == "__main__":
+    main()
