@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -14,8 +15,8 @@ from tvm import relax
 
 import fq_tvm
 import fq_tvm.relax
+from fq_tvm.environment import num_threads
 from fq_tvm.launch.buffers import empty_like
-from fq_tvm.launch.runtime import threads_ready
 
 CASES = [
     ((64, 256, 56, 56), 1, "float32"),
@@ -47,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=20, help="calls of each, taken in turn (default: %(default)s)")
     repeat = parser.parse_args().repeat
-    threads_ready()
+    os.environ.setdefault("TVM_NUM_THREADS", str(num_threads()))  # of TVM's pool
     target = tvm.target.Target.from_device("cpu")
     rng = np.random.default_rng(0)
     print(f"{'case':40} {'Relax ms':>9} {'kernel ms':>9} {'ratio':>6}")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .launch.kernel import Kernel
     from .launch.library import build_library
     from .launch.registry import get_kernel
-    from .launch.runtime import threads_ready
+    from .launch.threads import threads_ready
     from .schedule import Schedule
     from .spec import FakeQuantSpec, catalogue
     from .target import Target
@@ -35,7 +35,7 @@ _HOME = {
     "fake_quantize_per_channel_affine": "functional",
     "fake_quantize_per_channel_affine_cachemask": "functional",
     "get_kernel": "launch.registry",
-    "threads_ready": "launch.runtime",
+    "threads_ready": "launch.threads",
     "tune": "tuning.search",
 }
 """Where each public name lives: modules are imported when a name is first used, so `import fq_tvm` costs nothing."""

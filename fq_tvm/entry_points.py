@@ -16,6 +16,9 @@ from .layout import MAX_RANK
 from .spec import FakeQuantSpec
 from .target import Target
 
+SPREAD = ("parallel", "nontemporal")
+"""Variants that spread their tasks over threads."""
+
 
 @dataclass(frozen=True)
 class Form:

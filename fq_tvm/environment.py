@@ -1,7 +1,8 @@
 """The environment variables of the library, read here and nowhere else.
 
 They are read when a value is needed, never at import: ``FQ_TVM_CACHE_DIR``, ``FQ_TVM_ARTIFACTS_DIR``,
-``FQ_TVM_TARGET``, ``FQ_TVM_NUM_THREADS``, ``FQ_TVM_REQUIRE_CACHE``, ``FQ_TVM_LOG``, ``FQ_TVM_AKG_HOME``.
+``FQ_TVM_TARGET``, ``FQ_TVM_NUM_THREADS``, ``FQ_TVM_THREADING_LAYER``, ``FQ_TVM_REQUIRE_CACHE``, ``FQ_TVM_LOG``,
+``FQ_TVM_AKG_HOME``.
 """
 
 from __future__ import annotations
@@ -111,8 +112,6 @@ def target_name() -> str:
 def num_threads() -> int:
     """Threads a kernel may use: ``FQ_TVM_NUM_THREADS``, or the number of CPUs that this process may run on.
 
-    TVM's own ``TVM_NUM_THREADS`` limits both, where the user has set it.
-
     Raises
     ------
     FqError
@@ -124,6 +123,23 @@ def num_threads() -> int:
     if not given.isdecimal() or int(given) < 1:
         raise FqError(f"FQ_TVM_NUM_THREADS is {given!r}; expected a positive integer")
     return int(given)
+
+
+THREADING_LAYERS = ("auto", "openmp", "own", "serial")
+
+
+def threading_layer() -> str:
+    """Threads that kernels run on (``FQ_TVM_THREADING_LAYER``), ``"auto"`` by default.
+
+    Raises
+    ------
+    FqError
+        If there is no such layer.
+    """
+    given = os.environ.get("FQ_TVM_THREADING_LAYER") or "auto"
+    if given not in THREADING_LAYERS:
+        raise FqError(f"FQ_TVM_THREADING_LAYER is {given!r}; expected one of {', '.join(THREADING_LAYERS)}")
+    return given
 
 
 def require_cache() -> bool:

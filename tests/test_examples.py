@@ -29,7 +29,9 @@ def test_example_runs(script):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", ["aclnn", "functional", "spec", "torch", "weights.parameters"])
+@pytest.mark.parametrize(
+    "module", ["aclnn", "functional", "spec", "torch.operator", "torch.override", "weights.parameters"]
+)
 def test_docstrings(module):
     failed, tried = doctest.testmod(importlib.import_module(f"fq_tvm.{module}"))
     assert tried

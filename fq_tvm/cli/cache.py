@@ -53,7 +53,7 @@ def _cache_list(store: Store, arguments: Arguments) -> None:
             "path": entry.path,
         }
         for entry in store.entries()
-        if entry.path is not None
+        if entry.path is not None and "spec" in entry.request  # the threads that kernels run on are no kernel
     ]
     entries.sort(key=lambda entry: (entry["name"], str(entry["path"])))
     if arguments.json:

@@ -31,6 +31,7 @@ def info(arguments: Arguments) -> None:
     from importlib.metadata import PackageNotFoundError, version
 
     from ..ascend import toolchains
+    from ..launch import threads
     from ..launch.registry import current_target, versions
 
     def installed(package: str) -> str | None:
@@ -46,6 +47,7 @@ def info(arguments: Arguments) -> None:
         "disabled": list(target.disabled),
         "missing": list(target.missing),
         "threads": environment.num_threads(),
+        "threading_layer": threads.describe(),
         "schedules": _describe_records(target),
         "cache": _describe_store(environment.cache_dir()),
         "artifacts": _describe_store(environment.artifacts_dir()),
@@ -64,7 +66,7 @@ def info(arguments: Arguments) -> None:
         "CPU": f"{target.cpu}, {len(target.features)} features",
         "features": " ".join(target.features),
         "disabled": " ".join(target.disabled) or "none",
-        "threads": str(answer["threads"]),
+        "threads": f"{answer['threads']}, {answer['threading_layer']}",
         "schedules": _records_text(answer["schedules"]),
         "cache": _store_text(answer["cache"]) or "none: no home folder, and FQ_TVM_CACHE_DIR is not set",
         "artifacts": _store_text(answer["artifacts"]) or "none: FQ_TVM_ARTIFACTS_DIR is not set",
@@ -101,7 +103,8 @@ def _describe_store(folder: Path | None) -> dict[str, Any] | None:
     if folder is None:
         return None
     entries = list(Store(folder).entries())
-    return {"path": folder, "kernels": len(entries), "bytes": sum(e.size for e in entries)}
+    kernels = sum("spec" in entry.request for entry in entries)
+    return {"path": folder, "kernels": kernels, "bytes": sum(e.size for e in entries)}
 
 
 def _store_text(described: Mapping[str, Any] | None) -> str | None:

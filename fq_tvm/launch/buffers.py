@@ -50,12 +50,12 @@ def empty_like(x: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:
     return array
 
 
-def run(launch: Launch | EmptyLaunch, *tensors: Any) -> None:
+def run(launch: Launch | EmptyLaunch, *tensors: Any, from_torch: bool = False) -> None:
     """Launch now, with the workspace of this thread."""
     if launch.workspace_size:
-        launch(*tensors, workspace.of(launch.workspace_size))
+        launch(*tensors, workspace.of(launch.workspace_size), from_torch=from_torch)
     else:
-        launch(*tensors)
+        launch(*tensors, from_torch=from_torch)
 
 
 def on_memory(launch: Launch | EmptyLaunch, operands: Iterable[Operand]) -> Callable[[], None]:

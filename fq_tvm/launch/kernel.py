@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
+from ..entry_points import SPREAD
 from ..errors import BuildError, FqError, LaunchError
 from ..operators import operator_of
 from ..schedule import Schedule
 from ..store.cache import Entry
 from ..target import Target
+from . import threads
 from .choose import Choice
 from .plan import Call
-from .runtime import load, threads_ready
+from .runtime import load
 
 OBJECT = "kernel.o"
 SOURCES = {"te": "kernel.te", "tir": "kernel.tir", "ll": "kernel.ll", "asm": "kernel.s"}
@@ -41,7 +43,7 @@ class Kernel:
         self.spec, self.schedule, self.target, self.path = spec, schedule, target, entry.path
         self._files = entry.files
         self._functions: dict[str, Any] = {}
-        self._load: Callable[[str], Any] | None = None
+        self._load: dict[bool, Callable[[str], Any]] = {}
 
     def __repr__(self) -> str:
         return f"Kernel({self.spec.name}, {self.schedule}, {self.target.cpu})"
@@ -60,9 +62,13 @@ class Kernel:
                     f"this CPU cannot run code for {self.target.cpu}: it lacks {', '.join(self.target.missing)}. "
                     "Unset FQ_TVM_TARGET, or set it to a CPU that this one can stand in for"
                 )
-            if self._load is None:
-                self._load = load(self._files[OBJECT])
-            self._functions[name] = self._load(name)
+            # Loaded twice rather than not at all where there are no threads, and none can be built.
+            spread = name.endswith(SPREAD)
+            if spread not in self._load:
+                self._load[spread] = load(self._files[OBJECT], *([threads.attachment()] if spread else []))
+                if spread:
+                    threads.attach(self._load[spread])
+            self._functions[name] = self._load[spread](name)
         return self._functions[name]
 
     def source(self, kind: str) -> str:
@@ -103,16 +109,14 @@ class Launch:
         Bytes that a call needs beside its tensors.
     """
 
-    __slots__ = ("_serial", "_threaded", "choice", "kernel", "workspace_size")
+    __slots__ = ("_serial", "_spreads", "_threaded", "choice", "kernel", "workspace_size")
 
     def __init__(self, kernel: Kernel, choice: Choice) -> None:
         self.kernel, self.choice = kernel, choice
         self.workspace_size = choice.plan.workspace_size
-        calls = choice.plan.calls
-        self._serial = tuple(self._bind(call, call.serial) for call in calls)
+        self._serial = tuple(self._bind(call, call.serial) for call in choice.plan.calls)
+        self._spreads = choice.plan.threaded
         self._threaded: tuple[Bound, ...] | None = None
-        if choice.plan.threaded:
-            self._threaded = tuple(self._bind(call, call.threaded) for call in calls)
 
     def _bind(self, call: Call, name: str) -> Bound:
         signature = operator_of(self.kernel.spec).entry_points(self.kernel.spec).tensors
@@ -120,23 +124,33 @@ class Launch:
         pick = None if takes == all_of_them else itemgetter(*map(all_of_them.index, takes))
         return self.kernel.function(name), pick, call.numbers
 
-    def __call__(self, *tensors: Any) -> None:
-        """Run now, in this thread and the threads of its pool.
+    def _chosen(self, from_torch: bool) -> tuple[Bound, ...]:
+        """Return the functions to call in the calling thread."""
+        if not self._spreads or not threads.ready(from_torch):
+            return self._serial
+        if self._threaded is None:  # looked up when there are threads to spread the work over, not before
+            self._threaded = tuple(self._bind(call, call.threaded) for call in self.choice.plan.calls)
+        return self._threaded
+
+    def __call__(self, *tensors: Any, from_torch: bool = False) -> None:
+        """Run now, in this thread and others, see :mod:`fq_tvm.launch.threads`.
 
         Parameters
         ----------
         *tensors : tensor
             Those of the operator's signature, then the workspace if there is one.  Anything that tvm-ffi takes for a
             tensor; only the address is read.
+        from_torch : bool
+            Whether the call comes through torch.
 
         Raises
         ------
         LaunchError
             If the kernel reports an error.
         """
-        threaded = self._threaded
+        bound = self._chosen(from_torch) if self._spreads else self._serial
         try:
-            for function, pick, numbers in self._serial if threaded is None or not threads_ready() else threaded:
+            for function, pick, numbers in bound:
                 if pick is None:
                     function(*tensors, *numbers)
                 else:
@@ -146,8 +160,7 @@ class Launch:
 
     def bare_calls(self, *tensors: Any) -> list[tuple[Any, tuple[Any, ...]]]:
         """Return the calls that :meth:`__call__` makes, as functions and arguments, to be timed."""
-        threaded = self._threaded
-        bound = self._serial if threaded is None or not threads_ready() else threaded
+        bound = self._chosen(False)
         return [(f, (*(tensors if pick is None else pick(tensors)), *numbers)) for f, pick, numbers in bound]
 
 
@@ -156,5 +169,5 @@ class EmptyLaunch:
 
     workspace_size = 0
 
-    def __call__(self, *tensors: Any) -> None:
+    def __call__(self, *tensors: Any, from_torch: bool = False) -> None:
         """Do nothing."""

@@ -13,6 +13,7 @@ from ..schedule import Schedule
 from ..store import records
 from ..store.cache import Store
 from ..target import Target, identify
+from . import threads
 from .choose import schedule_for
 from .registry import build_entry, current_target, request_of
 
@@ -66,6 +67,8 @@ def build_library(
         assert entry.path is not None
         return entry.path
 
+    if folder.find(threads.request()) is None:
+        folder.put(threads.build())
     paths: list[Path] = []
     # TVM and LLVM compile several kernels at once, without Python's lock.
     with environment.importing_tvm(), ThreadPoolExecutor(environment.num_threads()) as pool:

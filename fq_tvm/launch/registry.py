@@ -19,9 +19,11 @@ from ..schedule import Schedule
 from ..store import cache as store
 from ..store import records
 from ..target import Target, identify
+from . import threads
 from .arguments import CheckedArguments
 from .choose import Described, choose, schedule_for
 from .kernel import OBJECT, SOURCES, EmptyLaunch, Kernel, Launch
+from .runtime import compiler
 
 MAX_LAUNCHES = 4096
 """Descriptions remembered at a time; a program that goes on to use more starts over."""
@@ -145,7 +147,7 @@ def find_target(name: str | None) -> Target:
         if answer is not None:
             target = Target.from_json(answer)
         else:
-            target = _compiler("llvm").resolve(name)
+            target = compiler("llvm").resolve(name)
             if question is not None and (folder := environment.cache_dir()) is not None:
                 _try_to_remember(store.Store(folder), question, target)
         _targets[name] = target
@@ -217,12 +219,7 @@ def build_entry(request: dict[str, Any], spec: Any, schedule: Schedule, target: 
         If it cannot be built.
     """
     environment.logger().info("building %s for %s", spec.name, target.cpu)
-    code = _compiler("build").build(spec, schedule, target)
+    code = compiler("build").build(spec, schedule, target)
+    threads.entry()  # now that the compiler is there: who finds the kernel shall not need it for its threads
     files = {SOURCES[kind]: getattr(code, kind).encode() for kind in SOURCES}
     return store.Entry(request, code.tir_hash, {OBJECT: code.object, **files})
-
-
-def _compiler(module: str) -> Any:
-    """Import a module of code generation, and with it TVM's compiler, which a warm process never does."""
-    with environment.importing_tvm():
-        return importlib.import_module(f"..codegen.{module}", __package__)

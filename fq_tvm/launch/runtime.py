@@ -1,4 +1,4 @@
-"""Runs object code: loads it, hands it tensors and threads.
+"""Loads object code, and makes it where there is none; hands it tensors.
 
 Knows tvm-ffi and TVM's small runtime library; does not know TVM's compiler, specifications or layouts.
 """
@@ -6,19 +6,16 @@ Knows tvm-ffi and TVM's small runtime library; does not know TVM's compiler, spe
 from __future__ import annotations
 
 import ctypes
+import importlib
 import importlib.util
 import os
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from ..environment import importing_tvm, num_threads
+from ..environment import importing_tvm
 from ..errors import BuildError
-
-_local = threading.local()
 
 
 class _DLTensor(ctypes.Structure):
@@ -70,13 +67,13 @@ def _session() -> Any:
     return tvm_ffi_orcjit.default_session()
 
 
-def load(code: bytes) -> Callable[[str], Any]:
+def load(*code: bytes) -> Callable[[str], Any]:
     """Load object code into the process; no compiler or linker is needed.
 
     Parameters
     ----------
-    code : bytes
-        A relocatable object.
+    *code : bytes
+        Relocatable objects, which are linked to one another.
 
     Returns
     -------
@@ -90,50 +87,13 @@ def load(code: bytes) -> Callable[[str], Any]:
     """
     try:
         # The object holds no C++, so no C++ compiler is asked for its runtime: the name is one that no PATH has.
-        module = _session().load_module(code, cxx="no-c++-runtime-needed")
+        module = _session().load_module(list(code), cxx="no-c++-runtime-needed")
     except Exception as error:
         raise BuildError(f"cannot load the object code of a kernel: {error}") from error
     return lambda name: module.get_function(name)
 
 
-POOL = {"TVM_BIND_THREADS": "0", "TVM_THREAD_POOL_SPIN_COUNT": "1000"}
-"""How TVM's pool is started where the user says nothing else.
-
-Left alone it binds the calling thread to one CPU, even to one that the process may not run on, and its idle threads
-spin for a tenth of a second on cores that others want.  A thousand rounds, a millisecond or so, bridge the gap between
-two calls in a loop.
-"""
-
-
-def threads_ready() -> bool:
-    """Return whether the calling thread may spread a kernel over threads; start its pool the first time.
-
-    TVM keeps a pool for each calling thread, of half the CPUs by default.  A forked child has the parent's pool but
-    none of its threads, and would wait for them for ever: there, kernels run in the calling thread.
-    """
-    try:
-        return bool(_local.process == os.getpid())
-    except AttributeError:
-        pass
-    threads = num_threads()
-    if threads > 1:
-        import tvm_ffi
-
-        _session()
-        # TVM reads this at every launch, not only when the pool starts: it has to stay.
-        os.environ.setdefault("TVM_NUM_THREADS", str(threads))
-        with _environment({k: v for k, v in POOL.items() if k not in os.environ}):
-            tvm_ffi.get_global_func("runtime.config_threadpool")(1, threads)
-    _local.process = os.getpid() if threads > 1 else None
-    return threads > 1
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a moment, in which C code reads them."""
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name in variables:
-            del os.environ[name]
+def compiler(module: str) -> Any:
+    """Import a module of code generation, and with it TVM's compiler, which a warm process never does."""
+    with importing_tvm():
+        return importlib.import_module(f"..codegen.{module}", __package__)

@@ -378,6 +378,8 @@ def _explain_miss(request: Mapping[str, Any], stores: list[Store]) -> str:
     nearest: tuple[int, Path, list[str]] | None = None
     for store in stores:
         for entry in store.entries():
+            if entry.request.keys() != request.keys():
+                continue  # of another kind: the threads that kernels run on lie here, too
             have = dict(_flat(entry.request))
             differing = sorted(k for k in wanted.keys() | have.keys() if wanted.get(k) != have.get(k))
             if entry.path is not None and (nearest is None or len(differing) < nearest[0]):

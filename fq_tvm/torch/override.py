@@ -50,7 +50,7 @@ def _launch(launch: Any, x: Any, scale: Any, zero_point: Any) -> tuple[torch.Ten
     out, mask = result_like(x, x.dtype), result_like(x, torch.bool)
     if x.requires_grad:  # tvm-ffi refuses such tensors
         x = x.detach()
-    run(launch, x, scale, zero_point, out, mask)
+    run(launch, x, scale, zero_point, out, mask, from_torch=True)
     return out, mask
 
 
@@ -204,8 +204,8 @@ def enable() -> None:
     empty tensors, more than 8 dimensions, a quant_min of ``-2**63``, and per tensor ranges beyond ``2**23`` and fewer
     than 512 elements, for which they are faster.
 
-    If a kernel cannot be built, the operator raises :class:`~fq_tvm.BuildError`.  Threads are those of
-    ``FQ_TVM_NUM_THREADS``, not those of ``torch.set_num_threads``.
+    If a kernel cannot be built, the operator raises :class:`~fq_tvm.BuildError`.  Threads are no more than
+    ``torch.set_num_threads`` and ``FQ_TVM_NUM_THREADS`` say.
     """
     global _depth, _override
     with _lock:

@@ -261,7 +261,7 @@ def test_enabled_nests_and_restores():
     run_alone(
         """
         def dumps():
-            return [torch._C._dispatch_dump(f"aten::{name}") for name in override.REPLACED]
+            return [torch._C._dispatch_dump(f"aten::{name}") for name in fq_tvm.torch.override.REPLACED]
 
         stock = dumps()
         with fq_tvm.torch.enabled():
@@ -306,7 +306,7 @@ def test_threads_enable_and_disable_while_others_quantize():
         for thread in threads:
             thread.join()
         assert not faults
-        assert override._depth == 0
+        assert fq_tvm.torch.override._depth == 0
         fq_tvm.torch.disable()
         assert dump() == stock
         """

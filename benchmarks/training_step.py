@@ -1,0 +1,170 @@
+"""What fake quantization costs a training step: float, with torch's kernels, and with ``fq_tvm.torch.enable()``.
+
+    python benchmarks/training_step.py [--rounds N] [--plot OUT.png]
+
+Three networks as people write them, prepared by ``torch.ao`` for quantization-aware training on x86 with its default
+configuration: a residual network, a multilayer perceptron and a transformer block.  The three forms of a network take
+turns; a time is the median of the steps, and what fake quantization adds is the difference to the float network's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib.util
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.ao.quantization import get_default_qat_qconfig_mapping
+from torch.ao.quantization.quantize_fx import prepare_qat_fx
+
+import fq_tvm.torch
+from fq_tvm.environment import num_threads
+from fq_tvm.errors import FqError
+
+FORMS = ("float", "stock", "enabled")
+STEPS_A_TURN = 3
+
+
+class Residual(nn.Module):  # type: ignore[misc]
+    """Two convolutions beside a third one."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.skip = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.body(x) + self.skip(x))
+
+
+class Transformer(nn.Module):  # type: ignore[misc]
+    """One block of attention and one of two linear layers, on 64 tokens."""
+
+    def __init__(self, width: int = 256, heads: int = 4, tokens: int = 64) -> None:
+        super().__init__()
+        self.shape = (-1, tokens, heads, width // heads)
+        self.width, self.tokens = width, tokens
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.inside, self.back, self.head = (
+            nn.Linear(width, 4 * width),
+            nn.Linear(4 * width, width),
+            nn.Linear(width, 10),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        normed = self.norms[0](x)
+        query, key, value = (
+            layer(normed).reshape(self.shape).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        weights = torch.softmax(torch.matmul(query, key.transpose(2, 3)) * self.shape[-1] ** -0.5, -1)
+        attended = torch.matmul(weights, value).transpose(1, 2).reshape((-1, self.tokens, self.width))
+        x = x + self.out(attended)
+        x = x + self.back(torch.relu(self.inside(self.norms[1](x))))
+        return self.head(x.mean(1))
+
+
+def networks() -> dict[str, tuple[nn.Module, torch.Tensor]]:
+    """Return each network with a batch for it."""
+    residual = nn.Sequential(
+        nn.Conv2d(3, 64, 3, 1, 1), nn.BatchNorm2d(64), nn.ReLU(),
+        Residual(64, 64), Residual(64, 128, 2), Residual(128, 256, 2),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10),
+    )  # fmt: skip
+    perceptron = nn.Sequential(
+        nn.Linear(784, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10)
+    )  # fmt: skip
+    return {
+        "residual network, batch 16 of 3 x 32 x 32": (residual, torch.randn(16, 3, 32, 32)),
+        "perceptron of 3 layers, batch 128 of 784": (perceptron, torch.randn(128, 784)),
+        "transformer block, batch 8 of 64 x 256": (Transformer(), torch.randn(8, 64, 256)),
+    }
+
+
+def trainer(network: nn.Module, batch: torch.Tensor) -> Callable[[], None]:
+    """Return a training step of a copy of a network."""
+    network = copy.deepcopy(network).train()
+    optimizer = torch.optim.SGD(network.parameters(), 1e-3)
+    labels = torch.randint(0, 10, (len(batch),))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(batch), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def measure(network: nn.Module, batch: torch.Tensor, rounds: int) -> dict[str, float]:
+    """Return the median milliseconds of a step in each form."""
+    prepared = prepare_qat_fx(copy.deepcopy(network).train(), get_default_qat_qconfig_mapping("x86"), (batch,))
+    steps = {form: trainer(network if form == "float" else prepared, batch) for form in FORMS}
+    times: dict[str, list[float]] = {form: [] for form in FORMS}
+    for turn in range(rounds + 1):
+        for form, step in steps.items():
+            with fq_tvm.torch.enabled() if form == "enabled" else nullcontext():
+                step()
+                for _ in range(STEPS_A_TURN):
+                    start = time.perf_counter()
+                    step()
+                    if turn:
+                        times[form].append((time.perf_counter() - start) * 1e3)
+    return {form: statistics.median(each) for form, each in times.items()}
+
+
+def added(times: Mapping[str, float]) -> float:
+    """What fake quantization adds to a step when enabled, over what it adds in stock torch."""
+    return (times["enabled"] - times["float"]) / (times["stock"] - times["float"])
+
+
+def plot(results: Mapping[str, Mapping[str, float]], path: Path) -> None:
+    """Draw the times as bars, a group for each network."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise FqError('a plot needs matplotlib; `pip install "fq_tvm[plot]"`')
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes: Any = figure.subplots()
+    for number, form in enumerate(FORMS):
+        places = [group + 0.25 * number for group in range(len(results))]
+        axes.bar(places, [times[form] for times in results.values()], 0.22, label=form)
+    axes.set_xticks([group + 0.25 for group in range(len(results))], [name.replace(", ", "\n") for name in results])
+    axes.set_ylabel("ms of a training step")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print a line a network."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=8, metavar="N", help="turns of each form (default: 8)")
+    parser.add_argument("--plot", type=Path, metavar="OUT.png", help="draw the times")
+    arguments = parser.parse_args(argv)
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(num_threads())
+    torch.manual_seed(0)
+    results = {}
+    print(f"{'training step, ms':44}{'float':>8}{'stock':>8}{'enabled':>8}  added, enabled over stock")
+    for name, (network, batch) in networks().items():
+        results[name] = times = measure(network, batch, arguments.rounds)
+        print(f"{name:44}" + "".join(f"{times[form]:8.1f}" for form in FORMS) + f"{added(times):10.2f}", flush=True)
+    if arguments.plot:
+        plot(results, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1601 @@
+; Made of threads.c by `pytest tests/launch/test_threads_ir.py --update-golden`.
+source_filename = "threads.c"
+target datalayout = "e-m:e-p270:32:32-p271:32:32-p272:64:64-i8:8:32-i16:16:32-i64:64-i128:128-n32:64-S128-Fn32"
+target triple = "aarch64-unknown-linux-gnu"
+
+%struct.anon.1 = type { i64, [120 x i8], i32, i32, [120 x i8], ptr, ptr, i32, i32, i32, i32, i64, [88 x i8], i32, i32, i32, i32, i64, i32, i32, %struct.Debt, [88 x i8], [511 x %struct.Helper] }
+%struct.Debt = type { i64 }
+%struct.Helper = type { i32, i32, i32, i32, [112 x i8] }
+%struct.timespec = type { i64, i64 }
+%struct.Group = type { ptr, i32 }
+%struct.TeamJob = type { ptr, ptr, ptr, i64, i32 }
+%union.pthread_attr_t = type { i64, [56 x i8] }
+%struct.__sigset_t = type { [16 x i64] }
+%struct.cpu_set_t = type { [16 x i64] }
+
+@has_callers = internal unnamed_addr global i32 0, align 4
+@callers = internal global i32 0, align 4
+@settings.0 = internal unnamed_addr global i32 1, align 8
+@settings.1 = internal unnamed_addr global i32 4, align 4
+@settings.2 = internal unnamed_addr global i64 0, align 8
+@openmp.0 = internal unnamed_addr global ptr null, align 8
+@openmp.1 = internal unnamed_addr global ptr null, align 8
+@openmp.2 = internal unnamed_addr global ptr null, align 8
+@openmp.3 = internal unnamed_addr global ptr null, align 8
+@openmp.4 = internal unnamed_addr global ptr null, align 8
+@openmp.5 = internal unnamed_addr global i32 0, align 8
+@pool = internal global %struct.anon.1 zeroinitializer, align 128
+@launches = internal global [3 x i64] zeroinitializer, align 8
+@__const.alone.group = private unnamed_addr constant { ptr, i32, [4 x i8] } { ptr null, i32 1, [4 x i8] zeroinitializer }, align 8
+@.str = private unnamed_addr constant [13 x i8] c"RuntimeError\00", align 1
+@.str.1 = private unnamed_addr constant [45 x i8] c"a share of a kernel failed in another thread\00", align 1
+
+; Function Attrs: nounwind uwtable
+define noundef i32 @__tvm_ffi_launcher(ptr nocapture noundef readnone %self, ptr nocapture noundef readnone %args, i32 noundef %count, ptr nocapture noundef writeonly initializes((0, 16)) %result) local_unnamed_addr #0 {
+entry:
+  %0 = load i32, ptr @has_callers, align 4
+  %tobool.not = icmp eq i32 %0, 0
+  br i1 %tobool.not, label %if.then, label %if.end
+
+if.then:                                          ; preds = %entry
+  %call = tail call i32 @pthread_key_create(ptr noundef nonnull @callers, ptr noundef nonnull @free) #13
+  %tobool1.not = icmp eq i32 %call, 0
+  %lnot.ext = zext i1 %tobool1.not to i32
+  store i32 %lnot.ext, ptr @has_callers, align 4
+  br label %if.end
+
+if.end:                                           ; preds = %if.then, %entry
+  store <2 x i32> <i32 1, i32 0>, ptr %result, align 8
+  %value1.i = getelementptr inbounds nuw i8, ptr %result, i64 8
+  store i64 ptrtoint (ptr @launch to i64), ptr %value1.i, align 8
+  ret i32 0
+}
+
+; Function Attrs: nounwind
+declare i32 @pthread_key_create(ptr noundef, ptr noundef) local_unnamed_addr #1
+
+; Function Attrs: mustprogress nounwind willreturn allockind("free") memory(argmem: readwrite, inaccessiblemem: readwrite)
+declare void @free(ptr allocptr nocapture noundef) #2
+
+; Function Attrs: nounwind uwtable
+define internal i32 @launch(ptr noundef %f, ptr noundef %closure, i32 %tasks) #0 {
+entry:
+  %t.i100 = alloca %struct.timespec, align 8
+  %t.i = alloca %struct.timespec, align 8
+  %group.i97 = alloca %struct.Group, align 8
+  %group.i = alloca %struct.Group, align 8
+  %0 = load i32, ptr @has_callers, align 4
+  %tobool.not.i = icmp eq i32 %0, 0
+  br i1 %tobool.not.i, label %if.end, label %if.end.i
+
+if.end.i:                                         ; preds = %entry
+  %1 = load i32, ptr @callers, align 4
+  %call.i = tail call ptr @pthread_getspecific(i32 noundef %1) #13
+  %tobool1.not.i = icmp eq ptr %call.i, null
+  br i1 %tobool1.not.i, label %lor.lhs.false.i, label %cond.end
+
+lor.lhs.false.i:                                  ; preds = %if.end.i
+  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #14
+  %tobool3.not.i = icmp eq ptr %call2.i, null
+  br i1 %tobool3.not.i, label %if.end, label %if.end5.i
+
+if.end5.i:                                        ; preds = %lor.lhs.false.i
+  store i32 3, ptr %call2.i, align 8
+  %2 = load i32, ptr @callers, align 4
+  %call6.i = tail call i32 @pthread_setspecific(i32 noundef %2, ptr noundef nonnull %call2.i) #13
+  %tobool7.not.i = icmp eq i32 %call6.i, 0
+  br i1 %tobool7.not.i, label %cond.end, label %if.end9.i
+
+if.end9.i:                                        ; preds = %if.end5.i
+  tail call void @free(ptr noundef nonnull %call2.i) #13
+  br label %if.end
+
+cond.end:                                         ; preds = %if.end.i, %if.end5.i
+  %retval.1.i = phi ptr [ %call.i, %if.end.i ], [ %call2.i, %if.end5.i ]
+  %3 = load i32, ptr %retval.1.i, align 8
+  %cmp = icmp eq i32 %3, 0
+  br i1 %cmp, label %if.then, label %if.end
+
+if.then:                                          ; preds = %cond.end
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i) #13
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
+  %4 = atomicrmw add ptr @launches, i64 1 monotonic, align 8
+  %call.i96 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i) #13
+  br label %cleanup57
+
+if.end:                                           ; preds = %entry, %if.end9.i, %lor.lhs.false.i, %cond.end
+  %cond114 = phi i32 [ %3, %cond.end ], [ 1, %lor.lhs.false.i ], [ 1, %if.end9.i ], [ 1, %entry ]
+  %retval.1.i109113 = phi ptr [ %retval.1.i, %cond.end ], [ null, %lor.lhs.false.i ], [ null, %if.end9.i ], [ null, %entry ]
+  %5 = load i32, ptr @settings.0, align 8
+  %call3 = tail call i32 @getpid() #13
+  %cmp4 = icmp ne i32 %cond114, 1
+  %6 = load ptr, ptr @openmp.0, align 8
+  %tobool5 = icmp ne ptr %6, null
+  %or.cond = select i1 %cmp4, i1 %tobool5, i1 false
+  %7 = load i32, ptr @openmp.5, align 8
+  %cmp7 = icmp eq i32 %7, %call3
+  %or.cond94 = select i1 %or.cond, i1 %cmp7, i1 false
+  br i1 %or.cond94, label %if.then8, label %if.end54
+
+if.then8:                                         ; preds = %if.end
+  %8 = load ptr, ptr @openmp.4, align 8
+  %call9 = tail call i32 %8() #13
+  %tobool10.not = icmp eq i32 %call9, 0
+  br i1 %tobool10.not, label %cond.false12, label %cond.end14
+
+cond.false12:                                     ; preds = %if.then8
+  %9 = load ptr, ptr @openmp.3, align 8
+  %call13 = tail call i32 %9() #13
+  br label %cond.end14
+
+cond.end14:                                       ; preds = %if.then8, %cond.false12
+  %cond15 = phi i32 [ %call13, %cond.false12 ], [ 1, %if.then8 ]
+  %cmp16 = icmp ne i32 %cond114, 3
+  %cmp18 = icmp slt i32 %cond15, 2
+  %or.cond61 = select i1 %cmp16, i1 %cmp18, i1 false
+  br i1 %or.cond61, label %if.then19, label %if.end21
+
+if.then19:                                        ; preds = %cond.end14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i97) #13
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i97, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
+  %10 = atomicrmw add ptr @launches, i64 1 monotonic, align 8
+  %call.i98 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i97, ptr noundef %closure) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i97) #13
+  br label %cleanup57
+
+if.end21:                                         ; preds = %cond.end14
+  %cmp22 = icmp eq i32 %cond114, 2
+  br i1 %cmp22, label %if.then23, label %if.end25
+
+if.then23:                                        ; preds = %if.end21
+  %call24 = tail call fastcc i32 @on_team(ptr noundef %f, ptr noundef %closure, ptr noundef %retval.1.i109113)
+  br label %cleanup57
+
+if.end25:                                         ; preds = %if.end21
+  %cmp26 = icmp eq i32 %cond114, 4
+  br i1 %cmp26, label %land.end, label %land.end.thread
+
+land.end:                                         ; preds = %if.end25
+  %launches = getelementptr inbounds nuw i8, ptr %retval.1.i109113, i64 4
+  %11 = load i32, ptr %launches, align 4
+  %inc = add nsw i32 %11, 1
+  store i32 %inc, ptr %launches, align 4
+  %debt = getelementptr inbounds nuw i8, ptr %retval.1.i109113, i64 32
+  %12 = load atomic i64, ptr %debt monotonic, align 8
+  %cmp.i = icmp sgt i64 %12, 0
+  %conv.i = zext i1 %cmp.i to i32
+  %cmp29 = icmp sgt i32 %cond15, 1
+  br i1 %cmp29, label %land.lhs.true30, label %if.end38
+
+land.end.thread:                                  ; preds = %if.end25
+  %debt115 = getelementptr inbounds nuw i8, ptr %retval.1.i109113, i64 32
+  %13 = load atomic i64, ptr %debt115 monotonic, align 8
+  %cmp.i116 = icmp sgt i64 %13, 0
+  %conv.i117 = zext i1 %cmp.i116 to i32
+  %cmp29118 = icmp sgt i32 %cond15, 1
+  br i1 %cmp29118, label %lor.lhs.false, label %if.end38
+
+land.lhs.true30:                                  ; preds = %land.end
+  %cmp27 = icmp eq i32 %inc, 8
+  br i1 %cmp27, label %if.then36, label %lor.lhs.false
+
+lor.lhs.false:                                    ; preds = %land.end.thread, %land.lhs.true30
+  %debt120126 = phi ptr [ %debt, %land.lhs.true30 ], [ %debt115, %land.end.thread ]
+  %conv.i121125 = phi i32 [ %conv.i, %land.lhs.true30 ], [ %conv.i117, %land.end.thread ]
+  %tobool32.not = icmp eq i32 %conv.i121125, 0
+  br i1 %tobool32.not, label %land.lhs.true33, label %if.end38.thread133
+
+if.end38.thread133:                               ; preds = %lor.lhs.false
+  %14 = tail call i32 @llvm.smin.i32(i32 %cond15, i32 %5)
+  %threads.0138 = select i1 %cmp26, i32 %14, i32 %5
+  br label %if.then45
+
+land.lhs.true33:                                  ; preds = %lor.lhs.false
+  %call34 = tail call fastcc i32 @team_runs(ptr noundef nonnull %retval.1.i109113, i32 noundef %cond15)
+  %tobool35.not = icmp eq i32 %call34, 0
+  br i1 %tobool35.not, label %if.end38.thread, label %if.then36
+
+if.end38.thread:                                  ; preds = %land.lhs.true33
+  %15 = tail call i32 @llvm.smin.i32(i32 %cond15, i32 %5)
+  %threads.0131 = select i1 %cmp26, i32 %15, i32 %5
+  br label %if.end54
+
+if.then36:                                        ; preds = %land.lhs.true33, %land.lhs.true30
+  %call37 = tail call fastcc i32 @on_team(ptr noundef %f, ptr noundef %closure, ptr noundef nonnull %retval.1.i109113)
+  br label %cleanup57
+
+if.end38:                                         ; preds = %land.end.thread, %land.end
+  %conv.i122 = phi i32 [ %conv.i117, %land.end.thread ], [ %conv.i, %land.end ]
+  %debt119 = phi ptr [ %debt115, %land.end.thread ], [ %debt, %land.end ]
+  %16 = tail call i32 @llvm.smin.i32(i32 %cond15, i32 %5)
+  %threads.0 = select i1 %cmp26, i32 %16, i32 %5
+  %tobool44.not = icmp eq i32 %conv.i122, 0
+  br i1 %tobool44.not, label %if.end54, label %if.then45
+
+if.then45:                                        ; preds = %if.end38.thread133, %if.end38
+  %threads.0141 = phi i32 [ %threads.0138, %if.end38.thread133 ], [ %threads.0, %if.end38 ]
+  %debt119140 = phi ptr [ %debt120126, %if.end38.thread133 ], [ %debt119, %if.end38 ]
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #13
+  %call.i99 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #13
+  %17 = load i64, ptr %t.i, align 8
+  %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
+  %18 = load i64, ptr %tv_nsec.i, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #13
+  %call47 = call fastcc i32 @on_pool(ptr noundef %f, ptr noundef %closure, i32 noundef %threads.0141, i32 noundef %call3)
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i100) #13
+  %call.i101 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i100) #13
+  %19 = load i64, ptr %t.i100, align 8
+  %tv_nsec.i103 = getelementptr inbounds nuw i8, ptr %t.i100, i64 8
+  %20 = load i64, ptr %tv_nsec.i103, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i100) #13
+  %reass.add = sub i64 %19, %17
+  %reass.mul = mul i64 %reass.add, 1000000000
+  %add.i104 = sub i64 %20, %18
+  %sub = add i64 %add.i104, %reass.mul
+  %sub50 = add nsw i32 %cond15, -1
+  %21 = load atomic i64, ptr %debt119140 monotonic, align 8
+  %conv.i105 = sext i32 %sub50 to i64
+  %mul.i106 = mul nsw i64 %sub, %conv.i105
+  %div.neg.i = sdiv i64 %mul.i106, -16
+  %sub.i = add i64 %div.neg.i, %21
+  %cond.i = call i64 @llvm.smax.i64(i64 %sub.i, i64 0)
+  store atomic i64 %cond.i, ptr %debt119140 monotonic, align 8
+  br label %cleanup57
+
+if.end54:                                         ; preds = %if.end38, %if.end38.thread, %if.end
+  %threads.3 = phi i32 [ %5, %if.end ], [ %threads.0, %if.end38 ], [ %threads.0131, %if.end38.thread ]
+  %call55 = tail call fastcc i32 @on_pool(ptr noundef %f, ptr noundef %closure, i32 noundef %threads.3, i32 noundef %call3)
+  br label %cleanup57
+
+cleanup57:                                        ; preds = %if.then45, %if.then36, %if.then23, %if.then19, %if.end54, %if.then
+  %retval.3 = phi i32 [ %call.i96, %if.then ], [ %call55, %if.end54 ], [ %call47, %if.then45 ], [ %call37, %if.then36 ], [ %call24, %if.then23 ], [ %call.i98, %if.then19 ]
+  ret i32 %retval.3
+}
+
+; Function Attrs: mustprogress nofree norecurse nosync nounwind willreturn memory(write, argmem: readwrite, inaccessiblemem: none) uwtable
+define noundef i32 @__tvm_ffi_configure(ptr nocapture noundef readnone %self, ptr nocapture noundef readonly %args, i32 noundef %count, ptr nocapture noundef writeonly initializes((0, 16)) %result) local_unnamed_addr #3 {
+entry:
+  %value = getelementptr inbounds nuw i8, ptr %args, i64 8
+  %0 = load i64, ptr %value, align 8
+  %conv = trunc i64 %0 to i32
+  store i32 %conv, ptr @settings.0, align 8
+  %value2 = getelementptr inbounds nuw i8, ptr %args, i64 24
+  %1 = load i64, ptr %value2, align 8
+  %conv3 = trunc i64 %1 to i32
+  store i32 %conv3, ptr @settings.1, align 4
+  %value5 = getelementptr inbounds nuw i8, ptr %args, i64 40
+  %2 = load i64, ptr %value5, align 8
+  store i64 %2, ptr @settings.2, align 8
+  store <2 x i32> <i32 1, i32 0>, ptr %result, align 8
+  %value1.i = getelementptr inbounds nuw i8, ptr %result, i64 8
+  store i64 0, ptr %value1.i, align 8
+  ret i32 0
+}
+
+; Function Attrs: nounwind uwtable
+define noundef i32 @__tvm_ffi_use_openmp(ptr nocapture noundef readnone %self, ptr nocapture noundef readonly %args, i32 noundef %count, ptr nocapture noundef writeonly initializes((0, 16)) %result) local_unnamed_addr #0 {
+entry:
+  %value = getelementptr inbounds nuw i8, ptr %args, i64 24
+  %0 = load i64, ptr %value, align 8
+  %1 = inttoptr i64 %0 to ptr
+  store ptr %1, ptr @openmp.1, align 8
+  %value2 = getelementptr inbounds nuw i8, ptr %args, i64 40
+  %2 = load i64, ptr %value2, align 8
+  %3 = inttoptr i64 %2 to ptr
+  store ptr %3, ptr @openmp.2, align 8
+  %value4 = getelementptr inbounds nuw i8, ptr %args, i64 56
+  %4 = load i64, ptr %value4, align 8
+  %5 = inttoptr i64 %4 to ptr
+  store ptr %5, ptr @openmp.3, align 8
+  %value6 = getelementptr inbounds nuw i8, ptr %args, i64 72
+  %6 = load i64, ptr %value6, align 8
+  %7 = inttoptr i64 %6 to ptr
+  store ptr %7, ptr @openmp.4, align 8
+  %value8 = getelementptr inbounds nuw i8, ptr %args, i64 8
+  %8 = load i64, ptr %value8, align 8
+  %9 = inttoptr i64 %8 to ptr
+  store ptr %9, ptr @openmp.0, align 8
+  %call = tail call i32 @getpid() #13
+  store i32 %call, ptr @openmp.5, align 8
+  store <2 x i32> <i32 1, i32 0>, ptr %result, align 8
+  %value1.i = getelementptr inbounds nuw i8, ptr %result, i64 8
+  store i64 0, ptr %value1.i, align 8
+  ret i32 0
+}
+
+; Function Attrs: nounwind
+declare i32 @getpid() local_unnamed_addr #1
+
+; Function Attrs: nounwind uwtable
+define noundef i32 @__tvm_ffi_select(ptr nocapture noundef readnone %self, ptr nocapture noundef readonly %args, i32 noundef %count, ptr nocapture noundef writeonly initializes((0, 16)) %result) local_unnamed_addr #0 {
+entry:
+  %0 = load i32, ptr @has_callers, align 4
+  %tobool.not.i = icmp eq i32 %0, 0
+  br i1 %tobool.not.i, label %if.end, label %if.end.i
+
+if.end.i:                                         ; preds = %entry
+  %1 = load i32, ptr @callers, align 4
+  %call.i = tail call ptr @pthread_getspecific(i32 noundef %1) #13
+  %tobool1.not.i = icmp eq ptr %call.i, null
+  br i1 %tobool1.not.i, label %lor.lhs.false.i, label %if.then
+
+lor.lhs.false.i:                                  ; preds = %if.end.i
+  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #14
+  %tobool3.not.i = icmp eq ptr %call2.i, null
+  br i1 %tobool3.not.i, label %if.end, label %if.end5.i
+
+if.end5.i:                                        ; preds = %lor.lhs.false.i
+  store i32 3, ptr %call2.i, align 8
+  %2 = load i32, ptr @callers, align 4
+  %call6.i = tail call i32 @pthread_setspecific(i32 noundef %2, ptr noundef nonnull %call2.i) #13
+  %tobool7.not.i = icmp eq i32 %call6.i, 0
+  br i1 %tobool7.not.i, label %if.then, label %if.end9.i
+
+if.end9.i:                                        ; preds = %if.end5.i
+  tail call void @free(ptr noundef nonnull %call2.i) #13
+  br label %if.end
+
+if.then:                                          ; preds = %if.end5.i, %if.end.i
+  %retval.1.i = phi ptr [ %call.i, %if.end.i ], [ %call2.i, %if.end5.i ]
+  %3 = load i32, ptr %retval.1.i, align 8
+  %4 = sext i32 %3 to i64
+  %value = getelementptr inbounds nuw i8, ptr %args, i64 8
+  %5 = load i64, ptr %value, align 8
+  %conv = trunc i64 %5 to i32
+  store i32 %conv, ptr %retval.1.i, align 8
+  br label %if.end
+
+if.end:                                           ; preds = %entry, %if.end9.i, %lor.lhs.false.i, %if.then
+  %cond15 = phi i64 [ %4, %if.then ], [ 1, %lor.lhs.false.i ], [ 1, %if.end9.i ], [ 1, %entry ]
+  store <2 x i32> <i32 1, i32 0>, ptr %result, align 8
+  %value1.i = getelementptr inbounds nuw i8, ptr %result, i64 8
+  store i64 %cond15, ptr %value1.i, align 8
+  ret i32 0
+}
+
+; Function Attrs: mustprogress nocallback nofree nosync nounwind willreturn memory(argmem: readwrite)
+declare void @llvm.lifetime.start.p0(i64 immarg, ptr nocapture) #4
+
+; Function Attrs: mustprogress nocallback nofree nosync nounwind willreturn memory(argmem: readwrite)
+declare void @llvm.lifetime.end.p0(i64 immarg, ptr nocapture) #4
+
+; Function Attrs: mustprogress nofree norecurse nounwind willreturn memory(readwrite, inaccessiblemem: none) uwtable
+define noundef i32 @__tvm_ffi_count(ptr nocapture noundef readnone %self, ptr nocapture noundef readonly %args, i32 noundef %count, ptr nocapture noundef writeonly initializes((0, 16)) %result) local_unnamed_addr #5 {
+entry:
+  %value = getelementptr inbounds nuw i8, ptr %args, i64 8
+  %0 = load i64, ptr %value, align 8
+  %cmp = icmp eq i64 %0, 3
+  br i1 %cmp, label %cond.true, label %cond.false
+
+cond.true:                                        ; preds = %entry
+  %1 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), align 8
+  %conv = sext i32 %1 to i64
+  br label %cond.end
+
+cond.false:                                       ; preds = %entry
+  %arrayidx3 = getelementptr inbounds [3 x i64], ptr @launches, i64 0, i64 %0
+  %atomic-load = load atomic i64, ptr %arrayidx3 seq_cst, align 8
+  br label %cond.end
+
+cond.end:                                         ; preds = %cond.false, %cond.true
+  %cond = phi i64 [ %conv, %cond.true ], [ %atomic-load, %cond.false ]
+  store <2 x i32> <i32 1, i32 0>, ptr %result, align 8
+  %value1.i = getelementptr inbounds nuw i8, ptr %result, i64 8
+  store i64 %cond, ptr %value1.i, align 8
+  ret i32 0
+}
+
+; Function Attrs: nounwind uwtable
+define internal fastcc i32 @on_team(ptr noundef %f, ptr noundef %closure, ptr noundef %caller) unnamed_addr #0 {
+entry:
+  %t.i11 = alloca %struct.timespec, align 8
+  %t.i = alloca %struct.timespec, align 8
+  %job = alloca %struct.TeamJob, align 8
+  call void @llvm.lifetime.start.p0(i64 40, ptr nonnull %job) #13
+  store ptr %f, ptr %job, align 8
+  %closure2 = getelementptr inbounds nuw i8, ptr %job, i64 8
+  store ptr %closure, ptr %closure2, align 8
+  %caller3 = getelementptr inbounds nuw i8, ptr %job, i64 16
+  store ptr %caller, ptr %caller3, align 8
+  %worked = getelementptr inbounds nuw i8, ptr %job, i64 24
+  %status = getelementptr inbounds nuw i8, ptr %job, i64 32
+  call void @llvm.memset.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %worked, i8 0, i64 16, i1 false)
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #13
+  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #13
+  %0 = load i64, ptr %t.i, align 8
+  %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
+  %1 = load i64, ptr %tv_nsec.i, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #13
+  %2 = load ptr, ptr @openmp.0, align 8
+  call void %2(ptr noundef nonnull @member, ptr noundef nonnull %job, i32 noundef 0, i32 noundef 0) #13
+  %3 = load i64, ptr %worked, align 8
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i11) #13
+  %call.i12 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i11) #13
+  %4 = load i64, ptr %t.i11, align 8
+  %tv_nsec.i14 = getelementptr inbounds nuw i8, ptr %t.i11, i64 8
+  %5 = load i64, ptr %tv_nsec.i14, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i11) #13
+  %6 = load i64, ptr %worked, align 8
+  %reass.add = add i64 %4, %0
+  %reass.mul = mul i64 %reass.add, 1000000000
+  %sub7 = sub i64 %1, %3
+  %add.i = add i64 %sub7, %5
+  %sub.neg = add i64 %add.i, %reass.mul
+  %sub.i = sub i64 %sub.neg, %6
+  %cmp.i = icmp slt i64 %sub.i, 20000
+  br i1 %cmp.i, label %charge.exit, label %if.end.i
+
+if.end.i:                                         ; preds = %entry
+  %debt = getelementptr inbounds nuw i8, ptr %caller, i64 32
+  %7 = load atomic i64, ptr %debt monotonic, align 8
+  %add.i16 = add nsw i64 %7, %sub.i
+  %cond9.i = call i64 @llvm.smin.i64(i64 %add.i16, i64 20000000)
+  store atomic i64 %cond9.i, ptr %debt monotonic, align 8
+  br label %charge.exit
+
+charge.exit:                                      ; preds = %entry, %if.end.i
+  %8 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @launches, i64 16), i64 1 monotonic, align 8
+  %atomic-load = load atomic i32, ptr %status seq_cst, align 8
+  %tobool.not.i = icmp eq i32 %atomic-load, 0
+  br i1 %tobool.not.i, label %elsewhere.exit, label %if.then.i
+
+if.then.i:                                        ; preds = %charge.exit
+  call void @TVMFFIErrorSetRaisedFromCStr(ptr noundef nonnull @.str, ptr noundef nonnull @.str.1) #13
+  br label %elsewhere.exit
+
+elsewhere.exit:                                   ; preds = %charge.exit, %if.then.i
+  call void @llvm.lifetime.end.p0(i64 40, ptr nonnull %job) #13
+  ret i32 %atomic-load
+}
+
+; Function Attrs: nounwind uwtable
+define internal fastcc range(i32 0, 2) i32 @team_runs(ptr nocapture noundef readonly %caller, i32 noundef range(i32 2, -2147483648) %threads) unnamed_addr #0 {
+entry:
+  %t.i33.i = alloca %struct.timespec, align 8
+  %t.i.i = alloca %struct.timespec, align 8
+  %members = getelementptr inbounds nuw i8, ptr %caller, i64 8
+  %0 = load i32, ptr %members, align 8
+  %cmp = icmp eq i32 %0, %threads
+  br i1 %cmp, label %land.rhs, label %land.end
+
+land.rhs:                                         ; preds = %entry
+  %clocks = getelementptr inbounds nuw i8, ptr %caller, i64 12
+  %1 = tail call i32 @llvm.umin.i32(i32 %threads, i32 5)
+  %cond = add nsw i32 %1, -1
+  %tv_nsec.i.i = getelementptr inbounds nuw i8, ptr %t.i.i, i64 8
+  %2 = load i32, ptr %clocks, align 4
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
+  %call.i.i = call i32 @clock_gettime(i32 noundef %2, ptr noundef nonnull %t.i.i) #13
+  %tobool.not.i.i = icmp eq i32 %call.i.i, 0
+  %3 = load i64, ptr %t.i.i, align 8
+  %mul.i.i = mul nsw i64 %3, 1000000000
+  %4 = load i64, ptr %tv_nsec.i.i, align 8
+  %add.i.i = add nsw i64 %mul.i.i, %4
+  %cond.i.i = select i1 %tobool.not.i.i, i64 %add.i.i, i64 -1
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
+  %cmp3.i = icmp slt i64 %cond.i.i, 0
+  br i1 %cmp3.i, label %land.end, label %for.cond.i
+
+for.cond.i:                                       ; preds = %land.rhs
+  %exitcond.not.i = icmp eq i32 %cond, 1
+  br i1 %exitcond.not.i, label %for.cond5.preheader.i, label %for.body.i.1, !llvm.loop !6
+
+for.body.i.1:                                     ; preds = %for.cond.i
+  %arrayidx.i.1 = getelementptr inbounds nuw i8, ptr %caller, i64 16
+  %5 = load i32, ptr %arrayidx.i.1, align 4
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
+  %call.i.i.1 = call i32 @clock_gettime(i32 noundef %5, ptr noundef nonnull %t.i.i) #13
+  %tobool.not.i.i.1 = icmp eq i32 %call.i.i.1, 0
+  %6 = load i64, ptr %t.i.i, align 8
+  %mul.i.i.1 = mul nsw i64 %6, 1000000000
+  %7 = load i64, ptr %tv_nsec.i.i, align 8
+  %add.i.i.1 = add nsw i64 %mul.i.i.1, %7
+  %cond.i.i.1 = select i1 %tobool.not.i.i.1, i64 %add.i.i.1, i64 -1
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
+  %cmp3.i.1 = icmp slt i64 %cond.i.i.1, 0
+  br i1 %cmp3.i.1, label %land.end, label %for.cond.i.1
+
+for.cond.i.1:                                     ; preds = %for.body.i.1
+  %exitcond.not.i.1 = icmp eq i32 %cond, 2
+  br i1 %exitcond.not.i.1, label %for.cond5.preheader.i, label %for.body.i.2, !llvm.loop !6
+
+for.body.i.2:                                     ; preds = %for.cond.i.1
+  %arrayidx.i.2 = getelementptr inbounds nuw i8, ptr %caller, i64 20
+  %8 = load i32, ptr %arrayidx.i.2, align 4
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
+  %call.i.i.2 = call i32 @clock_gettime(i32 noundef %8, ptr noundef nonnull %t.i.i) #13
+  %tobool.not.i.i.2 = icmp eq i32 %call.i.i.2, 0
+  %9 = load i64, ptr %t.i.i, align 8
+  %mul.i.i.2 = mul nsw i64 %9, 1000000000
+  %10 = load i64, ptr %tv_nsec.i.i, align 8
+  %add.i.i.2 = add nsw i64 %mul.i.i.2, %10
+  %cond.i.i.2 = select i1 %tobool.not.i.i.2, i64 %add.i.i.2, i64 -1
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
+  %cmp3.i.2 = icmp slt i64 %cond.i.i.2, 0
+  br i1 %cmp3.i.2, label %land.end, label %for.cond.i.2
+
+for.cond.i.2:                                     ; preds = %for.body.i.2
+  %exitcond.not.i.2 = icmp eq i32 %cond, 3
+  br i1 %exitcond.not.i.2, label %for.cond5.preheader.i, label %for.body.i.3, !llvm.loop !6
+
+for.body.i.3:                                     ; preds = %for.cond.i.2
+  %arrayidx.i.3 = getelementptr inbounds nuw i8, ptr %caller, i64 24
+  %11 = load i32, ptr %arrayidx.i.3, align 4
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
+  %call.i.i.3 = call i32 @clock_gettime(i32 noundef %11, ptr noundef nonnull %t.i.i) #13
+  %tobool.not.i.i.3 = icmp eq i32 %call.i.i.3, 0
+  %12 = load i64, ptr %t.i.i, align 8
+  %mul.i.i.3 = mul nsw i64 %12, 1000000000
+  %13 = load i64, ptr %tv_nsec.i.i, align 8
+  %add.i.i.3 = add nsw i64 %mul.i.i.3, %13
+  %cond.i.i.3 = select i1 %tobool.not.i.i.3, i64 %add.i.i.3, i64 -1
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
+  %cmp3.i.3 = icmp slt i64 %cond.i.i.3, 0
+  br i1 %cmp3.i.3, label %land.end, label %for.cond5.preheader.i
+
+for.cond5.preheader.i:                            ; preds = %for.body.i.3, %for.cond.i.2, %for.cond.i.1, %for.cond.i
+  %before.i.sroa.6.0 = phi i64 [ undef, %for.cond.i ], [ undef, %for.cond.i.1 ], [ %cond.i.i.2, %for.cond.i.2 ], [ %cond.i.i.2, %for.body.i.3 ]
+  %before.i.sroa.4.0 = phi i64 [ undef, %for.cond.i ], [ %cond.i.i.1, %for.cond.i.1 ], [ %cond.i.i.1, %for.cond.i.2 ], [ %cond.i.i.1, %for.body.i.3 ]
+  %before.i.sroa.8.0 = phi i64 [ undef, %for.cond.i ], [ undef, %for.cond.i.1 ], [ undef, %for.cond.i.2 ], [ %cond.i.i.3, %for.body.i.3 ]
+  %tv_nsec.i37.i = getelementptr inbounds nuw i8, ptr %t.i33.i, i64 8
+  %14 = load i32, ptr %clocks, align 4
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #13
+  %call.i34.i = call i32 @clock_gettime(i32 noundef %14, ptr noundef nonnull %t.i33.i) #13
+  %tobool.not.i35.i = icmp eq i32 %call.i34.i, 0
+  %15 = load i64, ptr %t.i33.i, align 8
+  %mul.i36.i = mul nsw i64 %15, 1000000000
+  %16 = load i64, ptr %tv_nsec.i37.i, align 8
+  %add.i38.i = add nsw i64 %mul.i36.i, %16
+  %cond.i39.i = select i1 %tobool.not.i35.i, i64 %add.i38.i, i64 -1
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #13
+  %cmp14.not.i = icmp sgt i64 %cond.i39.i, %cond.i.i
+  %exitcond48.not.i = icmp ne i32 %cond, 1
+  %or.cond.not.i = select i1 %cmp14.not.i, i1 %exitcond48.not.i, i1 false
+  br i1 %or.cond.not.i, label %for.body8.i.1, label %cleanup19.i, !llvm.loop !8
+
+for.body8.i.1:                                    ; preds = %for.cond5.preheader.i
+  %arrayidx10.i.1 = getelementptr inbounds nuw i8, ptr %caller, i64 16
+  %17 = load i32, ptr %arrayidx10.i.1, align 4
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #13
+  %call.i34.i.1 = call i32 @clock_gettime(i32 noundef %17, ptr noundef nonnull %t.i33.i) #13
+  %tobool.not.i35.i.1 = icmp eq i32 %call.i34.i.1, 0
+  %18 = load i64, ptr %t.i33.i, align 8
+  %mul.i36.i.1 = mul nsw i64 %18, 1000000000
+  %19 = load i64, ptr %tv_nsec.i37.i, align 8
+  %add.i38.i.1 = add nsw i64 %mul.i36.i.1, %19
+  %cond.i39.i.1 = select i1 %tobool.not.i35.i.1, i64 %add.i38.i.1, i64 -1
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #13
+  %cmp14.not.i.1 = icmp sgt i64 %cond.i39.i.1, %before.i.sroa.4.0
+  %exitcond48.not.i.1 = icmp ne i32 %cond, 2
+  %or.cond.not.i.1 = select i1 %cmp14.not.i.1, i1 %exitcond48.not.i.1, i1 false
+  br i1 %or.cond.not.i.1, label %for.body8.i.2, label %cleanup19.i, !llvm.loop !8
+
+for.body8.i.2:                                    ; preds = %for.body8.i.1
+  %arrayidx10.i.2 = getelementptr inbounds nuw i8, ptr %caller, i64 20
+  %20 = load i32, ptr %arrayidx10.i.2, align 4
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #13
+  %call.i34.i.2 = call i32 @clock_gettime(i32 noundef %20, ptr noundef nonnull %t.i33.i) #13
+  %tobool.not.i35.i.2 = icmp eq i32 %call.i34.i.2, 0
+  %21 = load i64, ptr %t.i33.i, align 8
+  %mul.i36.i.2 = mul nsw i64 %21, 1000000000
+  %22 = load i64, ptr %tv_nsec.i37.i, align 8
+  %add.i38.i.2 = add nsw i64 %mul.i36.i.2, %22
+  %cond.i39.i.2 = select i1 %tobool.not.i35.i.2, i64 %add.i38.i.2, i64 -1
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #13
+  %cmp14.not.i.2 = icmp sgt i64 %cond.i39.i.2, %before.i.sroa.6.0
+  %exitcond48.not.i.2 = icmp ne i32 %cond, 3
+  %or.cond.not.i.2 = select i1 %cmp14.not.i.2, i1 %exitcond48.not.i.2, i1 false
+  br i1 %or.cond.not.i.2, label %for.body8.i.3, label %cleanup19.i, !llvm.loop !8
+
+for.body8.i.3:                                    ; preds = %for.body8.i.2
+  %arrayidx10.i.3 = getelementptr inbounds nuw i8, ptr %caller, i64 24
+  %23 = load i32, ptr %arrayidx10.i.3, align 4
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #13
+  %call.i34.i.3 = call i32 @clock_gettime(i32 noundef %23, ptr noundef nonnull %t.i33.i) #13
+  %tobool.not.i35.i.3 = icmp eq i32 %call.i34.i.3, 0
+  %24 = load i64, ptr %t.i33.i, align 8
+  %mul.i36.i.3 = mul nsw i64 %24, 1000000000
+  %25 = load i64, ptr %tv_nsec.i37.i, align 8
+  %add.i38.i.3 = add nsw i64 %mul.i36.i.3, %25
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #13
+  %cmp14.not.i.36 = icmp sgt i64 %add.i38.i.3, %before.i.sroa.8.0
+  %cmp14.not.i.3 = select i1 %tobool.not.i35.i.3, i1 %cmp14.not.i.36, i1 false
+  br label %cleanup19.i
+
+cleanup19.i:                                      ; preds = %for.body8.i.3, %for.body8.i.2, %for.body8.i.1, %for.cond5.preheader.i
+  %cmp14.not.i.lcssa = phi i1 [ %cmp14.not.i, %for.cond5.preheader.i ], [ %cmp14.not.i.1, %for.body8.i.1 ], [ %cmp14.not.i.2, %for.body8.i.2 ], [ %cmp14.not.i.3, %for.body8.i.3 ]
+  %spec.select.i = zext i1 %cmp14.not.i.lcssa to i32
+  br label %land.end
+
+land.end:                                         ; preds = %cleanup19.i, %for.body.i.3, %for.body.i.2, %for.body.i.1, %land.rhs, %entry
+  %land.ext = phi i32 [ 0, %entry ], [ %spec.select.i, %cleanup19.i ], [ 0, %for.body.i.3 ], [ 0, %for.body.i.2 ], [ 0, %for.body.i.1 ], [ 0, %land.rhs ]
+  ret i32 %land.ext
+}
+
+; Function Attrs: nounwind uwtable
+define internal fastcc i32 @on_pool(ptr noundef %f, ptr noundef %closure, i32 noundef %threads, i32 noundef %process) unnamed_addr #0 {
+entry:
+  %t.i132 = alloca %struct.timespec, align 8
+  %t.i127 = alloca %struct.timespec, align 8
+  %t.i122 = alloca %struct.timespec, align 8
+  %group.i120 = alloca %struct.Group, align 8
+  %attributes.i = alloca %union.pthread_attr_t, align 8
+  %all.i = alloca %struct.__sigset_t, align 8
+  %before.i = alloca %struct.__sigset_t, align 8
+  %thread.i = alloca i64, align 8
+  %group.i112 = alloca %struct.Group, align 8
+  %t.i104 = alloca %struct.timespec, align 8
+  %group.i = alloca %struct.Group, align 8
+  %t.i = alloca %struct.timespec, align 8
+  %cmp = icmp sgt i32 %threads, 1
+  br i1 %cmp, label %land.lhs.true, label %if.then10
+
+land.lhs.true:                                    ; preds = %entry
+  %0 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416) monotonic, align 32
+  %cmp.i = icmp slt i64 %0, 1
+  br i1 %cmp.i, label %lor.lhs.false, label %if.then
+
+if.then:                                          ; preds = %land.lhs.true
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #13
+  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #13
+  %1 = load i64, ptr %t.i, align 8
+  %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
+  %2 = load i64, ptr %tv_nsec.i, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i) #13
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
+  %3 = atomicrmw add ptr @launches, i64 1 monotonic, align 8
+  %call.i103 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i104) #13
+  %call.i105 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i104) #13
+  %4 = load i64, ptr %t.i104, align 8
+  %tv_nsec.i107 = getelementptr inbounds nuw i8, ptr %t.i104, i64 8
+  %5 = load i64, ptr %tv_nsec.i107, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i104) #13
+  %reass.add = sub i64 %4, %1
+  %reass.mul = mul i64 %reass.add, 1000000000
+  %add.i108 = sub i64 %5, %2
+  %sub = add i64 %add.i108, %reass.mul
+  %sub4 = add nsw i32 %threads, -1
+  %6 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416) monotonic, align 32
+  %conv.i109 = zext nneg i32 %sub4 to i64
+  %mul.i110 = mul nsw i64 %sub, %conv.i109
+  %div.neg.i = sdiv i64 %mul.i110, -16
+  %sub.i = add i64 %div.neg.i, %6
+  %cond.i = call i64 @llvm.smax.i64(i64 %sub.i, i64 0)
+  store atomic i64 %cond.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416) monotonic, align 32
+  br label %return
+
+lor.lhs.false:                                    ; preds = %land.lhs.true
+  %7 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) seq_cst, align 4
+  %cmp.i111 = icmp eq i32 %7, %process
+  br i1 %cmp.i111, label %lor.lhs.false8, label %if.end.i
+
+if.end.i:                                         ; preds = %lor.lhs.false
+  %cmp1.i = icmp slt i32 %7, 0
+  br i1 %cmp1.i, label %if.then10, label %lor.lhs.false.i
+
+lor.lhs.false.i:                                  ; preds = %if.end.i
+  %8 = cmpxchg ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388), i32 %7, i32 -1 seq_cst seq_cst, align 4
+  %9 = extractvalue { i32, i1 } %8, 1
+  br i1 %9, label %if.end3.i, label %if.then10
+
+if.end3.i:                                        ; preds = %lor.lhs.false.i
+  %10 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i = and i64 %10, -1073741824
+  %shl.i.i = add i64 %shr.i.i, 1073741824
+  store atomic i64 %shl.i.i, ptr @pool seq_cst, align 128
+  store <2 x i32> zeroinitializer, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), align 8
+  br label %for.body.i
+
+for.cond.cleanup.i:                               ; preds = %for.body.i
+  store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384) seq_cst, align 128
+  store atomic i32 %process, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) seq_cst, align 4
+  br label %lor.lhs.false8
+
+for.body.i:                                       ; preds = %for.body.i, %if.end3.i
+  %indvars.iv.i = phi i64 [ 0, %if.end3.i ], [ %indvars.iv.next.i, %for.body.i ]
+  %arrayidx.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 0, i64 %indvars.iv.i
+  store atomic i32 0, ptr %arrayidx.i monotonic, align 128
+  %busy.i = getelementptr inbounds nuw i8, ptr %arrayidx.i, i64 4
+  store atomic i32 0, ptr %busy.i monotonic, align 4
+  %indvars.iv.next.i = add nuw nsw i64 %indvars.iv.i, 1
+  %exitcond.not.i = icmp eq i64 %indvars.iv.next.i, 511
+  br i1 %exitcond.not.i, label %for.cond.cleanup.i, label %for.body.i, !llvm.loop !9
+
+lor.lhs.false8:                                   ; preds = %for.cond.cleanup.i, %lor.lhs.false
+  %11 = atomicrmw xchg ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384), i32 1 seq_cst, align 128
+  %tobool9.not = icmp eq i32 %11, 0
+  br i1 %tobool9.not, label %if.end12, label %if.then10
+
+if.then10:                                        ; preds = %if.end.i, %lor.lhs.false.i, %entry, %lor.lhs.false8
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i112) #13
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i112, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
+  %12 = atomicrmw add ptr @launches, i64 1 monotonic, align 8
+  %call.i113 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i112, ptr noundef %closure) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i112) #13
+  br label %return
+
+if.end12:                                         ; preds = %lor.lhs.false8
+  %spec.store.select = tail call i32 @llvm.smin.i32(i32 %threads, i32 512)
+  %sub16 = add nsw i32 %spec.store.select, -1
+  call void @llvm.lifetime.start.p0(i64 64, ptr nonnull %attributes.i) #13
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %all.i) #13
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %before.i) #13
+  %13 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), align 8
+  %cmp.i114 = icmp sge i32 %13, %sub16
+  %14 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
+  %tobool.i = icmp ne i32 %14, 0
+  %or.cond.i = select i1 %cmp.i114, i1 true, i1 %tobool.i
+  br i1 %or.cond.i, label %start_helpers.exit, label %lor.lhs.false1.i
+
+lor.lhs.false1.i:                                 ; preds = %if.end12
+  %call.i115 = call i32 @pthread_attr_init(ptr noundef nonnull %attributes.i) #13
+  %tobool2.not.i = icmp eq i32 %call.i115, 0
+  br i1 %tobool2.not.i, label %if.end.i116, label %start_helpers.exit
+
+if.end.i116:                                      ; preds = %lor.lhs.false1.i
+  %call3.i = call i32 @pthread_attr_setdetachstate(ptr noundef nonnull %attributes.i, i32 noundef 1) #13
+  %call4.i = call i32 @pthread_attr_setstacksize(ptr noundef nonnull %attributes.i, i64 noundef 1048576) #13
+  %call5.i = call i32 @sigfillset(ptr noundef nonnull %all.i) #13
+  %call6.i = call i32 @pthread_sigmask(i32 noundef 2, ptr noundef nonnull %all.i, ptr noundef nonnull %before.i) #13
+  call void @llvm.lifetime.start.p0(i64 8, ptr nonnull %thread.i) #13
+  %15 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), align 8
+  %cmp718.i = icmp slt i32 %15, %sub16
+  %16 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
+  %tobool8.not19.i = icmp eq i32 %16, 0
+  %17 = select i1 %cmp718.i, i1 %tobool8.not19.i, i1 false
+  br i1 %17, label %for.body.i118, label %for.cond.cleanup.i117
+
+for.cond.cleanup.i117:                            ; preds = %if.end12.i, %if.end12.thread.i, %if.end.i116
+  call void @llvm.lifetime.end.p0(i64 8, ptr nonnull %thread.i) #13
+  %call13.i = call i32 @pthread_sigmask(i32 noundef 2, ptr noundef nonnull %before.i, ptr noundef null) #13
+  %call14.i = call i32 @pthread_attr_destroy(ptr noundef nonnull %attributes.i) #13
+  br label %start_helpers.exit
+
+for.body.i118:                                    ; preds = %if.end.i116, %if.end12.i
+  %18 = phi i32 [ %inc.i, %if.end12.i ], [ %15, %if.end.i116 ]
+  %conv.i119 = sext i32 %18 to i64
+  %19 = inttoptr i64 %conv.i119 to ptr
+  %call9.i = call i32 @pthread_create(ptr noundef nonnull %thread.i, ptr noundef nonnull %attributes.i, ptr noundef nonnull @help, ptr noundef %19) #13
+  %tobool10.not.i = icmp eq i32 %call9.i, 0
+  br i1 %tobool10.not.i, label %if.end12.i, label %if.end12.thread.i
+
+if.end12.thread.i:                                ; preds = %for.body.i118
+  store i32 1, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
+  br label %for.cond.cleanup.i117
+
+if.end12.i:                                       ; preds = %for.body.i118
+  %20 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), align 8
+  %inc.i = add nsw i32 %20, 1
+  store i32 %inc.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), align 8
+  %.pre20.i = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
+  %21 = icmp eq i32 %.pre20.i, 0
+  %cmp7.i = icmp slt i32 %inc.i, %sub16
+  %22 = select i1 %cmp7.i, i1 %21, i1 false
+  br i1 %22, label %for.body.i118, label %for.cond.cleanup.i117, !llvm.loop !10
+
+start_helpers.exit:                               ; preds = %if.end12, %lor.lhs.false1.i, %for.cond.cleanup.i117
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %before.i) #13
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %all.i) #13
+  call void @llvm.lifetime.end.p0(i64 64, ptr nonnull %attributes.i) #13
+  %23 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), align 8
+  %cond = call i32 @llvm.smin.i32(i32 %23, i32 %sub16)
+  %add = add nsw i32 %cond, 1
+  %24 = load i32, ptr @settings.1, align 4
+  %mul = mul nsw i32 %add, %24
+  %spec.store.select77 = call i32 @llvm.smin.i32(i32 %mul, i32 1023)
+  %tobool23.not = icmp eq i32 %cond, 0
+  br i1 %tobool23.not, label %if.then28, label %lor.lhs.false24
+
+lor.lhs.false24:                                  ; preds = %start_helpers.exit
+  %25 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408), align 8
+  %cmp25 = icmp ugt i32 %25, 3
+  br i1 %cmp25, label %land.lhs.true26, label %if.end31
+
+land.lhs.true26:                                  ; preds = %lor.lhs.false24
+  %26 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 412), align 4
+  %inc = add i32 %26, 1
+  store i32 %inc, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 412), align 4
+  %rem = and i32 %inc, 15
+  %tobool27.not = icmp eq i32 %rem, 0
+  br i1 %tobool27.not, label %if.end31, label %if.then28
+
+if.then28:                                        ; preds = %land.lhs.true26, %start_helpers.exit
+  store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384) seq_cst, align 128
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i120) #13
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i120, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
+  %27 = atomicrmw add ptr @launches, i64 1 monotonic, align 8
+  %call.i121 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i120, ptr noundef %closure) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i120) #13
+  br label %return
+
+if.end31:                                         ; preds = %land.lhs.true26, %lor.lhs.false24
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i122) #13
+  %call.i123 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i122) #13
+  %28 = load i64, ptr %t.i122, align 8
+  %mul.i124 = mul nsw i64 %28, 1000000000
+  %tv_nsec.i125 = getelementptr inbounds nuw i8, ptr %t.i122, i64 8
+  %29 = load i64, ptr %tv_nsec.i125, align 8
+  %add.i126 = add nsw i64 %mul.i124, %29
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i122) #13
+  %30 = load i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
+  %sub35 = sub nsw i64 %add.i126, %30
+  %31 = load i64, ptr @settings.2, align 8
+  %cmp36 = icmp slt i64 %sub35, %31
+  %cond40 = select i1 %cmp36, i64 %31, i64 0
+  store atomic i64 %cond40, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
+  %32 = ptrtoint ptr %f to i64
+  store atomic i64 %32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 256) monotonic, align 128
+  %33 = ptrtoint ptr %closure to i64
+  store atomic i64 %33, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 264) monotonic, align 8
+  store atomic i32 %spec.store.select77, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 272) monotonic, align 16
+  %call45 = call i32 @sched_getcpu() #13
+  store atomic i32 %call45, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
+  store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) monotonic, align 8
+  store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
+  store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128) monotonic, align 128
+  %34 = load atomic i64, ptr @pool seq_cst, align 128
+  %conv = sext i32 %cond to i64
+  %conv51 = sext i32 %spec.store.select77 to i64
+  %shr.i = and i64 %34, -1073741824
+  %shl.i = add i64 %shr.i, 1073741824
+  %shl1.i = shl nsw i64 %conv, 20
+  %or.i = or i64 %shl1.i, %conv51
+  %or2.i = or i64 %or.i, %shl.i
+  store atomic i64 %or2.i, ptr @pool seq_cst, align 128
+  %call53 = call fastcc i32 @work(i32 noundef -1)
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i127) #13
+  %call.i128 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i127) #13
+  %35 = load i64, ptr %t.i127, align 8
+  %mul.i129 = mul nsw i64 %35, 1000000000
+  %tv_nsec.i130 = getelementptr inbounds nuw i8, ptr %t.i127, i64 8
+  %36 = load i64, ptr %tv_nsec.i130, align 8
+  %add.i131 = add nsw i64 %mul.i129, %36
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i127) #13
+  %cmp55 = icmp slt i32 %call53, %spec.store.select77
+  br i1 %cmp55, label %if.then57, label %if.end59
+
+if.then57:                                        ; preds = %if.end31
+  %sub58 = sub nsw i32 %spec.store.select77, %call53
+  call fastcc void @wait_for(i32 noundef %sub58, i32 noundef %cond)
+  br label %if.end59
+
+if.end59:                                         ; preds = %if.then57, %if.end31
+  %37 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408), align 8
+  %add64 = add i32 %37, 1
+  %cond66 = select i1 %cmp55, i32 0, i32 %add64
+  store i32 %cond66, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408), align 8
+  %38 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i132) #13
+  %call.i133 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i132) #13
+  %39 = load i64, ptr %t.i132, align 8
+  %mul.i134 = mul nsw i64 %39, 1000000000
+  %tv_nsec.i135 = getelementptr inbounds nuw i8, ptr %t.i132, i64 8
+  %40 = load i64, ptr %tv_nsec.i135, align 8
+  %add.i136 = add nsw i64 %mul.i134, %40
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i132) #13
+  store i64 %add.i136, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
+  %sub70 = sub nsw i64 %add.i131, %add.i126
+  %cond.i137 = call i32 @llvm.umax.i32(i32 %call53, i32 1)
+  %conv.i138 = sext i32 %cond.i137 to i64
+  %div.i = sdiv i64 %sub70, %conv.i138
+  %41 = add i64 %add.i131, %div.i
+  %sub.i139 = sub i64 %add.i136, %41
+  %cmp.i140 = icmp slt i64 %sub.i139, 20000
+  br i1 %cmp.i140, label %charge.exit, label %if.end.i141
+
+if.end.i141:                                      ; preds = %if.end59
+  %42 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416) monotonic, align 32
+  %add.i142 = add nsw i64 %42, %sub.i139
+  %cond9.i = call i64 @llvm.smin.i64(i64 %add.i142, i64 20000000)
+  store atomic i64 %cond9.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416) monotonic, align 32
+  br label %charge.exit
+
+charge.exit:                                      ; preds = %if.end59, %if.end.i141
+  %43 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @launches, i64 8), i64 1 monotonic, align 8
+  store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384) seq_cst, align 128
+  %tobool.not.i = icmp eq i32 %38, 0
+  br i1 %tobool.not.i, label %return, label %if.then.i
+
+if.then.i:                                        ; preds = %charge.exit
+  call void @TVMFFIErrorSetRaisedFromCStr(ptr noundef nonnull @.str, ptr noundef nonnull @.str.1) #13
+  br label %return
+
+return:                                           ; preds = %if.then.i, %charge.exit, %if.then28, %if.then10, %if.then
+  %retval.1 = phi i32 [ %call.i103, %if.then ], [ %call.i113, %if.then10 ], [ %call.i121, %if.then28 ], [ 0, %charge.exit ], [ %38, %if.then.i ]
+  ret i32 %retval.1
+}
+
+; Function Attrs: mustprogress nocallback nofree nounwind willreturn memory(argmem: readwrite)
+declare void @llvm.memcpy.p0.p0.i64(ptr noalias nocapture writeonly, ptr noalias nocapture readonly, i64, i1 immarg) #6
+
+; Function Attrs: mustprogress nocallback nofree nounwind willreturn memory(argmem: write)
+declare void @llvm.memset.p0.i64(ptr nocapture writeonly, i8, i64, i1 immarg) #7
+
+; Function Attrs: nounwind uwtable
+define internal void @member(ptr nocapture noundef %data) #0 {
+entry:
+  %t.i = alloca %struct.timespec, align 8
+  %group = alloca %struct.Group, align 8
+  %0 = load ptr, ptr @openmp.1, align 8
+  %call = tail call i32 %0() #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group) #13
+  store ptr null, ptr %group, align 8
+  %num_task = getelementptr inbounds nuw i8, ptr %group, i64 8
+  %1 = load ptr, ptr @openmp.2, align 8
+  %call1 = tail call i32 %1() #13
+  store i32 %call1, ptr %num_task, align 8
+  %2 = getelementptr inbounds nuw i8, ptr %group, i64 12
+  store i32 0, ptr %2, align 4
+  %tobool.not = icmp eq i32 %call, 0
+  br i1 %tobool.not, label %if.then, label %if.else
+
+if.then:                                          ; preds = %entry
+  %caller = getelementptr inbounds nuw i8, ptr %data, i64 16
+  %3 = load ptr, ptr %caller, align 8
+  %members = getelementptr inbounds nuw i8, ptr %3, i64 8
+  store i32 %call1, ptr %members, align 8
+  br label %if.end13
+
+if.else:                                          ; preds = %entry
+  %cmp = icmp slt i32 %call, 5
+  br i1 %cmp, label %land.lhs.true, label %if.end13
+
+land.lhs.true:                                    ; preds = %if.else
+  %call3 = tail call i64 @pthread_self() #15
+  %caller4 = getelementptr inbounds nuw i8, ptr %data, i64 16
+  %4 = load ptr, ptr %caller4, align 8
+  %clocks = getelementptr inbounds nuw i8, ptr %4, i64 12
+  %sub = add nsw i32 %call, -1
+  %idxprom = sext i32 %sub to i64
+  %arrayidx = getelementptr inbounds [4 x i32], ptr %clocks, i64 0, i64 %idxprom
+  %call5 = tail call i32 @pthread_getcpuclockid(i64 noundef %call3, ptr noundef nonnull %arrayidx) #13
+  %tobool6.not = icmp eq i32 %call5, 0
+  br i1 %tobool6.not, label %if.end13, label %if.then7
+
+if.then7:                                         ; preds = %land.lhs.true
+  %5 = load ptr, ptr %caller4, align 8
+  %clocks9 = getelementptr inbounds nuw i8, ptr %5, i64 12
+  %arrayidx12 = getelementptr inbounds [4 x i32], ptr %clocks9, i64 0, i64 %idxprom
+  store i32 -1, ptr %arrayidx12, align 4
+  br label %if.end13
+
+if.end13:                                         ; preds = %if.else, %land.lhs.true, %if.then7, %if.then
+  %6 = load ptr, ptr %data, align 8
+  %closure = getelementptr inbounds nuw i8, ptr %data, i64 8
+  %7 = load ptr, ptr %closure, align 8
+  %call14 = call i32 %6(i32 noundef %call, ptr noundef nonnull %group, ptr noundef %7) #13
+  %tobool15.not = icmp eq i32 %call14, 0
+  br i1 %tobool15.not, label %if.end18, label %if.then16
+
+if.then16:                                        ; preds = %if.end13
+  %status17 = getelementptr inbounds nuw i8, ptr %data, i64 32
+  store atomic i32 %call14, ptr %status17 seq_cst, align 8
+  br label %if.end18
+
+if.end18:                                         ; preds = %if.then16, %if.end13
+  br i1 %tobool.not, label %if.then20, label %if.end22
+
+if.then20:                                        ; preds = %if.end18
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #13
+  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #13
+  %8 = load i64, ptr %t.i, align 8
+  %mul.i = mul nsw i64 %8, 1000000000
+  %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
+  %9 = load i64, ptr %tv_nsec.i, align 8
+  %add.i = add nsw i64 %mul.i, %9
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #13
+  %worked = getelementptr inbounds nuw i8, ptr %data, i64 24
+  store i64 %add.i, ptr %worked, align 8
+  br label %if.end22
+
+if.end22:                                         ; preds = %if.then20, %if.end18
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group) #13
+  ret void
+}
+
+; Function Attrs: nounwind
+declare i32 @pthread_getcpuclockid(i64 noundef, ptr noundef) local_unnamed_addr #1
+
+; Function Attrs: mustprogress nofree nosync nounwind willreturn memory(none)
+declare i64 @pthread_self() local_unnamed_addr #8
+
+declare void @TVMFFIErrorSetRaisedFromCStr(ptr noundef, ptr noundef) local_unnamed_addr #9
+
+; Function Attrs: nounwind
+declare i32 @clock_gettime(i32 noundef, ptr noundef) local_unnamed_addr #1
+
+; Function Attrs: nounwind
+declare i32 @sched_getcpu() local_unnamed_addr #1
+
+; Function Attrs: nounwind uwtable
+define internal fastcc i32 @work(i32 noundef %self) unnamed_addr #0 {
+entry:
+  %group = alloca %struct.Group, align 8
+  %0 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i59 = lshr i64 %0, 10
+  %and.i.i60 = and i64 %shr.i.i59, 1023
+  %and.i3.i61 = and i64 %0, 1023
+  %cmp.i.not62 = icmp samesign ult i64 %and.i.i60, %and.i3.i61
+  br i1 %cmp.i.not62, label %lor.lhs.false.lr.ph, label %cleanup32
+
+lor.lhs.false.lr.ph:                              ; preds = %entry
+  %num_task = getelementptr inbounds nuw i8, ptr %group, i64 8
+  %1 = getelementptr inbounds nuw i8, ptr %group, i64 12
+  %cmp6 = icmp slt i32 %self, 0
+  %cond.v = select i1 %cmp6, i64 1024, i64 -1
+  br label %lor.lhs.false
+
+lor.lhs.false:                                    ; preds = %lor.lhs.false.lr.ph, %cleanup31
+  %2 = phi i64 [ %0, %lor.lhs.false.lr.ph ], [ %21, %cleanup31 ]
+  %did.063 = phi i32 [ 0, %lor.lhs.false.lr.ph ], [ %did.1, %cleanup31 ]
+  %3 = trunc i64 %2 to i32
+  %4 = lshr i32 %3, 20
+  %conv = and i32 %4, 1023
+  %cmp.not = icmp slt i32 %self, %conv
+  br i1 %cmp.not, label %if.end, label %cleanup32
+
+if.end:                                           ; preds = %lor.lhs.false
+  %5 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 256) monotonic, align 128
+  %6 = inttoptr i64 %5 to ptr
+  %7 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 264) monotonic, align 8
+  %8 = inttoptr i64 %7 to ptr
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group) #13
+  store ptr null, ptr %group, align 8
+  %9 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 272) monotonic, align 16
+  store i32 %9, ptr %num_task, align 8
+  store i32 0, ptr %1, align 4
+  %cond = add i64 %2, %cond.v
+  %10 = cmpxchg weak ptr @pool, i64 %2, i64 %cond seq_cst seq_cst, align 128
+  %11 = extractvalue { i64, i1 } %10, 1
+  br i1 %11, label %if.end9, label %cleanup31
+
+if.end9:                                          ; preds = %if.end
+  %shr.i.i45 = lshr i64 %cond, 10
+  %and.i.i46 = and i64 %shr.i.i45, 1023
+  %and.i3.i47 = and i64 %cond, 1023
+  %cmp.i48.not = icmp samesign ult i64 %and.i.i46, %and.i3.i47
+  br i1 %cmp.i48.not, label %if.then12, label %if.end13
+
+if.then12:                                        ; preds = %if.end9
+  %shr.i.i50 = lshr i64 %cond, 20
+  %and.i.i51 = and i64 %shr.i.i50, 1023
+  %12 = trunc nuw nsw i64 %and.i.i51 to i32
+  %13 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
+  %cmp1.not.i = icmp ult i32 %13, %12
+  br i1 %cmp1.not.i, label %if.end.i, label %if.end13
+
+if.end.i:                                         ; preds = %if.then12
+  %14 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284), i32 1 monotonic, align 4
+  %conv4.i = zext i32 %14 to i64
+  %cmp6.not.i = icmp samesign ugt i64 %and.i.i51, %conv4.i
+  br i1 %cmp6.not.i, label %if.end9.i, label %if.end13
+
+if.end9.i:                                        ; preds = %if.end.i
+  %arrayidx.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 0, i64 %conv4.i
+  %15 = load atomic i32, ptr %arrayidx.i seq_cst, align 128
+  %tobool.not.i = icmp eq i32 %15, 0
+  br i1 %tobool.not.i, label %for.inc.i, label %land.lhs.true.i
+
+land.lhs.true.i:                                  ; preds = %if.end9.i
+  %16 = atomicrmw xchg ptr %arrayidx.i, i32 0 seq_cst, align 4
+  %tobool14.not.i = icmp eq i32 %16, 0
+  br i1 %tobool14.not.i, label %for.inc.i, label %if.then15.i
+
+if.then15.i:                                      ; preds = %land.lhs.true.i
+  %call.i.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
+  br label %for.inc.i
+
+for.inc.i:                                        ; preds = %if.then15.i, %land.lhs.true.i, %if.end9.i
+  %17 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
+  %cmp1.not.1.i = icmp ult i32 %17, %12
+  br i1 %cmp1.not.1.i, label %if.end.1.i, label %if.end13
+
+if.end.1.i:                                       ; preds = %for.inc.i
+  %18 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284), i32 1 monotonic, align 4
+  %conv4.1.i = zext i32 %18 to i64
+  %cmp6.not.1.i = icmp samesign ugt i64 %and.i.i51, %conv4.1.i
+  br i1 %cmp6.not.1.i, label %if.end9.1.i, label %if.end13
+
+if.end9.1.i:                                      ; preds = %if.end.1.i
+  %arrayidx.1.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 0, i64 %conv4.1.i
+  %19 = load atomic i32, ptr %arrayidx.1.i seq_cst, align 128
+  %tobool.not.1.i = icmp eq i32 %19, 0
+  br i1 %tobool.not.1.i, label %if.end13, label %land.lhs.true.1.i
+
+land.lhs.true.1.i:                                ; preds = %if.end9.1.i
+  %20 = atomicrmw xchg ptr %arrayidx.1.i, i32 0 seq_cst, align 4
+  %tobool14.not.1.i = icmp eq i32 %20, 0
+  br i1 %tobool14.not.1.i, label %if.end13, label %if.then15.1.i
+
+if.then15.1.i:                                    ; preds = %land.lhs.true.1.i
+  %call.i.1.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx.1.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
+  br label %if.end13
+
+if.end13:                                         ; preds = %if.then15.1.i, %land.lhs.true.1.i, %if.end9.1.i, %if.end.1.i, %for.inc.i, %if.end.i, %if.then12, %if.end9
+  %shr.i52 = lshr i64 %2, 10
+  %and.i53 = and i64 %shr.i52, 1023
+  %cond21 = select i1 %cmp6, i64 %and.i53, i64 %and.i3.i47
+  %conv22 = trunc nuw nsw i64 %cond21 to i32
+  %call23 = call i32 %6(i32 noundef %conv22, ptr noundef nonnull %group, ptr noundef %8) #13
+  %tobool24.not = icmp eq i32 %call23, 0
+  br i1 %tobool24.not, label %if.end27, label %if.then25
+
+if.then25:                                        ; preds = %if.end13
+  store atomic i32 %call23, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
+  br label %if.end27
+
+if.end27:                                         ; preds = %if.then25, %if.end13
+  %inc = add nsw i32 %did.063, 1
+  br label %cleanup31
+
+cleanup31:                                        ; preds = %if.end27, %if.end
+  %did.1 = phi i32 [ %inc, %if.end27 ], [ %did.063, %if.end ]
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group) #13
+  %21 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i = lshr i64 %21, 10
+  %and.i.i = and i64 %shr.i.i, 1023
+  %and.i3.i = and i64 %21, 1023
+  %cmp.i.not = icmp samesign ult i64 %and.i.i, %and.i3.i
+  br i1 %cmp.i.not, label %lor.lhs.false, label %cleanup32
+
+cleanup32:                                        ; preds = %cleanup31, %lor.lhs.false, %entry
+  %did.0.lcssa = phi i32 [ 0, %entry ], [ %did.063, %lor.lhs.false ], [ %did.1, %cleanup31 ]
+  ret i32 %did.0.lcssa
+}
+
+; Function Attrs: nounwind uwtable
+define internal fastcc void @wait_for(i32 noundef %shares, i32 noundef range(i32 1, 0) %helpers) unnamed_addr #0 {
+entry:
+  %most.i = alloca %struct.timespec, align 16
+  %t.i33.i.i = alloca %struct.timespec, align 8
+  %t.i.i.i = alloca %struct.timespec, align 8
+  %here.i = alloca %struct.cpu_set_t, align 8
+  %t.i43 = alloca %struct.timespec, align 8
+  %t.i = alloca %struct.timespec, align 8
+  %moved = alloca [8 x i64], align 8
+  %before = alloca %struct.cpu_set_t, align 8
+  call void @llvm.lifetime.start.p0(i64 64, ptr nonnull %moved) #13
+  call void @llvm.memset.p0.i64(ptr noundef nonnull align 8 dereferenceable(64) %moved, i8 0, i64 64, i1 false)
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %before) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #13
+  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #13
+  %0 = load i64, ptr %t.i, align 8
+  %mul.i = mul nsw i64 %0, 1000000000
+  %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
+  %1 = load i64, ptr %tv_nsec.i, align 8
+  %add.i = add nsw i64 %mul.i, %1
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #13
+  %tv_nsec.i46 = getelementptr inbounds nuw i8, ptr %t.i43, i64 8
+  %cmp350.i = icmp sgt i32 %helpers, 0
+  %tv_nsec.i.i.i = getelementptr inbounds nuw i8, ptr %t.i.i.i, i64 8
+  %tv_nsec.i37.i.i = getelementptr inbounds nuw i8, ptr %t.i33.i.i, i64 8
+  %wide.trip.count.i = zext i32 %helpers to i64
+  br label %for.cond.outer
+
+for.cond.outer:                                   ; preds = %for.cond.outer.backedge, %entry
+  %asked.0.ph = phi i64 [ %add.i, %entry ], [ %add.i47, %for.cond.outer.backedge ]
+  br label %for.cond
+
+for.cond:                                         ; preds = %for.cond.outer, %for.body4.preheader
+  %2 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128) seq_cst, align 128
+  %cmp.not = icmp eq i32 %2, %shares
+  br i1 %cmp.not, label %for.cond.cleanup, label %for.body4.preheader
+
+for.body4.preheader:                              ; preds = %for.cond
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i43) #13
+  %call.i44 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i43) #13
+  %3 = load i64, ptr %t.i43, align 8
+  %mul.i45 = mul nsw i64 %3, 1000000000
+  %4 = load i64, ptr %tv_nsec.i46, align 8
+  %add.i47 = add nsw i64 %mul.i45, %4
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i43) #13
+  %sub = sub nsw i64 %add.i47, %asked.0.ph
+  %cmp6 = icmp slt i64 %sub, 10000
+  br i1 %cmp6, label %for.cond, label %if.end, !llvm.loop !12
+
+for.cond.cleanup:                                 ; preds = %for.cond
+  store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 132) monotonic, align 4
+  br i1 %cmp350.i, label %for.body22, label %for.cond.cleanup21
+
+if.end:                                           ; preds = %for.body4.preheader
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %here.i) #13
+  call void @llvm.memset.p0.i64(ptr noundef nonnull align 8 dereferenceable(128) %here.i, i8 0, i64 128, i1 false)
+  %call.i48 = call i32 @sched_getcpu() #13
+  %cmp.i = icmp ult i32 %call.i48, 1024
+  br i1 %cmp.i, label %cond.true.i, label %cond.end.i
+
+cond.true.i:                                      ; preds = %if.end
+  %conv.i = zext nneg i32 %call.i48 to i64
+  %rem.i = and i64 %conv.i, 63
+  %shl.i = shl nuw i64 1, %rem.i
+  %div246.i = lshr i64 %conv.i, 6
+  %arrayidx.i = getelementptr inbounds nuw i64, ptr %here.i, i64 %div246.i
+  %5 = load i64, ptr %arrayidx.i, align 8
+  %or.i = or i64 %5, %shl.i
+  store i64 %or.i, ptr %arrayidx.i, align 8
+  br label %cond.end.i
+
+cond.end.i:                                       ; preds = %cond.true.i, %if.end
+  br i1 %cmp350.i, label %for.body.i, label %fetch_stalled.exit
+
+for.body.i:                                       ; preds = %cond.end.i, %cleanup.i
+  %indvars.iv.i = phi i64 [ %indvars.iv.next.i, %cleanup.i ], [ 0, %cond.end.i ]
+  %found.052.i = phi i32 [ %found.1.i, %cleanup.i ], [ 0, %cond.end.i ]
+  %arrayidx5.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 0, i64 %indvars.iv.i
+  %busy.i = getelementptr inbounds nuw i8, ptr %arrayidx5.i, i64 4
+  %6 = load atomic i32, ptr %busy.i seq_cst, align 4
+  %tobool.not.i = icmp eq i32 %6, 0
+  br i1 %tobool.not.i, label %cleanup.i, label %lor.lhs.false.i
+
+lor.lhs.false.i:                                  ; preds = %for.body.i
+  %div647.i = lshr i64 %indvars.iv.i, 6
+  %idxprom7.i = and i64 %div647.i, 67108863
+  %arrayidx8.i = getelementptr inbounds nuw i64, ptr %moved, i64 %idxprom7.i
+  %7 = load i64, ptr %arrayidx8.i, align 8
+  %rem9.i = and i64 %indvars.iv.i, 63
+  %8 = shl nuw i64 1, %rem9.i
+  %9 = and i64 %7, %8
+  %tobool10.not.i = icmp eq i64 %9, 0
+  br i1 %tobool10.not.i, label %lor.lhs.false11.i, label %cleanup.i
+
+lor.lhs.false11.i:                                ; preds = %lor.lhs.false.i
+  %clock.i = getelementptr inbounds nuw i8, ptr %arrayidx5.i, i64 12
+  %10 = load i32, ptr %clock.i, align 4
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i.i) #13
+  %call.i.i.i = call i32 @clock_gettime(i32 noundef %10, ptr noundef nonnull %t.i.i.i) #13
+  %tobool.not.i.i.i = icmp eq i32 %call.i.i.i, 0
+  %11 = load i64, ptr %t.i.i.i, align 8
+  %mul.i.i.i = mul nsw i64 %11, 1000000000
+  %12 = load i64, ptr %tv_nsec.i.i.i, align 8
+  %add.i.i.i = add nsw i64 %mul.i.i.i, %12
+  %cond.i.i.i = select i1 %tobool.not.i.i.i, i64 %add.i.i.i, i64 -1
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i.i) #13
+  %cmp3.i.i = icmp slt i64 %cond.i.i.i, 0
+  br i1 %cmp3.i.i, label %if.end.i, label %for.cond.i.i
+
+for.cond.i.i:                                     ; preds = %lor.lhs.false11.i
+  %13 = load i32, ptr %clock.i, align 4
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i.i) #13
+  %call.i34.i.i = call i32 @clock_gettime(i32 noundef %13, ptr noundef nonnull %t.i33.i.i) #13
+  %tobool.not.i35.i.i = icmp eq i32 %call.i34.i.i, 0
+  %14 = load i64, ptr %t.i33.i.i, align 8
+  %mul.i36.i.i = mul nsw i64 %14, 1000000000
+  %15 = load i64, ptr %tv_nsec.i37.i.i, align 8
+  %add.i38.i.i = add nsw i64 %mul.i36.i.i, %15
+  %cond.i39.i.i = select i1 %tobool.not.i35.i.i, i64 %add.i38.i.i, i64 -1
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i.i) #13
+  %cmp14.not.i.i = icmp sgt i64 %cond.i39.i.i, %cond.i.i.i
+  br i1 %cmp14.not.i.i, label %cleanup.i, label %if.end.i
+
+if.end.i:                                         ; preds = %for.cond.i.i, %lor.lhs.false11.i
+  %thread.i = getelementptr inbounds nuw i8, ptr %arrayidx5.i, i64 8
+  %16 = load i32, ptr %thread.i, align 8
+  %call14.i = call i32 @sched_getaffinity(i32 noundef %16, i64 noundef 128, ptr noundef nonnull %before) #13
+  %tobool15.not.i = icmp eq i32 %call14.i, 0
+  br i1 %tobool15.not.i, label %if.end17.i, label %cleanup.i
+
+if.end17.i:                                       ; preds = %if.end.i
+  %17 = load i32, ptr %thread.i, align 8
+  %call19.i = call i32 @sched_setaffinity(i32 noundef %17, i64 noundef 128, ptr noundef nonnull %here.i) #13
+  %tobool20.not.i = icmp eq i32 %call19.i, 0
+  br i1 %tobool20.not.i, label %if.then21.i, label %cleanup.i
+
+if.then21.i:                                      ; preds = %if.end17.i
+  %or28.i = or i64 %7, %8
+  store i64 %or28.i, ptr %arrayidx8.i, align 8
+  br label %cleanup.i
+
+cleanup.i:                                        ; preds = %if.then21.i, %if.end17.i, %if.end.i, %for.cond.i.i, %lor.lhs.false.i, %for.body.i
+  %found.1.i = phi i32 [ %found.052.i, %for.cond.i.i ], [ %found.052.i, %lor.lhs.false.i ], [ %found.052.i, %for.body.i ], [ 1, %if.end.i ], [ 1, %if.then21.i ], [ 1, %if.end17.i ]
+  %indvars.iv.next.i = add nuw nsw i64 %indvars.iv.i, 1
+  %exitcond.not.i = icmp eq i64 %indvars.iv.next.i, %wide.trip.count.i
+  br i1 %exitcond.not.i, label %fetch_stalled.exit.loopexit, label %for.body.i, !llvm.loop !13
+
+fetch_stalled.exit.loopexit:                      ; preds = %cleanup.i
+  %18 = icmp eq i32 %found.1.i, 0
+  br label %fetch_stalled.exit
+
+fetch_stalled.exit:                               ; preds = %fetch_stalled.exit.loopexit, %cond.end.i
+  %found.0.lcssa.i = phi i1 [ true, %cond.end.i ], [ %18, %fetch_stalled.exit.loopexit ]
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %here.i) #13
+  %sub8 = sub nsw i64 %add.i47, %add.i
+  %cmp9 = icmp slt i64 %sub8, 50000
+  %or.cond = select i1 %found.0.lcssa.i, i1 %cmp9, i1 false
+  br i1 %or.cond, label %for.cond.outer.backedge, label %if.end11
+
+if.end11:                                         ; preds = %fetch_stalled.exit
+  store atomic i32 1, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 132) seq_cst, align 4
+  %19 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128) seq_cst, align 128
+  %cmp13.not = icmp eq i32 %19, %shares
+  br i1 %cmp13.not, label %for.cond.outer.backedge, label %if.then14
+
+for.cond.outer.backedge:                          ; preds = %if.end11, %if.then14, %fetch_stalled.exit
+  br label %for.cond.outer, !llvm.loop !12
+
+if.then14:                                        ; preds = %if.end11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %most.i) #13
+  store <2 x i64> <i64 0, i64 200000>, ptr %most.i, align 16
+  %call.i50 = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 128, i32 noundef %19, ptr noundef nonnull %most.i, ptr noundef null, i32 noundef 0) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %most.i) #13
+  br label %for.cond.outer.backedge
+
+for.cond.cleanup21:                               ; preds = %for.inc29, %for.cond.cleanup
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %before) #13
+  call void @llvm.lifetime.end.p0(i64 64, ptr nonnull %moved) #13
+  ret void
+
+for.body22:                                       ; preds = %for.cond.cleanup, %for.inc29
+  %indvars.iv = phi i64 [ %indvars.iv.next, %for.inc29 ], [ 0, %for.cond.cleanup ]
+  %div42 = lshr i64 %indvars.iv, 6
+  %idxprom = and i64 %div42, 67108863
+  %arrayidx = getelementptr inbounds nuw [8 x i64], ptr %moved, i64 0, i64 %idxprom
+  %20 = load i64, ptr %arrayidx, align 8
+  %rem = and i64 %indvars.iv, 63
+  %21 = shl nuw i64 1, %rem
+  %22 = and i64 %20, %21
+  %tobool23.not = icmp eq i64 %22, 0
+  br i1 %tobool23.not, label %for.inc29, label %if.then24
+
+if.then24:                                        ; preds = %for.body22
+  %thread.idx = shl nuw nsw i64 %indvars.iv, 7
+  %thread.offs = or disjoint i64 %thread.idx, 8
+  %thread = getelementptr inbounds nuw i8, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 %thread.offs
+  %23 = load i32, ptr %thread, align 8
+  %call27 = call i32 @sched_setaffinity(i32 noundef %23, i64 noundef 128, ptr noundef nonnull %before) #13
+  br label %for.inc29
+
+for.inc29:                                        ; preds = %for.body22, %if.then24
+  %indvars.iv.next = add nuw nsw i64 %indvars.iv, 1
+  %exitcond.not = icmp eq i64 %indvars.iv.next, %wide.trip.count.i
+  br i1 %exitcond.not, label %for.cond.cleanup21, label %for.body22, !llvm.loop !14
+}
+
+; Function Attrs: nounwind
+declare i32 @pthread_attr_init(ptr noundef) local_unnamed_addr #1
+
+; Function Attrs: nounwind
+declare i32 @pthread_attr_setdetachstate(ptr noundef, i32 noundef) local_unnamed_addr #1
+
+; Function Attrs: nounwind
+declare i32 @pthread_attr_setstacksize(ptr noundef, i64 noundef) local_unnamed_addr #1
+
+; Function Attrs: nounwind
+declare i32 @sigfillset(ptr noundef) local_unnamed_addr #1
+
+; Function Attrs: nounwind
+declare i32 @pthread_sigmask(i32 noundef, ptr noundef, ptr noundef) local_unnamed_addr #1
+
+; Function Attrs: nounwind
+declare i32 @pthread_create(ptr noundef, ptr noundef, ptr noundef, ptr noundef) local_unnamed_addr #1
+
+; Function Attrs: noreturn nounwind uwtable
+define internal noundef ptr @help(ptr noundef %number) #10 {
+entry:
+  %t.i13.i = alloca %struct.timespec, align 8
+  %t.i.i = alloca %struct.timespec, align 8
+  %0 = ptrtoint ptr %number to i64
+  %conv = trunc i64 %0 to i32
+  %sext = shl i64 %0, 32
+  %idxprom = ashr exact i64 %sext, 32
+  %arrayidx = getelementptr inbounds [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 0, i64 %idxprom
+  %call = tail call i64 (i64, ...) @syscall(i64 noundef 178) #13
+  %conv1 = trunc i64 %call to i32
+  %thread = getelementptr inbounds nuw i8, ptr %arrayidx, i64 8
+  store i32 %conv1, ptr %thread, align 8
+  %call2 = tail call i64 @pthread_self() #15
+  %clock = getelementptr inbounds nuw i8, ptr %arrayidx, i64 12
+  %call3 = tail call i32 @pthread_getcpuclockid(i64 noundef %call2, ptr noundef nonnull %clock) #13
+  %tobool.not = icmp eq i32 %call3, 0
+  br i1 %tobool.not, label %if.end, label %if.then
+
+if.then:                                          ; preds = %entry
+  store i32 -1, ptr %clock, align 4
+  br label %if.end
+
+if.end:                                           ; preds = %if.then, %entry
+  %busy = getelementptr inbounds nuw i8, ptr %arrayidx, i64 4
+  %tv_nsec.i.i = getelementptr inbounds nuw i8, ptr %t.i.i, i64 8
+  %tv_nsec.i16.i = getelementptr inbounds nuw i8, ptr %t.i13.i, i64 8
+  br label %for.cond
+
+for.cond:                                         ; preds = %for.cond.backedge, %if.end
+  %call5 = call i32 @sched_getcpu() #13
+  %1 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
+  %cmp.not = icmp eq i32 %call5, %1
+  br i1 %cmp.not, label %if.end32.sink.split, label %if.then8
+
+if.then8:                                         ; preds = %for.cond
+  store atomic i32 1, ptr %busy seq_cst, align 4
+  %call9 = call fastcc i32 @work(i32 noundef %conv)
+  %tobool10.not = icmp eq i32 %call9, 0
+  br i1 %tobool10.not, label %if.end19, label %if.then11
+
+if.then11:                                        ; preds = %if.then8
+  %2 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 %call9 seq_cst, align 128
+  %3 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 132) seq_cst, align 4
+  %tobool17.not = icmp eq i32 %3, 0
+  br i1 %tobool17.not, label %if.end19, label %if.then18
+
+if.then18:                                        ; preds = %if.then11
+  %call.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
+  br label %if.end19
+
+if.end19:                                         ; preds = %if.then8, %if.then18, %if.then11
+  store atomic i32 0, ptr %busy seq_cst, align 4
+  %4 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
+  %tobool.not.i = icmp eq i64 %4, 0
+  br i1 %tobool.not.i, label %land.lhs.true26, label %cond.end.i
+
+cond.end.i:                                       ; preds = %if.end19
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
+  %call.i.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i) #13
+  %5 = load i64, ptr %t.i.i, align 8
+  %mul.i.i = mul nsw i64 %5, 1000000000
+  %6 = load i64, ptr %tv_nsec.i.i, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
+  %add.i.i = add i64 %6, %4
+  %add.i = add i64 %add.i.i, %mul.i.i
+  %tobool1.not.i = icmp eq i64 %add.i, 0
+  br i1 %tobool1.not.i, label %land.lhs.true26, label %land.lhs.true.lr.ph.i
+
+land.lhs.true.lr.ph.i:                            ; preds = %cond.end.i
+  %7 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i.i53 = lshr i64 %7, 10
+  %and.i.i.i.i54 = and i64 %shr.i.i.i.i53, 1023
+  %and.i3.i.i.i55 = and i64 %7, 1023
+  %cmp.i.not.i.i56 = icmp samesign uge i64 %and.i.i.i.i54, %and.i3.i.i.i55
+  %8 = trunc i64 %7 to i32
+  %9 = lshr i32 %8, 20
+  %conv.i.i57 = and i32 %9, 1023
+  %cmp.i.i58 = icmp sle i32 %conv.i.i57, %conv
+  %narrow.i.not.i59 = or i1 %cmp.i.not.i.i56, %cmp.i.i58
+  br i1 %narrow.i.not.i59, label %land.rhs.i, label %land.lhs.true26
+
+land.rhs.i:                                       ; preds = %land.lhs.true.lr.ph.i, %for.body8.preheader.i
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i13.i) #13
+  %call.i14.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i13.i) #13
+  %10 = load i64, ptr %t.i13.i, align 8
+  %mul.i15.i = mul nsw i64 %10, 1000000000
+  %11 = load i64, ptr %tv_nsec.i16.i, align 8
+  %add.i17.i = add nsw i64 %mul.i15.i, %11
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i13.i) #13
+  %cmp.i = icmp slt i64 %add.i17.i, %add.i
+  br i1 %cmp.i, label %for.body8.preheader.i, label %land.lhs.true26
+
+for.body8.preheader.i:                            ; preds = %land.rhs.i
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  %12 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i.i = lshr i64 %12, 10
+  %and.i.i.i.i = and i64 %shr.i.i.i.i, 1023
+  %and.i3.i.i.i = and i64 %12, 1023
+  %cmp.i.not.i.i = icmp samesign uge i64 %and.i.i.i.i, %and.i3.i.i.i
+  %13 = trunc i64 %12 to i32
+  %14 = lshr i32 %13, 20
+  %conv.i.i = and i32 %14, 1023
+  %cmp.i.i = icmp sle i32 %conv.i.i, %conv
+  %narrow.i.not.i = or i1 %cmp.i.not.i.i, %cmp.i.i
+  br i1 %narrow.i.not.i, label %land.rhs.i, label %land.lhs.true26
+
+land.lhs.true26:                                  ; preds = %for.body8.preheader.i, %land.rhs.i, %land.lhs.true.lr.ph.i, %cond.end.i, %if.end19
+  store atomic i32 1, ptr %arrayidx seq_cst, align 128
+  %15 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i = lshr i64 %15, 10
+  %and.i.i.i = and i64 %shr.i.i.i, 1023
+  %and.i3.i.i = and i64 %15, 1023
+  %cmp.i.not.i = icmp samesign uge i64 %and.i.i.i, %and.i3.i.i
+  %16 = trunc i64 %15 to i32
+  %17 = lshr i32 %16, 20
+  %conv.i = and i32 %17, 1023
+  %cmp.i51 = icmp sle i32 %conv.i, %conv
+  %narrow.i.not = or i1 %cmp.i.not.i, %cmp.i51
+  br i1 %narrow.i.not, label %if.end32, label %if.end32.sink.split
+
+if.end32.sink.split:                              ; preds = %for.cond, %land.lhs.true26
+  %.sink = phi i32 [ 0, %land.lhs.true26 ], [ 1, %for.cond ]
+  store atomic i32 %.sink, ptr %arrayidx seq_cst, align 128
+  br label %if.end32
+
+if.end32:                                         ; preds = %if.end32.sink.split, %land.lhs.true26
+  %18 = load atomic i32, ptr %arrayidx seq_cst, align 128
+  %tobool35.not60 = icmp eq i32 %18, 0
+  br i1 %tobool35.not60, label %for.cond.backedge, label %while.body
+
+for.cond.backedge:                                ; preds = %while.body, %if.end32
+  br label %for.cond
+
+while.body:                                       ; preds = %if.end32, %while.body
+  %call.i52 = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx, i32 noundef 128, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
+  %19 = load atomic i32, ptr %arrayidx seq_cst, align 128
+  %tobool35.not = icmp eq i32 %19, 0
+  br i1 %tobool35.not, label %for.cond.backedge, label %while.body, !llvm.loop !15
+}
+
+; Function Attrs: nounwind
+declare i32 @pthread_attr_destroy(ptr noundef) local_unnamed_addr #1
+
+; Function Attrs: nounwind
+declare i64 @syscall(i64 noundef, ...) local_unnamed_addr #1
+
+; Function Attrs: nounwind
+declare i32 @sched_setaffinity(i32 noundef, i64 noundef, ptr noundef) local_unnamed_addr #1
+
+; Function Attrs: nounwind
+declare i32 @sched_getaffinity(i32 noundef, i64 noundef, ptr noundef) local_unnamed_addr #1
+
+; Function Attrs: nounwind
+declare ptr @pthread_getspecific(i32 noundef) local_unnamed_addr #1
+
+; Function Attrs: mustprogress nofree nounwind willreturn allockind("alloc,zeroed") allocsize(0,1) memory(inaccessiblemem: readwrite)
+declare noalias noundef ptr @calloc(i64 noundef, i64 noundef) local_unnamed_addr #11
+
+; Function Attrs: nounwind
+declare i32 @pthread_setspecific(i32 noundef, ptr noundef) local_unnamed_addr #1
+
+; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
+declare i32 @llvm.smin.i32(i32, i32) #12
+
+; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
+declare i64 @llvm.smax.i64(i64, i64) #12
+
+; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
+declare i32 @llvm.umax.i32(i32, i32) #12
+
+; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
+declare i64 @llvm.smin.i64(i64, i64) #12
+
+; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
+declare i32 @llvm.umin.i32(i32, i32) #12
+
+attributes #0 = { nounwind uwtable "no-trapping-math"="true" }
+attributes #1 = { nounwind "no-trapping-math"="true" }
+attributes #2 = { mustprogress nounwind willreturn allockind("free") memory(argmem: readwrite, inaccessiblemem: readwrite) "alloc-family"="malloc" "no-trapping-math"="true" }
+attributes #3 = { mustprogress nofree norecurse nosync nounwind willreturn memory(write, argmem: readwrite, inaccessiblemem: none) uwtable "no-trapping-math"="true" }
+attributes #4 = { mustprogress nocallback nofree nosync nounwind willreturn memory(argmem: readwrite) }
+attributes #5 = { mustprogress nofree norecurse nounwind willreturn memory(readwrite, inaccessiblemem: none) uwtable "no-trapping-math"="true" }
+attributes #6 = { mustprogress nocallback nofree nounwind willreturn memory(argmem: readwrite) }
+attributes #7 = { mustprogress nocallback nofree nounwind willreturn memory(argmem: write) }
+attributes #8 = { mustprogress nofree nosync nounwind willreturn memory(none) "no-trapping-math"="true" }
+attributes #9 = { "no-trapping-math"="true" }
+attributes #10 = { noreturn nounwind uwtable "no-trapping-math"="true" }
+attributes #11 = { mustprogress nofree nounwind willreturn allockind("alloc,zeroed") allocsize(0,1) memory(inaccessiblemem: readwrite) "alloc-family"="malloc" "no-trapping-math"="true" }
+attributes #12 = { nocallback nofree nosync nounwind speculatable willreturn memory(none) }
+attributes #13 = { nounwind }
+attributes #14 = { nounwind allocsize(0,1) }
+attributes #15 = { nounwind willreturn memory(none) }
+
+!llvm.module.flags = !{!0, !1, !2, !3, !4}
+
+!0 = !{i32 7, !"Dwarf Version", i32 4}
+!1 = !{i32 1, !"wchar_size", i32 4}
+!2 = !{i32 8, !"PIC Level", i32 2}
+!3 = !{i32 7, !"uwtable", i32 2}
+!4 = !{i32 7, !"frame-pointer", i32 1}
+!6 = distinct !{!6, !7}
+!7 = !{!"llvm.loop.mustprogress"}
+!8 = distinct !{!8, !7}
+!9 = distinct !{!9, !7}
+!10 = distinct !{!10, !7}
+!11 = !{i64 5357}
+!12 = distinct !{!12, !7}
+!13 = distinct !{!13, !7}
+!14 = distinct !{!14, !7}
+!15 = distinct !{!15, !7}
