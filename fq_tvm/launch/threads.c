@@ -15,13 +15,14 @@
  * By AUTO and TORCH each launch chooses the first two by what is so at that moment: the CPU clocks of the team's members
  * are read twice, and where all have advanced, they run.  That takes a microsecond and never a stall.
  *
- * On a machine where others want the CPUs, a thread can lose its own while it has a share, and the launch waits for it.
- * Such a stall is a debt, of the pool or of a thread with its team, which is not used again before launches without it have
- * taken many times as long: so stalls cost a few hundredths of the time and are too rare for the 99th percentile.
+ * On a machine where others want the CPUs, a thread can lose its own while it has a share, and the launch waits for it; the
+ * caller, too, by waking a helper that is given the caller's CPU.  Such a stall is a debt, of the pool or of a thread with
+ * its team, which is not used again before launches without it have taken many times as long: so stalls cost a few
+ * hundredths of the time and are too rare for the 99th percentile.
  *
- * threads.<architecture>.ll is made of this file by `python -m fq_tvm.launch.threads_ir`; nothing compiles C where the
- * library is installed or used.  It is loaded once a process and never unloaded.  No thread-local variables: the JIT
- * that loads it would have to be taught them. */
+ * threads.<architecture>.ll is made of this file by `pytest tests/launch/test_threads_ir.py --update-golden`; nothing
+ * compiles C where the library is installed or used.  It is loaded once a process and never unloaded.  No thread-local
+ * variables: the JIT that loads it would have to be taught them. */
 #define _GNU_SOURCE
 #include <linux/futex.h>
 #include <pthread.h>
@@ -52,7 +53,7 @@ enum {
   LEARN_AT = 8,               /* launch of a thread from torch at which it gets to know its team: short-lived ones make none */
   PATIENCE_NS = 10000,        /* how long a caller waits for the last shares before it asks whether their threads run */
   LOOK_AGAIN_NS = 200000,     /* and how long it sleeps before it asks again */
-  STALL_NS = 20000,           /* a longer wait than this, beyond the time of a share, is a stall */
+  STALL_NS = 20000,           /* time lost in a launch from which it is a stall */
   MOST_DEBT_NS = 20000000,
   PAID_BY = 16,               /* for each helper, how many times a debt is paid by launches without */
   USELESS = 4,                /* launches in a row in which no helper came in time, after which they are woken for */
@@ -130,9 +131,7 @@ static int all_run(const clockid_t *clocks, int count) {
 
 static int in_debt(Debt *debt) { return atomic_load_explicit(&debt->ns, memory_order_relaxed) > 0; }
 
-/* A caller that worked for `worked` on `did` shares waited for `waited`: more than a share takes is a stall. */
-static void charge(Debt *debt, int64_t worked, int did, int64_t waited) {
-  int64_t stall = waited - worked / (did ? did : 1);
+static void charge(Debt *debt, int64_t stall) {
   if (stall < STALL_NS) return;
   int64_t ns = atomic_load_explicit(&debt->ns, memory_order_relaxed) + stall;
   atomic_store_explicit(&debt->ns, ns < MOST_DEBT_NS ? ns : MOST_DEBT_NS, memory_order_relaxed);
@@ -351,7 +350,7 @@ static int on_pool(Lambda f, void *closure, int threads, pid_t process) {
     return alone(f, closure);
   }
   /* Helpers look for more only where launches follow one another closely: elsewhere it would be others' time. */
-  int64_t start = now();
+  int64_t start = now(), cpu = cpu_time(CLOCK_THREAD_CPUTIME_ID);
   atomic_store_explicit(&pool.look_ns, start - pool.ended < settings.look_ns ? settings.look_ns : 0, memory_order_relaxed);
   atomic_store_explicit(&pool.f, f, memory_order_relaxed);
   atomic_store_explicit(&pool.closure, closure, memory_order_relaxed);
@@ -362,12 +361,12 @@ static int on_pool(Lambda f, void *closure, int threads, pid_t process) {
   atomic_store_explicit(&pool.done, 0, memory_order_relaxed);
   atomic_store(&pool.claims, claims_next(atomic_load(&pool.claims), (uint64_t)helpers, (uint64_t)shares));
   int did = work(-1);
-  int64_t worked = now();
   if (did < shares) wait_for((uint32_t)(shares - did), helpers);
   pool.useless = did < shares ? 0 : pool.useless + 1;
   int status = atomic_load(&pool.status);
   pool.ended = now();
-  charge(&pool.debt, worked - start, did, pool.ended - worked);
+  cpu = cpu_time(CLOCK_THREAD_CPUTIME_ID) - cpu;
+  charge(&pool.debt, pool.ended - start - cpu - cpu / (did ? did : 1)); /* who sleeps while a share ends loses nothing */
   atomic_fetch_add_explicit(&launches[OWN], 1, memory_order_relaxed);
   atomic_store(&pool.taken, 0);
   return elsewhere(status);
@@ -391,9 +390,11 @@ static void member(void *data) {
 
 static int on_team(Lambda f, void *closure, Caller *caller) {
   TeamJob job = {f, closure, caller, 0, 0};
-  int64_t start = now();
+  int64_t start = now(), cpu = cpu_time(CLOCK_THREAD_CPUTIME_ID);
   openmp.parallel(member, &job, 0, 0);
-  charge(&caller->debt, job.worked - start, 1, now() - job.worked);
+  int64_t end = now(), worked = job.worked - start, waited = end - job.worked; /* waiting takes CPU time here */
+  cpu = cpu_time(CLOCK_THREAD_CPUTIME_ID) - cpu;
+  charge(&caller->debt, end - start - cpu + (waited > worked ? waited - worked : 0));
   atomic_fetch_add_explicit(&launches[OPENMP], 1, memory_order_relaxed);
   return elsewhere(job.status);
 }

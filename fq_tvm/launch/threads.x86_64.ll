@@ -399,7 +399,9 @@ cond.end:                                         ; preds = %cond.false, %cond.t
 ; Function Attrs: nounwind uwtable
 define internal fastcc i32 @on_team(ptr noundef %f, ptr noundef %closure, ptr noundef %caller) unnamed_addr #0 {
 entry:
-  %t.i11 = alloca %struct.timespec, align 8
+  %t.i33 = alloca %struct.timespec, align 8
+  %t.i28 = alloca %struct.timespec, align 8
+  %t.i23 = alloca %struct.timespec, align 8
   %t.i = alloca %struct.timespec, align 8
   %job = alloca %struct.TeamJob, align 8
   call void @llvm.lifetime.start.p0(i64 40, ptr nonnull %job) #11
@@ -414,41 +416,79 @@ entry:
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #11
   %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #11
   %0 = load i64, ptr %t.i, align 8
+  %mul.i = mul nsw i64 %0, 1000000000
   %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
   %1 = load i64, ptr %tv_nsec.i, align 8
+  %add.i = add nsw i64 %mul.i, %1
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #11
-  %2 = load ptr, ptr @openmp.0, align 8
-  call void %2(ptr noundef nonnull @member, ptr noundef nonnull %job, i32 noundef 0, i32 noundef 0) #11
-  %3 = load i64, ptr %worked, align 8
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i11) #11
-  %call.i12 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i11) #11
-  %4 = load i64, ptr %t.i11, align 8
-  %tv_nsec.i14 = getelementptr inbounds nuw i8, ptr %t.i11, i64 8
-  %5 = load i64, ptr %tv_nsec.i14, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i11) #11
-  %6 = load i64, ptr %worked, align 8
-  %reass.add = add i64 %4, %0
-  %reass.mul = mul i64 %reass.add, 1000000000
-  %sub7 = sub i64 %1, %3
-  %add.i = add i64 %sub7, %5
-  %sub.neg = add i64 %add.i, %reass.mul
-  %sub.i = sub i64 %sub.neg, %6
-  %cmp.i = icmp slt i64 %sub.i, 20000
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i23) #11
+  %call.i24 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i23) #11
+  %tobool.not.i = icmp eq i32 %call.i24, 0
+  br i1 %tobool.not.i, label %cond.false.i, label %cpu_time.exit
+
+cond.false.i:                                     ; preds = %entry
+  %2 = load i64, ptr %t.i23, align 8
+  %mul.i25 = mul nsw i64 %2, 1000000000
+  %tv_nsec.i26 = getelementptr inbounds nuw i8, ptr %t.i23, i64 8
+  %3 = load i64, ptr %tv_nsec.i26, align 8
+  %add.i27 = add nsw i64 %mul.i25, %3
+  br label %cpu_time.exit
+
+cpu_time.exit:                                    ; preds = %entry, %cond.false.i
+  %cond.i = phi i64 [ %add.i27, %cond.false.i ], [ -1, %entry ]
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i23) #11
+  %4 = load ptr, ptr @openmp.0, align 8
+  call void %4(ptr noundef nonnull @member, ptr noundef nonnull %job, i32 noundef 0, i32 noundef 0) #11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i28) #11
+  %call.i29 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i28) #11
+  %5 = load i64, ptr %t.i28, align 8
+  %mul.i30 = mul nsw i64 %5, 1000000000
+  %tv_nsec.i31 = getelementptr inbounds nuw i8, ptr %t.i28, i64 8
+  %6 = load i64, ptr %tv_nsec.i31, align 8
+  %add.i32 = add nsw i64 %mul.i30, %6
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i28) #11
+  %7 = load i64, ptr %worked, align 8
+  %sub = sub nsw i64 %7, %add.i
+  %sub9 = sub nsw i64 %add.i32, %7
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33) #11
+  %call.i34 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i33) #11
+  %tobool.not.i35 = icmp eq i32 %call.i34, 0
+  br i1 %tobool.not.i35, label %cond.false.i37, label %cpu_time.exit41
+
+cond.false.i37:                                   ; preds = %cpu_time.exit
+  %8 = load i64, ptr %t.i33, align 8
+  %mul.i38.neg = mul i64 %8, -1000000000
+  %tv_nsec.i39 = getelementptr inbounds nuw i8, ptr %t.i33, i64 8
+  %9 = load i64, ptr %tv_nsec.i39, align 8
+  %add.i40.neg = sub i64 %mul.i38.neg, %9
+  br label %cpu_time.exit41
+
+cpu_time.exit41:                                  ; preds = %cpu_time.exit, %cond.false.i37
+  %cond.i36.neg46 = phi i64 [ %add.i40.neg, %cond.false.i37 ], [ 1, %cpu_time.exit ]
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33) #11
+  %cmp = icmp sgt i64 %sub9, %sub
+  %sub14 = sub nsw i64 %sub9, %sub
+  %cond = select i1 %cmp, i64 %sub14, i64 0
+  %sub11.neg = sub i64 %cond.i, %add.i
+  %sub12 = add i64 %sub11.neg, %add.i32
+  %sub13 = add i64 %sub12, %cond
+  %add = add i64 %sub13, %cond.i36.neg46
+  %cmp.i = icmp slt i64 %add, 20000
   br i1 %cmp.i, label %charge.exit, label %if.end.i
 
-if.end.i:                                         ; preds = %entry
+if.end.i:                                         ; preds = %cpu_time.exit41
   %debt = getelementptr inbounds nuw i8, ptr %caller, i64 32
-  %7 = load atomic i64, ptr %debt monotonic, align 8
-  %add.i16 = add nsw i64 %7, %sub.i
-  %cond9.i = call i64 @llvm.smin.i64(i64 %add.i16, i64 20000000)
-  store atomic i64 %cond9.i, ptr %debt monotonic, align 8
+  %10 = load atomic i64, ptr %debt monotonic, align 8
+  %add.i42 = add nsw i64 %10, %add
+  %cond.i43 = call i64 @llvm.smin.i64(i64 %add.i42, i64 20000000)
+  store atomic i64 %cond.i43, ptr %debt monotonic, align 8
   br label %charge.exit
 
-charge.exit:                                      ; preds = %entry, %if.end.i
-  %8 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @launches, i64 16), i64 1 monotonic, align 16
+charge.exit:                                      ; preds = %cpu_time.exit41, %if.end.i
+  %11 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @launches, i64 16), i64 1 monotonic, align 16
   %atomic-load = load atomic i32, ptr %status seq_cst, align 8
-  %tobool.not.i = icmp eq i32 %atomic-load, 0
-  br i1 %tobool.not.i, label %elsewhere.exit, label %if.then.i
+  %tobool.not.i44 = icmp eq i32 %atomic-load, 0
+  br i1 %tobool.not.i44, label %elsewhere.exit, label %if.then.i
 
 if.then.i:                                        ; preds = %charge.exit
   call void @TVMFFIErrorSetRaisedFromCStr(ptr noundef nonnull @.str, ptr noundef nonnull @.str.1) #11
@@ -556,16 +596,17 @@ land.end:                                         ; preds = %all_run.exit, %entr
 ; Function Attrs: nounwind uwtable
 define internal fastcc i32 @on_pool(ptr noundef %f, ptr noundef %closure, i32 noundef %threads, i32 noundef %process) unnamed_addr #0 {
 entry:
-  %t.i132 = alloca %struct.timespec, align 8
-  %t.i127 = alloca %struct.timespec, align 8
-  %t.i122 = alloca %struct.timespec, align 8
-  %group.i120 = alloca %struct.Group, align 8
+  %t.i149 = alloca %struct.timespec, align 8
+  %t.i144 = alloca %struct.timespec, align 8
+  %t.i138 = alloca %struct.timespec, align 8
+  %t.i133 = alloca %struct.timespec, align 8
+  %group.i131 = alloca %struct.Group, align 8
   %attributes.i = alloca %union.pthread_attr_t, align 8
   %all.i = alloca %struct.__sigset_t, align 8
   %before.i = alloca %struct.__sigset_t, align 8
   %thread.i = alloca i64, align 8
-  %group.i112 = alloca %struct.Group, align 8
-  %t.i104 = alloca %struct.timespec, align 8
+  %group.i123 = alloca %struct.Group, align 8
+  %t.i115 = alloca %struct.timespec, align 8
   %group.i = alloca %struct.Group, align 8
   %t.i = alloca %struct.timespec, align 8
   %cmp = icmp sgt i32 %threads, 1
@@ -586,23 +627,23 @@ if.then:                                          ; preds = %land.lhs.true
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i) #11
   call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %3 = atomicrmw add ptr @launches, i64 1 monotonic, align 16
-  %call.i103 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #11
+  %call.i114 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #11
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i) #11
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i104) #11
-  %call.i105 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i104) #11
-  %4 = load i64, ptr %t.i104, align 8
-  %tv_nsec.i107 = getelementptr inbounds nuw i8, ptr %t.i104, i64 8
-  %5 = load i64, ptr %tv_nsec.i107, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i104) #11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i115) #11
+  %call.i116 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i115) #11
+  %4 = load i64, ptr %t.i115, align 8
+  %tv_nsec.i118 = getelementptr inbounds nuw i8, ptr %t.i115, i64 8
+  %5 = load i64, ptr %tv_nsec.i118, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i115) #11
   %reass.add = sub i64 %4, %1
   %reass.mul = mul i64 %reass.add, 1000000000
-  %add.i108 = sub i64 %5, %2
-  %sub = add i64 %add.i108, %reass.mul
+  %add.i119 = sub i64 %5, %2
+  %sub = add i64 %add.i119, %reass.mul
   %sub4 = add nsw i32 %threads, -1
   %6 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416) monotonic, align 32
-  %conv.i109 = zext nneg i32 %sub4 to i64
-  %mul.i110 = mul nsw i64 %sub, %conv.i109
-  %div.neg.i = sdiv i64 %mul.i110, -16
+  %conv.i120 = zext nneg i32 %sub4 to i64
+  %mul.i121 = mul nsw i64 %sub, %conv.i120
+  %div.neg.i = sdiv i64 %mul.i121, -16
   %sub.i = add i64 %div.neg.i, %6
   %cond.i = call i64 @llvm.smax.i64(i64 %sub.i, i64 0)
   store atomic i64 %cond.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416) monotonic, align 32
@@ -610,8 +651,8 @@ if.then:                                          ; preds = %land.lhs.true
 
 lor.lhs.false:                                    ; preds = %land.lhs.true
   %7 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) seq_cst, align 4
-  %cmp.i111 = icmp eq i32 %7, %process
-  br i1 %cmp.i111, label %lor.lhs.false8, label %if.end.i
+  %cmp.i122 = icmp eq i32 %7, %process
+  br i1 %cmp.i122, label %lor.lhs.false8, label %if.end.i
 
 if.end.i:                                         ; preds = %lor.lhs.false
   %cmp1.i = icmp slt i32 %7, 0
@@ -670,11 +711,11 @@ lor.lhs.false8:                                   ; preds = %for.cond.cleanup.i,
   br i1 %tobool9.not, label %if.end12, label %if.then10
 
 if.then10:                                        ; preds = %if.end.i, %lor.lhs.false.i, %entry, %lor.lhs.false8
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i112) #11
-  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i112, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i123) #11
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i123, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %12 = atomicrmw add ptr @launches, i64 1 monotonic, align 16
-  %call.i113 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i112, ptr noundef %closure) #11
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i112) #11
+  %call.i124 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i123, ptr noundef %closure) #11
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i123) #11
   br label %return
 
 if.end12:                                         ; preds = %lor.lhs.false8
@@ -684,18 +725,18 @@ if.end12:                                         ; preds = %lor.lhs.false8
   call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %all.i) #11
   call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %before.i) #11
   %13 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), align 8
-  %cmp.i114 = icmp sge i32 %13, %sub16
+  %cmp.i125 = icmp sge i32 %13, %sub16
   %14 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
   %tobool.i = icmp ne i32 %14, 0
-  %or.cond.i = select i1 %cmp.i114, i1 true, i1 %tobool.i
+  %or.cond.i = select i1 %cmp.i125, i1 true, i1 %tobool.i
   br i1 %or.cond.i, label %start_helpers.exit, label %lor.lhs.false1.i
 
 lor.lhs.false1.i:                                 ; preds = %if.end12
-  %call.i115 = call i32 @pthread_attr_init(ptr noundef nonnull %attributes.i) #11
-  %tobool2.not.i = icmp eq i32 %call.i115, 0
-  br i1 %tobool2.not.i, label %if.end.i116, label %start_helpers.exit
+  %call.i126 = call i32 @pthread_attr_init(ptr noundef nonnull %attributes.i) #11
+  %tobool2.not.i = icmp eq i32 %call.i126, 0
+  br i1 %tobool2.not.i, label %if.end.i127, label %start_helpers.exit
 
-if.end.i116:                                      ; preds = %lor.lhs.false1.i
+if.end.i127:                                      ; preds = %lor.lhs.false1.i
   %call3.i = call i32 @pthread_attr_setdetachstate(ptr noundef nonnull %attributes.i, i32 noundef 1) #11
   %call4.i = call i32 @pthread_attr_setstacksize(ptr noundef nonnull %attributes.i, i64 noundef 1048576) #11
   %call5.i = call i32 @sigfillset(ptr noundef nonnull %all.i) #11
@@ -706,27 +747,27 @@ if.end.i116:                                      ; preds = %lor.lhs.false1.i
   %16 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
   %tobool8.not19.i = icmp eq i32 %16, 0
   %17 = select i1 %cmp718.i, i1 %tobool8.not19.i, i1 false
-  br i1 %17, label %for.body.i118, label %for.cond.cleanup.i117
+  br i1 %17, label %for.body.i129, label %for.cond.cleanup.i128
 
-for.cond.cleanup.i117:                            ; preds = %if.end12.i, %if.end12.thread.i, %if.end.i116
+for.cond.cleanup.i128:                            ; preds = %if.end12.i, %if.end12.thread.i, %if.end.i127
   call void @llvm.lifetime.end.p0(i64 8, ptr nonnull %thread.i) #11
   %call13.i = call i32 @pthread_sigmask(i32 noundef 2, ptr noundef nonnull %before.i, ptr noundef null) #11
   %call14.i = call i32 @pthread_attr_destroy(ptr noundef nonnull %attributes.i) #11
   br label %start_helpers.exit
 
-for.body.i118:                                    ; preds = %if.end.i116, %if.end12.i
-  %18 = phi i32 [ %inc.i, %if.end12.i ], [ %15, %if.end.i116 ]
-  %conv.i119 = sext i32 %18 to i64
-  %19 = inttoptr i64 %conv.i119 to ptr
+for.body.i129:                                    ; preds = %if.end.i127, %if.end12.i
+  %18 = phi i32 [ %inc.i, %if.end12.i ], [ %15, %if.end.i127 ]
+  %conv.i130 = sext i32 %18 to i64
+  %19 = inttoptr i64 %conv.i130 to ptr
   %call9.i = call i32 @pthread_create(ptr noundef nonnull %thread.i, ptr noundef nonnull %attributes.i, ptr noundef nonnull @help, ptr noundef %19) #11
   %tobool10.not.i = icmp eq i32 %call9.i, 0
   br i1 %tobool10.not.i, label %if.end12.i, label %if.end12.thread.i
 
-if.end12.thread.i:                                ; preds = %for.body.i118
+if.end12.thread.i:                                ; preds = %for.body.i129
   store i32 1, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
-  br label %for.cond.cleanup.i117
+  br label %for.cond.cleanup.i128
 
-if.end12.i:                                       ; preds = %for.body.i118
+if.end12.i:                                       ; preds = %for.body.i129
   %20 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), align 8
   %inc.i = add nsw i32 %20, 1
   store i32 %inc.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), align 8
@@ -734,9 +775,9 @@ if.end12.i:                                       ; preds = %for.body.i118
   %21 = icmp eq i32 %.pre20.i, 0
   %cmp7.i = icmp slt i32 %inc.i, %sub16
   %22 = select i1 %cmp7.i, i1 %21, i1 false
-  br i1 %22, label %for.body.i118, label %for.cond.cleanup.i117, !llvm.loop !10
+  br i1 %22, label %for.body.i129, label %for.cond.cleanup.i128, !llvm.loop !10
 
-start_helpers.exit:                               ; preds = %if.end12, %lor.lhs.false1.i, %for.cond.cleanup.i117
+start_helpers.exit:                               ; preds = %if.end12, %lor.lhs.false1.i, %for.cond.cleanup.i128
   call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %before.i) #11
   call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %all.i) #11
   call void @llvm.lifetime.end.p0(i64 56, ptr nonnull %attributes.i) #11
@@ -745,7 +786,7 @@ start_helpers.exit:                               ; preds = %if.end12, %lor.lhs.
   %add = add nsw i32 %cond, 1
   %24 = load i32, ptr @settings.1, align 4
   %mul = mul nsw i32 %add, %24
-  %spec.store.select77 = call i32 @llvm.smin.i32(i32 %mul, i32 1023)
+  %spec.store.select86 = call i32 @llvm.smin.i32(i32 %mul, i32 1023)
   %tobool23.not = icmp eq i32 %cond, 0
   br i1 %tobool23.not, label %if.then28, label %lor.lhs.false24
 
@@ -764,107 +805,133 @@ land.lhs.true26:                                  ; preds = %lor.lhs.false24
 
 if.then28:                                        ; preds = %land.lhs.true26, %start_helpers.exit
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384) seq_cst, align 128
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i120) #11
-  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i120, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i131) #11
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i131, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %27 = atomicrmw add ptr @launches, i64 1 monotonic, align 16
-  %call.i121 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i120, ptr noundef %closure) #11
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i120) #11
+  %call.i132 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i131, ptr noundef %closure) #11
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i131) #11
   br label %return
 
 if.end31:                                         ; preds = %land.lhs.true26, %lor.lhs.false24
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i122) #11
-  %call.i123 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i122) #11
-  %28 = load i64, ptr %t.i122, align 8
-  %mul.i124 = mul nsw i64 %28, 1000000000
-  %tv_nsec.i125 = getelementptr inbounds nuw i8, ptr %t.i122, i64 8
-  %29 = load i64, ptr %tv_nsec.i125, align 8
-  %add.i126 = add nsw i64 %mul.i124, %29
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i122) #11
-  %30 = load i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
-  %sub35 = sub nsw i64 %add.i126, %30
-  %31 = load i64, ptr @settings.2, align 8
-  %cmp36 = icmp slt i64 %sub35, %31
-  %cond40 = select i1 %cmp36, i64 %31, i64 0
-  store atomic i64 %cond40, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
-  %32 = ptrtoint ptr %f to i64
-  store atomic i64 %32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 256) monotonic, align 128
-  %33 = ptrtoint ptr %closure to i64
-  store atomic i64 %33, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 264) monotonic, align 8
-  store atomic i32 %spec.store.select77, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 272) monotonic, align 16
-  %call45 = call i32 @sched_getcpu() #11
-  store atomic i32 %call45, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i133) #11
+  %call.i134 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i133) #11
+  %28 = load i64, ptr %t.i133, align 8
+  %mul.i135 = mul nsw i64 %28, 1000000000
+  %tv_nsec.i136 = getelementptr inbounds nuw i8, ptr %t.i133, i64 8
+  %29 = load i64, ptr %tv_nsec.i136, align 8
+  %add.i137 = add nsw i64 %mul.i135, %29
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i133) #11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i138) #11
+  %call.i139 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i138) #11
+  %tobool.not.i = icmp eq i32 %call.i139, 0
+  br i1 %tobool.not.i, label %cond.false.i, label %cpu_time.exit
+
+cond.false.i:                                     ; preds = %if.end31
+  %30 = load i64, ptr %t.i138, align 8
+  %mul.i141 = mul nsw i64 %30, 1000000000
+  %tv_nsec.i142 = getelementptr inbounds nuw i8, ptr %t.i138, i64 8
+  %31 = load i64, ptr %tv_nsec.i142, align 8
+  %add.i143 = add nsw i64 %mul.i141, %31
+  br label %cpu_time.exit
+
+cpu_time.exit:                                    ; preds = %if.end31, %cond.false.i
+  %cond.i140 = phi i64 [ %add.i143, %cond.false.i ], [ -1, %if.end31 ]
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i138) #11
+  %32 = load i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
+  %sub36 = sub nsw i64 %add.i137, %32
+  %33 = load i64, ptr @settings.2, align 8
+  %cmp37 = icmp slt i64 %sub36, %33
+  %cond41 = select i1 %cmp37, i64 %33, i64 0
+  store atomic i64 %cond41, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
+  %34 = ptrtoint ptr %f to i64
+  store atomic i64 %34, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 256) monotonic, align 128
+  %35 = ptrtoint ptr %closure to i64
+  store atomic i64 %35, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 264) monotonic, align 8
+  store atomic i32 %spec.store.select86, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 272) monotonic, align 16
+  %call46 = call i32 @sched_getcpu() #11
+  store atomic i32 %call46, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) monotonic, align 8
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128) monotonic, align 128
-  %34 = load atomic i64, ptr @pool seq_cst, align 128
+  %36 = load atomic i64, ptr @pool seq_cst, align 128
   %conv = sext i32 %cond to i64
-  %conv51 = sext i32 %spec.store.select77 to i64
-  %shr.i = and i64 %34, -1073741824
+  %conv52 = sext i32 %spec.store.select86 to i64
+  %shr.i = and i64 %36, -1073741824
   %shl.i = add i64 %shr.i, 1073741824
   %shl1.i = shl nsw i64 %conv, 20
-  %or.i = or i64 %shl1.i, %conv51
+  %or.i = or i64 %shl1.i, %conv52
   %or2.i = or i64 %or.i, %shl.i
   store atomic i64 %or2.i, ptr @pool seq_cst, align 128
-  %call53 = call fastcc i32 @work(i32 noundef -1)
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i127) #11
-  %call.i128 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i127) #11
-  %35 = load i64, ptr %t.i127, align 8
-  %mul.i129 = mul nsw i64 %35, 1000000000
-  %tv_nsec.i130 = getelementptr inbounds nuw i8, ptr %t.i127, i64 8
-  %36 = load i64, ptr %tv_nsec.i130, align 8
-  %add.i131 = add nsw i64 %mul.i129, %36
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i127) #11
-  %cmp55 = icmp slt i32 %call53, %spec.store.select77
+  %call54 = call fastcc i32 @work(i32 noundef -1)
+  %cmp55 = icmp slt i32 %call54, %spec.store.select86
   br i1 %cmp55, label %if.then57, label %if.end59
 
-if.then57:                                        ; preds = %if.end31
-  %sub58 = sub nsw i32 %spec.store.select77, %call53
+if.then57:                                        ; preds = %cpu_time.exit
+  %sub58 = sub nsw i32 %spec.store.select86, %call54
   call fastcc void @wait_for(i32 noundef %sub58, i32 noundef %cond)
   br label %if.end59
 
-if.end59:                                         ; preds = %if.then57, %if.end31
+if.end59:                                         ; preds = %if.then57, %cpu_time.exit
   %37 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408), align 8
   %add64 = add i32 %37, 1
   %cond66 = select i1 %cmp55, i32 0, i32 %add64
   store i32 %cond66, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408), align 8
   %38 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i132) #11
-  %call.i133 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i132) #11
-  %39 = load i64, ptr %t.i132, align 8
-  %mul.i134 = mul nsw i64 %39, 1000000000
-  %tv_nsec.i135 = getelementptr inbounds nuw i8, ptr %t.i132, i64 8
-  %40 = load i64, ptr %tv_nsec.i135, align 8
-  %add.i136 = add nsw i64 %mul.i134, %40
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i132) #11
-  store i64 %add.i136, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
-  %sub70 = sub nsw i64 %add.i131, %add.i126
-  %cond.i137 = call i32 @llvm.umax.i32(i32 %call53, i32 1)
-  %conv.i138 = sext i32 %cond.i137 to i64
-  %div.i = sdiv i64 %sub70, %conv.i138
-  %41 = add i64 %add.i131, %div.i
-  %sub.i139 = sub i64 %add.i136, %41
-  %cmp.i140 = icmp slt i64 %sub.i139, 20000
-  br i1 %cmp.i140, label %charge.exit, label %if.end.i141
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i144) #11
+  %call.i145 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i144) #11
+  %39 = load i64, ptr %t.i144, align 8
+  %mul.i146 = mul nsw i64 %39, 1000000000
+  %tv_nsec.i147 = getelementptr inbounds nuw i8, ptr %t.i144, i64 8
+  %40 = load i64, ptr %tv_nsec.i147, align 8
+  %add.i148 = add nsw i64 %mul.i146, %40
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i144) #11
+  store i64 %add.i148, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i149) #11
+  %call.i150 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i149) #11
+  %tobool.not.i151 = icmp eq i32 %call.i150, 0
+  br i1 %tobool.not.i151, label %cond.false.i153, label %cpu_time.exit157
 
-if.end.i141:                                      ; preds = %if.end59
-  %42 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416) monotonic, align 32
-  %add.i142 = add nsw i64 %42, %sub.i139
-  %cond9.i = call i64 @llvm.smin.i64(i64 %add.i142, i64 20000000)
-  store atomic i64 %cond9.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416) monotonic, align 32
+cond.false.i153:                                  ; preds = %if.end59
+  %41 = load i64, ptr %t.i149, align 8
+  %mul.i154 = mul nsw i64 %41, 1000000000
+  %tv_nsec.i155 = getelementptr inbounds nuw i8, ptr %t.i149, i64 8
+  %42 = load i64, ptr %tv_nsec.i155, align 8
+  %add.i156 = add nsw i64 %mul.i154, %42
+  br label %cpu_time.exit157
+
+cpu_time.exit157:                                 ; preds = %if.end59, %cond.false.i153
+  %cond.i152 = phi i64 [ %add.i156, %cond.false.i153 ], [ -1, %if.end59 ]
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i149) #11
+  %sub71 = sub nsw i64 %cond.i152, %cond.i140
+  %43 = load i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
+  %cond78 = call i32 @llvm.umax.i32(i32 %call54, i32 1)
+  %conv79 = sext i32 %cond78 to i64
+  %div = sdiv i64 %sub71, %conv79
+  %44 = add i64 %sub71, %add.i137
+  %45 = add i64 %44, %div
+  %sub80 = sub i64 %43, %45
+  %cmp.i158 = icmp slt i64 %sub80, 20000
+  br i1 %cmp.i158, label %charge.exit, label %if.end.i159
+
+if.end.i159:                                      ; preds = %cpu_time.exit157
+  %46 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416) monotonic, align 32
+  %add.i160 = add nsw i64 %46, %sub80
+  %cond.i161 = call i64 @llvm.smin.i64(i64 %add.i160, i64 20000000)
+  store atomic i64 %cond.i161, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416) monotonic, align 32
   br label %charge.exit
 
-charge.exit:                                      ; preds = %if.end59, %if.end.i141
-  %43 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @launches, i64 8), i64 1 monotonic, align 8
+charge.exit:                                      ; preds = %cpu_time.exit157, %if.end.i159
+  %47 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @launches, i64 8), i64 1 monotonic, align 8
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384) seq_cst, align 128
-  %tobool.not.i = icmp eq i32 %38, 0
-  br i1 %tobool.not.i, label %return, label %if.then.i
+  %tobool.not.i162 = icmp eq i32 %38, 0
+  br i1 %tobool.not.i162, label %return, label %if.then.i
 
 if.then.i:                                        ; preds = %charge.exit
   call void @TVMFFIErrorSetRaisedFromCStr(ptr noundef nonnull @.str, ptr noundef nonnull @.str.1) #11
   br label %return
 
 return:                                           ; preds = %if.then.i, %charge.exit, %if.then28, %if.then10, %if.then
-  %retval.1 = phi i32 [ %call.i103, %if.then ], [ %call.i113, %if.then10 ], [ %call.i121, %if.then28 ], [ 0, %charge.exit ], [ %38, %if.then.i ]
+  %retval.1 = phi i32 [ %call.i114, %if.then ], [ %call.i124, %if.then10 ], [ %call.i132, %if.then28 ], [ 0, %charge.exit ], [ %38, %if.then.i ]
   ret i32 %retval.1
 }
 
@@ -957,15 +1024,15 @@ if.end22:                                         ; preds = %if.then20, %if.end1
 }
 
 ; Function Attrs: nounwind
+declare i32 @clock_gettime(i32 noundef, ptr noundef) local_unnamed_addr #1
+
+; Function Attrs: nounwind
 declare i32 @pthread_getcpuclockid(i64 noundef, ptr noundef) local_unnamed_addr #1
 
 ; Function Attrs: mustprogress nofree nosync nounwind willreturn memory(none)
 declare i64 @pthread_self() local_unnamed_addr #8
 
 declare void @TVMFFIErrorSetRaisedFromCStr(ptr noundef, ptr noundef) local_unnamed_addr #9
-
-; Function Attrs: nounwind
-declare i32 @clock_gettime(i32 noundef, ptr noundef) local_unnamed_addr #1
 
 ; Function Attrs: nounwind
 declare i32 @sched_getcpu() local_unnamed_addr #1
@@ -1530,10 +1597,10 @@ declare i32 @pthread_setspecific(i32 noundef, ptr noundef) local_unnamed_addr #1
 declare i32 @llvm.smin.i32(i32, i32) #13
 
 ; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
-declare i64 @llvm.smax.i64(i64, i64) #13
+declare i32 @llvm.umax.i32(i32, i32) #13
 
 ; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
-declare i32 @llvm.umax.i32(i32, i32) #13
+declare i64 @llvm.smax.i64(i64, i64) #13
 
 ; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
 declare i64 @llvm.smin.i64(i64, i64) #13
