@@ -169,15 +169,14 @@ class Matcher:
     def _number(self, expr: Any) -> int | None:
         """Return a constant that is an integer everywhere, and not a negative zero."""
         data = self._constant(expr)
-        if data is not None:
-            numbers = np.unique(data.astype(np.float64))
-            if len(numbers) != 1 or (np.signbit(data).any() and numbers[0] == 0):
-                return None
-            number = float(numbers[0])
-        elif isinstance(expr, (tirx.IntImm, tirx.FloatImm)):
-            number = float(expr.value)
-        else:
+        if data is None and isinstance(expr, (tirx.IntImm, tirx.FloatImm)):
+            data = np.array(expr.value)
+        if data is None:
             return None
+        numbers = np.unique(data.astype(np.float64))
+        if len(numbers) != 1 or (np.signbit(data).any() and numbers[0] == 0):
+            return None
+        number = float(numbers[0])
         return int(number) if number.is_integer() and abs(number) <= NARROW_LIMIT else None
 
     def _vector(self, expr: Any, rank: int, axis: int | None = None) -> Vector:

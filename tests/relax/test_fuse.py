@@ -147,6 +147,18 @@ def test_only_a_cast_through_integers_makes_zeros_positive(casts):
     compare(module([((6,), "float32")], body), x, int(casts[:1] in (["int32"], ["int8"])))
 
 
+@pytest.mark.parametrize(("low", "fires"), [(0, 1), (0.0, 1), (-0.0, 0)])
+def test_a_limit_of_negative_zero_is_left_alone(low, fires):
+    """It becomes the result, and the operator's limits are integers."""
+    x = np.float32([-3, -0.1, -0.0, 0.1, 3, np.nan])
+
+    def body(emit, x):
+        q = emit(op.add(emit(op.round(emit(op.multiply(x, const(2.0))))), const(0.0)))
+        return emit(op.multiply(emit(op.subtract(emit(op.clip(q, low, 127)), const(0.0))), const(0.5)))
+
+    compare(module([((6,), "float32")], body), x, fires)
+
+
 EXTENTS = st.sampled_from([(6, 6), (6, 1), (1, 6), (1, 1), (6,), (1,), ()])
 
 
