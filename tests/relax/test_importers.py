@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-import tvm
+from relax_modules import OP, run, target
 from support import assert_same, bits, make
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers quantized_decomposed
 from tvm import relax
@@ -18,22 +18,10 @@ from tvm.relax.frontend.torch import from_exported_program
 import fq_tvm.relax
 import fq_tvm.torch
 
-OP = "R.fq_tvm.fake_quantize_per_channel_affine_cachemask"
-
-
-def target():
-    return tvm.target.Target.from_device("cpu")
-
 
 def imported(module, *args, dynamic=None):
     program = torch.export.export(module.eval(), args, dynamic_shapes=dynamic)
     return from_exported_program(program, custom_convert_map=fq_tvm.relax.torch_convert_map())
-
-
-def run(mod, *inputs, pipeline="fq_tvm"):
-    machine = relax.VirtualMachine(relax.build(mod, target(), relax_pipeline=pipeline), tvm.cpu())
-    out = machine["main"](*(tvm.runtime.tensor(np.ascontiguousarray(i)) for i in inputs))
-    return [o.numpy() for o in ([out] if isinstance(out, tvm.runtime.Tensor) else out)]
 
 
 class Calls(torch.nn.Module):

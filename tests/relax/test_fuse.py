@@ -1,0 +1,187 @@
+"""FuseFakeQuant: what it rewrites and what it leaves alone, and that no bit changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tvm_ffi
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from relax_modules import OP, N, const, module, run, target
+from support import SPECIALS, bits, make
+from tvm import relax
+from tvm.relax import op
+
+from fq_tvm.relax import FuseFakeQuant
+
+CLIPS = {
+    "clip": lambda emit, q, low, high: op.clip(q, low, high),
+    "max_min": lambda emit, q, low, high: op.minimum(emit(op.maximum(q, const(low))), const(high)),
+    "min_max": lambda emit, q, low, high: op.maximum(emit(op.minimum(q, const(high))), const(low)),
+    "max_min_swapped": lambda emit, q, low, high: op.minimum(emit(op.maximum(const(low), q)), const(high)),
+    "nan_stays": lambda emit, q, low, high: op.minimum(const(high), emit(op.maximum(const(low), q))),
+}
+
+
+def chain(
+    shape, scale, zero_point, axis, low, high, clip="clip", form="reciprocal", order="before", mask=True, integers=""
+):
+    def body(emit, x):
+        view = [-1 if d == axis else 1 for d in range(len(shape))]
+        s, z = scale.reshape(view), zero_point.astype("f4").reshape(view)
+        with np.errstate(all="ignore"):
+            scaled = op.divide(x, const(s)) if form == "division" else op.multiply(x, const(np.float32(1) / s))
+        if order == "before":
+            q = emit(op.add(emit(op.round(emit(scaled))), const(z)))
+        else:
+            q = emit(op.round(emit(op.add(emit(scaled), const(z)))))
+        clipped = emit(CLIPS[clip](emit, q, low, high))
+        if integers:
+            clipped = emit(op.astype(emit(op.astype(clipped, integers)), "float32"))
+        out = emit(op.multiply(emit(op.subtract(clipped, const(z))), const(s)))
+        if not mask:
+            return out
+        return out, emit(op.logical_and(emit(op.greater_equal(q, const(low))), emit(op.less_equal(q, const(high)))))
+
+    return module([(shape, "float32")], body)
+
+
+def pair(shape, scale, zero_point, axis, dtype, other=None):
+    def body(emit, x):
+        z = const(zero_point, dtype)
+        q = emit(op.quantize(x, const(scale), z, axis=axis, out_dtype=dtype))
+        return emit(op.dequantize(q, const(scale if other is None else other), z, axis=axis))
+
+    return module([(shape, "float32")], body)
+
+
+def compare(mod, x, fires, allow_reciprocal=False):
+    """Assert that the pass does what it should, and that every bit stays in both pipelines of TVM."""
+    fused = FuseFakeQuant(allow_reciprocal)(mod)
+    assert fused.script().count(OP) == fires
+    if not fires:
+        assert tvm_ffi.structural_equal(fused, mod)
+        return
+    for pipeline in ("default", relax.get_default_pipeline(target())):
+        for got, want in zip(run(fused, x, pipeline=pipeline), run(mod, x, pipeline=pipeline), strict=True):
+            np.testing.assert_array_equal(bits(got), bits(want))
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_a_rewrite_changes_no_bit(data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    shape = data.draw(st.sampled_from([(2, 6, 9), (6, 40), (5, 3, 6)]))
+    axis = shape.index(6)
+    low, high = data.draw(st.sampled_from([(-128, 127), (0, 255), (-8, 7)]))
+    x, scale, zero_point = make(rng, shape, axis, quant_range=(low, high))
+    x.reshape(-1)[: len(SPECIALS)] = np.float32(SPECIALS)
+    if data.draw(st.booleans()):
+        scale = np.ldexp(np.float32(1), rng.integers(-100, 100, 6)).astype("f4")
+    powers = bool((np.frexp(scale)[0] == 0.5).all())
+    form = data.draw(st.sampled_from(["reciprocal", "division"]))
+    order = data.draw(st.sampled_from(["before", "before", "after"]))
+    clip = data.draw(st.sampled_from(sorted(CLIPS)))
+    integers = data.draw(st.sampled_from(["", "int32"]))
+    mod = chain(shape, scale, zero_point, axis, low, high, clip, form, order, data.draw(st.booleans()), integers)
+    fires = clip != "nan_stays" and order == "before" and (form == "reciprocal" or powers)
+    compare(mod, x, int(fires))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("per_tensor", [False, True])
+def test_pairs(dtype, per_tensor):
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    x, scale, zero_point = make(np.random.default_rng(6), (2, 6, 9), 1, quant_range=(low, high))
+    scale = np.ldexp(np.float32(1), np.arange(-3, 3)).astype("f4")
+    if per_tensor:
+        scale, zero_point = scale[0], zero_point[0]
+    compare(pair(x.shape, scale, zero_point, 1, dtype), x, 1)
+    odd = pair(x.shape, scale * np.float32(0.3), zero_point, 1, dtype)
+    compare(odd, x, 0)
+    assert OP in FuseFakeQuant(allow_reciprocal=True)(odd).script()
+    compare(pair(x.shape, scale, zero_point, 1, dtype, other=scale * 2), x, 0)
+
+
+def test_an_intermediate_that_others_read_is_left_alone():
+    s, z = const(np.float32(0.5)), const(3, "int8")
+
+    def body(emit, x):
+        q = emit(op.quantize(x, s, z, axis=0, out_dtype="int8"))
+        return emit(op.dequantize(q, s, z, axis=0)), q
+
+    mod = module([((6, 4), "float32")], body)
+    assert tvm_ffi.structural_equal(FuseFakeQuant(allow_reciprocal=True)(mod), mod)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32"])
+def test_parameters_of_the_caller(dtype):
+    """Scale and zero point as arguments: the reciprocal is computed in the graph."""
+
+    def body(emit, x, scale, zero_point):
+        s = emit(op.reshape(scale, (6, 1)))
+        z = emit(op.astype(emit(op.reshape(zero_point, (6, 1))), "float32"))
+        product = emit(op.multiply(x, emit(op.divide(const(1.0), s))))
+        q = emit(op.add(emit(op.round(product)), z))
+        return emit(op.multiply(emit(op.subtract(emit(op.clip(q, -128, 127)), z)), s))
+
+    mod = module([((2, 6, 9), "float32"), ((6,), "float32"), ((6,), dtype)], body)
+    fused = FuseFakeQuant()(mod)
+    assert OP in fused.script()
+    x, scale, zero_point = make(np.random.default_rng(7), (2, 6, 9), 1)
+    arguments = x, scale, zero_point.clip(-128, 127).astype(dtype)
+    for got, want in zip(run(fused, *arguments), run(mod, *arguments, pipeline="default"), strict=True):
+        np.testing.assert_array_equal(bits(got), bits(want))
+
+
+@pytest.mark.parametrize("casts", [[], ["float32"], ["float32", "float32"], ["int32", "float32"], ["int8", "float32"]])
+def test_only_a_cast_through_integers_makes_zeros_positive(casts):
+    x = np.float32([-0.1, -0.0, 0.1, -1.0, 300.0, np.nan])
+
+    def body(emit, x):
+        q = emit(op.clip(emit(op.round(emit(op.multiply(x, const(np.float32(2)))))), -128, 127))
+        for dtype in casts:
+            q = emit(op.astype(q, dtype))
+        return emit(op.multiply(q, const(np.float32(0.5))))
+
+    compare(module([((6,), "float32")], body), x, int(casts[:1] in (["int32"], ["int8"])))
+
+
+@pytest.mark.parametrize(("low", "fires"), [(0, 1), (0.0, 1), (-0.0, 0)])
+def test_a_limit_of_negative_zero_is_left_alone(low, fires):
+    """It becomes the result, and the operator's limits are integers."""
+    x = np.float32([-3, -0.1, -0.0, 0.1, 3, np.nan])
+
+    def body(emit, x):
+        q = emit(op.add(emit(op.round(emit(op.multiply(x, const(2.0))))), const(0.0)))
+        return emit(op.multiply(emit(op.subtract(emit(op.clip(q, low, 127)), const(0.0))), const(0.5)))
+
+    compare(module([((6,), "float32")], body), x, fires)
+
+
+EXTENTS = st.sampled_from([(6, 6), (6, 1), (1, 6), (1, 1), (6,), (1,), ()])
+
+
+@settings(max_examples=25, deadline=None)
+@given(shape=st.sampled_from([(6, 6), (6, 1), (1, 6)]), scale=EXTENTS, zero_point=EXTENTS)
+def test_parameters_that_broadcast_in_any_way_keep_their_meaning(shape, scale, zero_point):
+    rng = np.random.default_rng(8)
+    s = np.ldexp(np.float32(1), rng.integers(-3, 3, scale)).astype("f4")
+    z = rng.integers(-20, 20, zero_point).astype("f4")
+    x = (rng.integers(-600, 600, shape) / 4).astype("f4")
+
+    def body(emit, x):
+        q = emit(op.add(emit(op.round(emit(op.multiply(x, const(np.float32(1) / s))))), const(z)))
+        return emit(op.multiply(emit(op.subtract(emit(op.clip(q, -128, 127)), const(z))), const(s)))
+
+    long = {(len(p.shape) - d, n) for p in (s, z) for d, n in enumerate(p.shape) if n != 1}
+    fits = all(len(shape) >= d and shape[-d] == n for d, n in long) and len(long) <= 1
+    compare(module([(shape, "float32")], body), x, int(fits and max(s.ndim, z.ndim) <= len(shape)))
+
+
+def test_constants_beside_symbolic_channels():
+    """A constant of six elements may not fit the channels; one of one element does, whatever they are."""
+    for size, fires in ((6, 0), (1, 1)):
+        scale, zero_point = np.full(size, 0.5, "f4"), np.zeros(size, "f4")
+        mod = chain((6, N), scale, zero_point, 1, -128, 127, mask=False)
+        assert FuseFakeQuant()(mod).script().count(OP) == fires
