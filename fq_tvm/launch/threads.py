@@ -67,17 +67,15 @@ def build() -> store.Entry:
     return store.Entry(request(), request()["threads"], files)
 
 
-@cache
 def entry() -> store.Entry:
     """Find the object code of the layers, or build and keep it."""
-    cache_dir, artifacts_dir = environment.cache_dir(), environment.artifacts_dir()
-    return store.get_or_build(
-        request(),
-        build,
-        store.Store(cache_dir) if cache_dir is not None else None,
-        store.Store(artifacts_dir) if artifacts_dir is not None else None,
-        environment.require_cache(),
-    )
+    return _entry(environment.cache_dir(), environment.artifacts_dir(), environment.require_cache())
+
+
+@cache
+def _entry(cache_dir: Path | None, artifacts_dir: Path | None, require: bool) -> store.Entry:
+    tiers = [store.Store(folder) if folder is not None else None for folder in (cache_dir, artifacts_dir)]
+    return store.get_or_build(request(), build, tiers[0], tiers[1], require)
 
 
 class _Layers:
