@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from .op import fake_quantize_per_channel_affine_cachemask
+from .op import dtype_of, fake_quantize_per_channel_affine_cachemask
+
+DECOMPOSED = ("per_channel.default", "per_tensor.default", "per_tensor.tensor", "per_tensor.tensor2")
+"""The forms that quantize and dequantize have in ``quantized_decomposed``."""
 
 
 def torch_convert_map() -> dict[str, Callable[[Any, Any], Any]]:
@@ -30,32 +33,25 @@ def torch_convert_map() -> dict[str, Callable[[Any, Any], Any]]:
         "fake_quantize_per_channel_affine_cachemask.default": _per_channel,
         "fake_quantize_per_tensor_affine_cachemask.default": _per_tensor,
         "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default": _per_tensor_of_tensors,
-        "quantize_per_channel.default": _quantize_per_channel,
-        "dequantize_per_channel.default": _dequantize_per_channel,
-        "quantize_per_tensor.default": _quantize_per_tensor,
-        "quantize_per_tensor.tensor": _quantize_per_tensor,
-        "quantize_per_tensor.tensor2": _quantize_per_tensor,
-        "dequantize_per_tensor.default": _dequantize_per_tensor,
-        "dequantize_per_tensor.tensor": _dequantize_per_tensor,
-        "dequantize_per_tensor.tensor2": _dequantize_per_tensor,
+        **{f"quantize_{form}": _quantize for form in DECOMPOSED},
+        **{f"dequantize_{form}": _dequantize for form in DECOMPOSED},
     }
 
 
 def _emit(importer: Any, expr: Any) -> Any:
+    """Bind an expression to a variable, each call inside it to one of its own."""
     return importer.block_builder.emit(expr)
 
 
-def _integer(importer: Any, zero_point: Any) -> Any:
+def _integer(zero_point: Any) -> Any:
     """Return a zero point in a dtype that the operator takes."""
-    if str(zero_point.ty.dtype.dtype) == "int64":
-        return _emit(importer, relax.op.astype(zero_point, "int32"))
-    return zero_point
+    return relax.op.astype(zero_point, "int32") if dtype_of(zero_point) == "int64" else zero_point
 
 
 def _per_channel(node: Any, importer: Any) -> Any:
     x, scale, zero_point, axis, low, high = importer.retrieve_args(node)
-    zero_point = _integer(importer, zero_point)
-    return _emit(importer, fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, axis, low, high))
+    call = fake_quantize_per_channel_affine_cachemask(x, scale, _integer(zero_point), axis, low, high)
+    return _emit(importer, call)
 
 
 def _per_tensor(node: Any, importer: Any) -> Any:
@@ -66,85 +62,61 @@ def _per_tensor(node: Any, importer: Any) -> Any:
 
 def _per_tensor_of_tensors(node: Any, importer: Any) -> Any:
     x, scale, zero_point, enabled, low, high = importer.retrieve_args(node)
-    zero_point = _integer(importer, zero_point)
-    pair = _emit(importer, fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, None, low, high))
-    on = _emit(importer, relax.op.not_equal(enabled, relax.const(0, str(enabled.ty.dtype.dtype))))
-    out = _emit(importer, relax.op.where(on, relax.TupleGetItem(pair, 0), x))
-    off = _emit(importer, relax.op.logical_not(on))
-    mask = _emit(importer, relax.op.logical_or(relax.TupleGetItem(pair, 1), off))
+    call = fake_quantize_per_channel_affine_cachemask(x, scale, _integer(zero_point), None, low, high)
+    pair = _emit(importer, call)
+    on = _emit(importer, relax.op.not_equal(enabled, relax.const(0, dtype_of(enabled))))
+    out = relax.op.where(on, relax.TupleGetItem(pair, 0), x)
+    mask = relax.op.logical_or(relax.TupleGetItem(pair, 1), relax.op.logical_not(on))
     return _emit(importer, relax.Tuple([out, mask]))
 
 
-def _along(importer: Any, vector: Any, rank: int, axis: int) -> Any:
-    """Shape a vector so that it broadcasts along an axis."""
-    axes = [d for d in range(rank) if d != axis % rank]
-    return _emit(importer, relax.op.expand_dims(vector, axes)) if axes else vector
-
-
-def _quantize(importer: Any, x: Any, inverse: Any, zero_point: Any, low: Any, high: Any, dtype: Any) -> Any:
+def _quantize(node: Any, importer: Any) -> Any:
     """Emit ``clamp(round(x * inverse) + zero_point, low, high)``, what torch computes."""
-    if str(x.ty.dtype.dtype) != "float32":
-        x = _emit(importer, relax.op.astype(x, "float32"))
-    rounded = _emit(importer, relax.op.round(_emit(importer, relax.op.multiply(x, inverse))))
-    q = _emit(importer, relax.op.add(rounded, zero_point))
+    x, scale, zero_point, *axis, low, high, dtype = importer.retrieve_args(node)
+    vector, zero_point = _parameters(scale, zero_point, x.ty.ndim, *axis)
+    if isinstance(scale, float):
+        # As torch has it: the reciprocal of a Python float, rounded to float32 after that.
+        inverse = relax.const(np.float32(1.0 / scale) if scale else np.float32("inf"))
+    else:
+        inverse = relax.op.divide(relax.const(1.0, "float32"), vector)
+    if dtype_of(x) != "float32":
+        x = relax.op.astype(x, "float32")
+    q = relax.op.add(relax.op.round(relax.op.multiply(x, inverse)), zero_point)
     if isinstance(low, int):
-        clipped = _emit(importer, relax.op.clip(q, low, high))
+        clipped = relax.op.clip(q, low, high)
     else:  # tensors, in the order of R.clip
-        low, high = (_emit(importer, relax.op.astype(limit, "float32")) for limit in (low, high))
-        clipped = _emit(importer, relax.op.maximum(_emit(importer, relax.op.minimum(q, high)), low))
+        low, high = (relax.op.astype(limit, "float32") for limit in (low, high))
+        clipped = relax.op.maximum(relax.op.minimum(q, high), low)
     return _emit(importer, relax.op.astype(clipped, _name(dtype)))
 
 
-def _dequantize(importer: Any, q: Any, scale: Any, zero_point: Any, out_dtype: Any) -> Any:
-    value = _emit(importer, relax.op.astype(q, "float32"))
+def _dequantize(node: Any, importer: Any) -> Any:
+    q, scale, zero_point, *axis, _low, _high, _dtype = importer.retrieve_args(node)
+    scale, zero_point = _parameters(scale, zero_point, q.ty.ndim, *axis)
+    value = relax.op.astype(q, "float32")
     if zero_point is not None:
-        value = _emit(importer, relax.op.subtract(value, zero_point))
-    value = _emit(importer, relax.op.multiply(value, scale))
-    if out_dtype is None or _name(out_dtype) == "float32":
-        return value
-    return _emit(importer, relax.op.astype(value, _name(out_dtype)))
+        value = relax.op.subtract(value, zero_point)
+    value = relax.op.multiply(value, scale)
+    dtype = _name(node.kwargs.get("out_dtype") or "float32")
+    return _emit(importer, value if dtype == "float32" else relax.op.astype(value, dtype))
+
+
+def _parameters(scale: Any, zero_point: Any, rank: int, axis: int | None = None) -> tuple[Any, Any]:
+    """Return scale and zero point, if there is one, in float32 and so that they broadcast along an axis."""
+    if isinstance(scale, float):
+        return relax.const(np.float32(scale)), relax.const(np.float32(zero_point))
+    if zero_point is not None:
+        zero_point = relax.op.astype(_along(zero_point, rank, axis), "float32")
+    return _along(scale, rank, axis), zero_point
+
+
+def _along(vector: Any, rank: int, axis: int | None) -> Any:
+    axes = [] if axis is None else [d for d in range(rank) if d != axis % rank]
+    return relax.op.expand_dims(vector, axes) if axes else vector
 
 
 def _name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _quantize_per_channel(node: Any, importer: Any) -> Any:
-    x, scale, zero_point, axis, low, high, dtype = importer.retrieve_args(node)
-    rank = x.ty.ndim
-    scale = _along(importer, scale, rank, axis)
-    inverse = _emit(importer, relax.op.divide(relax.const(1.0, "float32"), scale))
-    zero_point = _emit(importer, relax.op.astype(_along(importer, zero_point, rank, axis), "float32"))
-    return _quantize(importer, x, inverse, zero_point, low, high, dtype)
-
-
-def _dequantize_per_channel(node: Any, importer: Any) -> Any:
-    q, scale, zero_point, axis, *_ = importer.retrieve_args(node)
-    rank = q.ty.ndim
-    scale = _along(importer, scale, rank, axis)
-    if zero_point is not None:
-        zero_point = _emit(importer, relax.op.astype(_along(importer, zero_point, rank, axis), "float32"))
-    return _dequantize(importer, q, scale, zero_point, node.kwargs.get("out_dtype"))
-
-
-def _quantize_per_tensor(node: Any, importer: Any) -> Any:
-    x, scale, zero_point, low, high, dtype = importer.retrieve_args(node)
-    if isinstance(scale, float):
-        # As torch has it: the reciprocal of a Python float, rounded to float32 after that.
-        inverse = relax.const(np.float32(1.0 / scale) if scale else np.float32("inf"))
-        return _quantize(importer, x, inverse, relax.const(np.float32(zero_point)), low, high, dtype)
-    inverse = _emit(importer, relax.op.divide(relax.const(1.0, "float32"), scale))
-    zero_point = _emit(importer, relax.op.astype(zero_point, "float32"))
-    return _quantize(importer, x, inverse, zero_point, low, high, dtype)
-
-
-def _dequantize_per_tensor(node: Any, importer: Any) -> Any:
-    q, scale, zero_point, *_ = importer.retrieve_args(node)
-    if isinstance(scale, float):
-        scale, zero_point = relax.const(np.float32(scale)), relax.const(np.float32(zero_point))
-    else:
-        zero_point = _emit(importer, relax.op.astype(zero_point, "float32"))
-    return _dequantize(importer, q, scale, zero_point, node.kwargs.get("out_dtype"))
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from ..launch.registry import current_target
 from ..schedule import Schedule
 from ..spec import FakeQuantSpec, arithmetic_for
 from ..target import Target
-from .op import NAME
+from .op import NAME, dtype_of
 
 KEPT_AS_IT_IS = {"op_pattern": 8, "tirx.is_scheduled": True, "tirx.noalias": True}
 """Attributes of a function that fusion and scheduling passes leave as it is."""
@@ -53,7 +53,7 @@ def legalize(builder: Any, call: Any) -> Any:
     if not all(isinstance(t.ty.shape, relax.ShapeExpr) and t.ty.dtype is not None for t in call.args):
         return call
     func = prim_func(
-        [(tuple(t.ty.shape.values), str(t.ty.dtype.dtype)) for t in call.args],
+        [(tuple(t.ty.shape.values), dtype_of(t)) for t in call.args],
         call.attrs,
         tvm.target.Target.current(allow_none=True),
     )
@@ -84,9 +84,9 @@ def prim_func(tensors: list[tuple[tuple[Any, ...], str]], attributes: Mapping[st
     axis, quant_min, quant_max = (attributes[name] for name in ("axis", "quant_min", "quant_max"))
     split = 0 if axis is None else axis
     channels: Any = 1 if axis is None else shape[split] if shape else 1
-    outer, inner = _product(shape[:split]), _product(shape[split if axis is None else split + 1 :])
+    outer, inner = math.prod(shape[:split]), math.prod(shape[split if axis is None else split + 1 :])
     quant_range = QuantRange.constant(quant_min, quant_max, attributes["nan"])
-    size = _product(shape)
+    size = math.prod(shape)
     arithmetic = arithmetic_for(quant_min, quant_max)
 
     def make_spec(iteration: str) -> FakeQuantSpec:
@@ -135,7 +135,7 @@ class _Extents:
     """Extents of a function of its own: each symbolic one becomes a variable, equal ones the same."""
 
     def __init__(self) -> None:
-        self.known: list[tuple[Any, Any]] = []
+        self.known: dict[Any, Any] = {}
 
     def rename(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(self._rename(extent) for extent in shape)
@@ -143,16 +143,8 @@ class _Extents:
     def _rename(self, extent: Any) -> Any:
         if isinstance(extent, (int, tirx.IntImm)):
             return int(extent)
-        for seen, variable in self.known:
-            if tvm_ffi.structural_equal(seen, extent):
-                return variable
-        variable = te.var(f"n{len(self.known)}", "int64")
-        self.known.append((extent, variable))
-        return variable
-
-
-def _product(extents: tuple[Any, ...]) -> Any:
-    return math.prod(extents, start=1)
+        key = tvm_ffi.StructuralKey(extent)  # type: ignore[call-arg]
+        return self.known.setdefault(key, te.var(f"n{len(self.known)}", "int64"))
 
 
 def _cpu_of(target: Any) -> Target:

@@ -7,6 +7,8 @@ is rewritten.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +18,18 @@ from tvm import relax, tirx
 from tvm.ir import Call, GenericConst, Op
 
 from ..spec import NARROW_LIMIT
+from .op import dtype_of, extents
 
-BOUNDS = {
-    name: (int(np.iinfo(name).min), int(np.iinfo(name).max)) for name in ("int8", "uint8", "int16", "uint16", "int32")
-}
+BOUNDS = {name: np.iinfo(name) for name in ("int8", "uint8", "int16", "uint16", "int32")}
+
 SMALL = ("int8", "uint8", "int16", "uint16")
 """Zero points that float32 holds exactly, whatever their value."""
+
+CASTS = {"float32": tuple(BOUNDS), "int32": SMALL}
+"""Zero points that a cast to a dtype may be of; the operator makes floats of an int32, too."""
+
+MIRRORED = {"relax.greater_equal": "relax.less_equal", "relax.less_equal": "relax.greater_equal"}
+CLIPS = ("relax.clip", "relax.minimum", "relax.maximum")
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,9 @@ class Vector:
         """Whether the elements are known."""
         return isinstance(self.value, np.ndarray)
 
-    def same(self, other: Vector) -> bool:
+    def same(self, other: Vector | None) -> bool:
         """Whether both are the same constant, bit for bit, or the same expression, along the same dimension."""
-        if self.axis != other.axis or self.constant != other.constant:
+        if other is None or self.axis != other.axis or self.constant != other.constant:
             return False
         if not self.constant:
             return bool(self.value.same_as(other.value))
@@ -57,17 +65,19 @@ class Vector:
 class Found:
     """What a match has read so far."""
 
-    x: Any = None
-    scale: Vector | None = None
+    scale: Vector
     zero_point: Vector | None = None
+    """None where the graph has none, but a cast to integers, which loses the sign of a zero as well."""
+    x: Any = None
+    q: Any = None
+    """The sum that is clipped; None in a pair."""
     low: int = 0
     high: int = 0
     nan: str = "quant_min"
     inside: list[Any] = field(default_factory=list)
     """Variables between x and the result."""
-    q: Any = None
-    clip: Any = None
     casts: list[str] = field(default_factory=list)
+    """The integer dtypes that the clipped values pass through."""
 
     @property
     def axis(self) -> int | None:
@@ -78,6 +88,20 @@ class Found:
 
 class _NoMatchError(Exception):
     """The graph computes something else."""
+
+
+def _require(condition: Any) -> None:
+    """End a match where a condition does not hold."""
+    if not condition:
+        raise _NoMatchError
+
+
+def _either(read: Callable[..., Any], call: Any, *known: Any) -> Any:
+    """Read the operands of a commutative call one way round, or else the other."""
+    for a, b in (call.args, reversed(call.args)):
+        with suppress(_NoMatchError):
+            return read(a, b, *known)
+    raise _NoMatchError
 
 
 class Matcher:
@@ -97,39 +121,22 @@ class Matcher:
 
     def match(self, result: Any) -> Found | None:
         """Read a call that could be the last of fake quantization; None where it is not."""
-        try:
-            name = _name(result)
-            if name == "relax.dequantize":
+        with suppress(_NoMatchError):
+            if _name(result) == "relax.dequantize":
                 return self._pair(result)
-            if name == "relax.multiply" and dtype_of(result) == "float32":
-                return self._chain(result)
-        except _NoMatchError:
-            pass
+            if _name(result) == "relax.multiply" and dtype_of(result) == "float32":
+                found: Found = _either(self._chain, result, result.ty.ndim)
+                return found
         return None
 
-    def mask(self, found: Found, value: Any) -> bool:
-        """Whether a call computes the mask that belongs to a match."""
-        if _name(value) in ("relax.logical_and", "relax.bitwise_and"):
-            limits = set()
-            for side in value.args:
-                compare = self._value(side)
-                name = _name(compare)
-                if name not in MIRRORED:
-                    return False
-                a, b = compare.args
-                if not self._is(a, found.q):
-                    name, a, b = MIRRORED[name], b, a
-                if not self._is(a, found.q):
-                    return False
-                limits.add((name, self._number(b)))
-                found.inside.append(side)
-            return limits == {("relax.greater_equal", found.low), ("relax.less_equal", found.high)}
-        if _name(value) == "relax.equal":
-            a, b = value.args
-            return (self._is(a, found.q) and self._is(b, found.clip)) or (
-                self._is(b, found.q) and self._is(a, found.clip)
-            )
-        return False
+    def mask(self, found: Found, value: Any) -> list[Any] | None:
+        """Read a call that could compute the mask of a match; return the variables that it reads, or None."""
+        with suppress(_NoMatchError):
+            if _name(value) in ("relax.logical_and", "relax.bitwise_and"):
+                limits = {self._limit(found, side) for side in value.args}
+                _require(limits == {("relax.greater_equal", found.low), ("relax.less_equal", found.high)})
+                return list(value.args)
+        return None
 
     # Reading expressions
 
@@ -151,8 +158,7 @@ class Matcher:
     def _enter(self, found: Found, expr: Any, *names: str) -> Any:
         """Return the call that a variable of the chain is bound to."""
         call = self._value(expr)
-        if _name(call) not in names:
-            raise _NoMatchError
+        _require(_name(call) in names)
         while isinstance(expr, relax.Var):
             found.inside.append(expr)
             expr = self.values[expr]
@@ -166,227 +172,164 @@ class Matcher:
                 return np.asarray(whole.value.numpy(), np.float32)
         return value.value.numpy() if isinstance(value, GenericConst) else None
 
-    def _number(self, expr: Any) -> int | None:
-        """Return a constant that is an integer everywhere, and not a negative zero."""
+    def _number(self, expr: Any) -> int:
+        """Read a constant that is one integer everywhere, and not a negative zero."""
         data = self._constant(expr)
-        if data is None and isinstance(expr, (tirx.IntImm, tirx.FloatImm)):
-            data = np.array(expr.value)
         if data is None:
-            return None
-        numbers = np.unique(data.astype(np.float64))
-        if len(numbers) != 1 or (np.signbit(data).any() and numbers[0] == 0):
-            return None
-        number = float(numbers[0])
-        return int(number) if number.is_integer() and abs(number) <= NARROW_LIMIT else None
+            _require(isinstance(expr, (tirx.IntImm, tirx.FloatImm)))
+            data = np.array(expr.value)
+        numbers = np.unique(_whole(data))
+        _require(len(numbers) == 1)
+        return int(numbers[0])
 
     def _vector(self, expr: Any, rank: int, axis: int | None = None) -> Vector:
-        """Read parameters that broadcast against a tensor of some rank, or lie along an axis that is given."""
-        shape = shape_of(expr)
-        if shape is None:
-            raise _NoMatchError
+        """Read parameters that broadcast against a tensor of some rank.
+
+        Those of one dimension lie along the axis, where one is given.
+        """
+        shape: Any = extents(expr.ty)
+        _require(shape is not None)
         long = [d for d, extent in enumerate(shape) if extent != 1]
-        if len(long) > 1 or len(shape) > rank or (axis is not None and len(shape) > 1):
-            raise _NoMatchError
-        along = None if not long else axis if axis is not None else long[0] + rank - len(shape)
-        data = self._constant(expr)
-        if data is not None:
-            return Vector(np.ascontiguousarray(data.reshape(-1)), along)
-        base = self._variable(expr)
-        while _name(self.values.get(base)) in ("relax.reshape", "relax.expand_dims", "relax.squeeze"):
+        _require(len(long) <= 1 and len(shape) <= rank)
+        along = None if not long else axis if axis is not None and len(shape) == 1 else long[0] + rank - len(shape)
+        base, data = self._variable(expr), self._constant(expr)
+        while data is None and _name(self.values.get(base)) in ("relax.reshape", "relax.expand_dims", "relax.squeeze"):
             base = self._variable(self.values[base].args[0])
-            if (data := self._constant(base)) is not None:
-                return Vector(np.ascontiguousarray(data.reshape(-1)), along)
-        return Vector(base, along)
+            data = self._constant(base)
+        return Vector(base if data is None else np.ascontiguousarray(data.reshape(-1)), along)
+
+    def _zero_point(self, expr: Any, rank: int, axis: int | None = None, dtypes: tuple[str, ...] = SMALL) -> Vector:
+        """Read a zero point of integers, cast or not, that are of one of these dtypes or constant."""
+        dtype = dtype_of(expr)
+        _require(dtype in (*BOUNDS, "float32"))
+        vector = self._vector(expr, rank, axis)
+        if vector.constant:
+            return Vector(_whole(vector.value), vector.axis)
+        cast = self._value(vector.value)
+        if _name(cast) == "relax.astype" and dtype_of(cast.args[0]) in CASTS.get(dtype, ()):
+            return self._zero_point(cast.args[0], rank, vector.axis, CASTS[dtype])
+        _require(dtype_of(vector.value) in dtypes)
+        return vector
 
     # The two forms
 
     def _pair(self, result: Any) -> Found:
-        found = Found()
-        quantized, scale, zero_point = result.args
-        quantize = self._enter(found, quantized, "relax.quantize")
+        rank = result.ty.ndim
+        found = Found(*self._parameters(result, rank))
+        quantize = self._enter(found, result.args[0], "relax.quantize")
         found.x = quantize.args[0]
         integers = str(quantize.attrs.out_dtype)
-        rank = found.x.ty.ndim
-        if integers not in SMALL or rank < 0 or str(result.attrs.out_dtype) != "float32":
-            raise _NoMatchError
-        if dtype_of(found.x) != "float32" or any(dtype_of(s) != "float32" for s in (scale, quantize.args[1])):
-            raise _NoMatchError
-        axis, other = (int(call.attrs.axis) % max(rank, 1) for call in (quantize, result))
-        found.scale = self._vector(scale, rank, axis)
-        found.zero_point = self._integers(zero_point, rank, axis)
-        if not found.scale.same(self._vector(quantize.args[1], rank, other)):
-            raise _NoMatchError
-        if not found.zero_point.same(self._integers(quantize.args[2], rank, other)):
-            raise _NoMatchError
-        self._check_channels(found)
-        found.low, found.high = BOUNDS[integers]
+        _require(integers in SMALL and str(result.attrs.out_dtype) == "float32")
+        scale, zero_point = self._parameters(quantize, rank)
+        _require(scale.same(found.scale) and zero_point.same(found.zero_point))
+        _check_shapes(found, rank)
+        found.low, found.high = BOUNDS[integers].min, BOUNDS[integers].max
         found.nan = "quant_max"  # max(min(q, high), low), and min gives its second operand for a NaN
         self._division(found.scale)
         return found
 
-    def _chain(self, result: Any) -> Found:
-        rank = result.ty.ndim
-        for difference, scale in (result.args, reversed(result.args)):
-            try:
-                return self._chain_of(difference, scale, rank)
-            except _NoMatchError:
-                continue
-        raise _NoMatchError
+    def _parameters(self, call: Any, rank: int) -> tuple[Vector, Vector]:
+        """Read scale and zero point of a quantize or dequantize."""
+        _, scale, zero_point = call.args
+        _require(dtype_of(scale) == "float32" and scale.ty.ndim <= 1 and zero_point.ty.ndim <= 1)
+        axis = int(call.attrs.axis) % max(rank, 1)
+        return self._vector(scale, rank, axis), self._zero_point(zero_point, rank, axis)
 
-    def _chain_of(self, difference: Any, scale: Any, rank: int) -> Found:
-        found = Found()
-        found.scale = self._vector(scale, rank)
-        zero_point: Vector | None = None
-        through_integers = False
+    def _chain(self, difference: Any, scale: Any, rank: int) -> Found:
+        found = Found(self._vector(scale, rank))
         call = self._enter(found, difference, "relax.subtract", "relax.astype", *CLIPS)
-        if _name(call) == "relax.astype":
-            inside = self._value(call.args[0])
-            if _name(inside) == "relax.subtract" and dtype_of(inside) == "int32":  # float32(int32(clip) - zero point)
-                call = self._enter(found, call.args[0], "relax.subtract")
-                zero_point = self._integers(call.args[1], rank)
-                if not zero_point.constant and dtype_of(call.args[1]) not in SMALL:
-                    base = self._value(call.args[1])
-                    if _name(base) != "relax.astype" or dtype_of(base.args[0]) not in SMALL:
-                        raise _NoMatchError
-                call = self._enter(found, call.args[0], "relax.astype")
-                call = self._cast(found, call)
-                through_integers = True
-            else:
-                call = self._cast(found, call)
-                through_integers = bool(found.casts)  # a cast of float32 to float32 keeps a -0.0
-        elif _name(call) == "relax.subtract":
-            zero_point = self._floats(call.args[1], rank)
-            inside = self._enter(found, call.args[0], "relax.astype", *CLIPS)
-            if _name(inside) == "relax.astype":
-                inside = self._cast(found, inside)
-            call = inside
-        if zero_point is None and not through_integers:
-            raise _NoMatchError  # rint(x / scale) may be -0.0, and the operator's q is not: it adds a zero point
+        inside = self._value(call.args[0])
+        if _name(call) == "relax.astype" and _name(inside) == "relax.subtract" and dtype_of(inside) == "int32":
+            call = self._enter(found, call.args[0], "relax.subtract")  # float32(int32(clip) - zero point)
+        if _name(call) == "relax.subtract":
+            found.zero_point = self._zero_point(call.args[1], rank)
+            if dtype_of(call) == "int32" and not found.zero_point.constant:
+                _require(_name(self._value(call.args[1])) == "relax.astype")
+            call = self._enter(found, call.args[0], "relax.astype", *CLIPS)
+        call = self._cast(found, call)
+        # Else rint(x / scale) may be -0.0, and the operator's q is not: it adds a zero point.
+        _require(found.zero_point is not None or found.casts)
         self._clip(found, call)
-        self._sum(found, zero_point, rank)
+        self._sum(found, rank)
         return found
 
     def _cast(self, found: Found, call: Any) -> Any:
         """Step over casts to integers, which must hold every value of the range; return the clip before them."""
-        kinds = []
+        kinds = [dtype_of(call)]
         while _name(call) == "relax.astype":
             call = self._enter(found, call.args[0], "relax.astype", *CLIPS)
             kinds.append(dtype_of(call))
-        *integers, floats = kinds
-        if floats != "float32" or any(kind not in BOUNDS for kind in integers):
-            raise _NoMatchError
-        found.casts = integers
+        found.casts = kinds[1:-1]
+        _require(kinds[-1] == "float32" and all(kind in BOUNDS for kind in found.casts))
         return call
 
     def _clip(self, found: Found, call: Any) -> None:
         """Read the range, and what a NaN becomes: min and max give their second operand if one is a NaN."""
         if _name(call) == "relax.clip":
             found.q, low, high = call.args
-            found.low, found.high = self._limit(low), self._limit(high)
             found.nan = "quant_max"
         else:
-            outer = call
-            bound, inner = self._split(outer)
-            inner_call = self._enter(found, inner, *({"relax.minimum", "relax.maximum"} - {_name(outer)}))
+            bound, inner = self._split(call)
+            inner_call = self._enter(found, inner, *({"relax.minimum", "relax.maximum"} - {_name(call)}))
             other, found.q = self._split(inner_call)
-            low, high = (other, bound) if _name(outer) == "relax.minimum" else (bound, other)
-            found.low, found.high = self._limit(low), self._limit(high)
-            if self._is(inner_call.args[0], found.q):  # a NaN became the inner bound, which is inside the outer one
-                found.nan = "quant_min" if _name(inner_call) == "relax.maximum" else "quant_max"
-            elif self._is(outer.args[0], inner):  # a NaN went on, and became the outer bound
-                found.nan = "quant_max" if _name(outer) == "relax.minimum" else "quant_min"
-            else:
-                raise _NoMatchError
-        if found.low > found.high:
-            raise _NoMatchError
-        for kind in found.casts:
-            least, greatest = BOUNDS[kind]
-            if found.low < least or found.high > greatest:
-                raise _NoMatchError
-
-    def _limit(self, expr: Any) -> int:
-        number = self._number(expr)
-        if number is None:
-            raise _NoMatchError
-        return number
+            low, high = (other, bound) if _name(call) == "relax.minimum" else (bound, other)
+            # A NaN becomes the inner bound, which is inside the outer one, or goes on and becomes the outer bound.
+            swallowed = self._is(inner_call.args[0], found.q)
+            _require(swallowed or self._is(call.args[0], inner))
+            found.nan = "quant_min" if (other if swallowed else bound) is low else "quant_max"
+        found.low, found.high = self._number(low), self._number(high)
+        _require(found.low <= found.high)
+        _require(all(BOUNDS[kind].min <= found.low and found.high <= BOUNDS[kind].max for kind in found.casts))
 
     def _split(self, call: Any) -> tuple[Any, Any]:
         """Return the bound and the tensor of a minimum or maximum."""
         a, b = call.args
         return (b, a) if self._constant(b) is not None else (a, b)
 
-    def _sum(self, found: Found, zero_point: Vector | None, rank: int) -> None:
-        """Read rint(x * inv) + zero_point, or rint(x * inv + zero_point)."""
+    def _limit(self, found: Found, side: Any) -> tuple[str, int]:
+        """Read a comparison of q with a number."""
+        compare = self._value(side)
+        name = _name(compare)
+        _require(name in MIRRORED)
+        a, b = compare.args
+        if not self._is(a, found.q):
+            name, a, b = MIRRORED[name], b, a
+        _require(self._is(a, found.q))
+        return name, self._number(b)
+
+    def _sum(self, found: Found, rank: int) -> None:
+        """Read rint(x * inv) + zero_point, or without one rint(x * inv)."""
         call = self._enter(found, found.q, "relax.add", "relax.round")
         if _name(call) == "relax.add":
             rounded, added = call.args
             if _name(self._value(rounded)) != "relax.round":
                 rounded, added = added, rounded
-            found.zero_point = self._floats(added, rank)
-            if zero_point is None or not found.zero_point.same(zero_point):
-                raise _NoMatchError
+            _require(self._zero_point(added, rank).same(found.zero_point))
             call = self._enter(found, rounded, "relax.round")
-        elif zero_point is None:  # symmetric: integers in between make -0.0 and 0.0 the same
-            found.zero_point = Vector(np.zeros(1, "int32"), None)
         else:
-            raise _NoMatchError  # rounded after the sum: see docs/embedding.md
-        assert found.scale is not None
+            _require(found.zero_point is None)  # else it is rounded after the sum: see docs/embedding.md
         product = self._enter(found, call.args[0], "relax.multiply", "relax.divide")
         if _name(product) == "relax.divide":
             found.x, scale = product.args
-            if not found.scale.same(self._vector(scale, rank)):
-                raise _NoMatchError
+            _require(self._vector(scale, rank).same(found.scale))
             self._division(found.scale)
         else:
-            for x, inverse in (product.args, reversed(product.args)):
-                if shape_of(inverse) is not None and self._is_inverse(inverse, found.scale, rank):
-                    found.x = x
-                    break
-            else:
-                raise _NoMatchError
-        if dtype_of(found.x) != "float32" or found.x.ty.ndim != rank:
-            raise _NoMatchError
-        self._check_channels(found)
+            found.x = _either(self._product, product, found.scale, rank)
+        _check_shapes(found, rank)
 
-    def _check_channels(self, found: Found) -> None:
-        """Refuse parameters that do not have one element, or one for each channel of one and the same dimension of x.
-
-        Others broadcast x, or each other, to a shape that the operator does not have.
-        """
-        shape = shape_of(found.x)
-        for vector in (found.scale, found.zero_point):
-            assert vector is not None
-            if vector.axis is None:
-                continue
-            if shape is None or vector.axis != found.axis:
-                raise _NoMatchError
-            size = vector.value.size if vector.constant else math.prod(shape_of(vector.value) or (), start=1)
-            # a symbolic channel may be as long as a constant is, but no call says so
-            if not tvm_ffi.structural_equal(tirx.const(0, "int64") + size, tirx.const(0, "int64") + shape[vector.axis]):
-                raise _NoMatchError
-
-    def _is_inverse(self, expr: Any, scale: Vector, rank: int) -> bool:
-        """Whether an expression is 1 / scale, rounded once."""
-        try:
-            inverse = self._vector(expr, rank)
-        except _NoMatchError:
-            return False
-        if inverse.constant:
-            if not scale.constant or inverse.axis != scale.axis:
-                return False
+    def _product(self, x: Any, inverse: Any, scale: Vector, rank: int) -> Any:
+        """Read a product of x and 1 / scale, rounded once; return x."""
+        vector = self._vector(inverse, rank)
+        if vector.constant:
             with np.errstate(all="ignore"):
-                return bool(inverse.value.tobytes() == (np.float32(1) / scale.value).tobytes())
-        call = self._value(inverse.value)
-        if _name(call) != "relax.divide":
-            return False
+                _require(scale.constant and vector.same(Vector(np.float32(1) / scale.value, scale.axis)))
+            return x
+        call = self._value(vector.value)
+        _require(_name(call) == "relax.divide")
         one = self._constant(call.args[0])
-        if one is None or not (one == 1).all():
-            return False
-        try:
-            divisor = self._vector(call.args[1], rank, scale.axis if len(shape_of(call.args[1]) or ()) <= 1 else None)
-        except _NoMatchError:
-            return False
-        return divisor.same(scale)
+        _require(one is not None and (one == 1).all())
+        _require(self._vector(call.args[1], rank, scale.axis).same(scale))
+        return x
 
     def _division(self, scale: Vector) -> None:
         """Refuse a division that a product with the reciprocal does not equal, unless that was allowed.
@@ -396,68 +339,35 @@ class Matcher:
         """
         if self.allow_reciprocal:
             return
-        if not scale.constant:
-            raise _NoMatchError
+        _require(scale.constant)
         fraction, exponent = np.frexp(scale.value.astype(np.float32))
-        if not (np.isfinite(scale.value) & (np.abs(fraction) == 0.5) & (np.abs(exponent - 1) <= 126)).all():
-            raise _NoMatchError
-
-    def _floats(self, expr: Any, rank: int) -> Vector:
-        """Read a zero point that is an integer, given in float32."""
-        if dtype_of(expr) != "float32":
-            raise _NoMatchError
-        vector = self._vector(expr, rank)
-        if vector.constant:
-            return _whole(vector)
-        cast = self._value(vector.value)
-        if _name(cast) != "relax.astype" or dtype_of(cast.args[0]) not in BOUNDS:
-            raise _NoMatchError
-        axis = vector.axis if len(shape_of(cast.args[0]) or ()) <= 1 else None
-        return self._integers(cast.args[0], rank, axis, (*SMALL, "int32"))  # the operator makes floats of these, too
-
-    def _integers(self, expr: Any, rank: int, axis: int | None = None, dtypes: Any = SMALL) -> Vector:
-        """Read a zero point of integers, in one of some dtypes unless it is constant."""
-        if dtype_of(expr) not in BOUNDS:
-            raise _NoMatchError
-        vector = self._vector(expr, rank, axis)
-        if vector.constant:
-            return _whole(vector)
-        cast = self._value(vector.value)
-        if _name(cast) == "relax.astype" and dtype_of(cast.args[0]) in SMALL and dtype_of(expr) == "int32":
-            return self._integers(cast.args[0], rank, vector.axis if len(shape_of(cast.args[0]) or ()) <= 1 else None)
-        if dtype_of(vector.value) not in dtypes:
-            raise _NoMatchError
-        return vector
+        _require((np.isfinite(scale.value) & (np.abs(fraction) == 0.5) & (np.abs(exponent - 1) <= 126)).all())
 
 
-MIRRORED = {"relax.greater_equal": "relax.less_equal", "relax.less_equal": "relax.greater_equal"}
-CLIPS = ("relax.clip", "relax.minimum", "relax.maximum")
+def _check_shapes(found: Found, rank: int) -> None:
+    """Refuse parameters that do not have one element, or one for each channel of one and the same dimension of x.
+
+    Others broadcast x, or each other, to a shape that the operator does not have.
+    """
+    _require(dtype_of(found.x) == "float32" and found.x.ty.ndim == rank)
+    shape: Any = extents(found.x.ty)
+    for vector in (found.scale, found.zero_point):
+        if vector is None or vector.axis is None:
+            continue
+        _require(shape is not None and vector.axis == found.axis)
+        size = vector.value.size if vector.constant else math.prod(extents(vector.value.ty) or ())
+        # a symbolic channel may be as long as a constant is, but no call says so
+        zero = tirx.const(0, "int64")
+        _require(tvm_ffi.structural_equal(zero + size, zero + shape[vector.axis]))
 
 
-def _whole(vector: Vector) -> Vector:
-    """Return a constant as int32; it has to be one, and exact in float32."""
-    data = vector.value
-    as_float = data.astype(np.float64)
-    if not np.isfinite(as_float).all() or (as_float != np.rint(as_float)).any() or (np.abs(as_float) > 2**23).any():
-        raise _NoMatchError
-    if data.dtype.kind == "f" and (np.signbit(data) & (data == 0)).any():
-        raise _NoMatchError
-    return Vector(data.astype(np.int32), vector.axis)
+def _whole(data: np.ndarray) -> np.ndarray:
+    """Return a constant as int32; it has to be integers that are exact in float32, without a negative zero."""
+    numbers = data.astype(np.float64)
+    exact = (numbers == np.rint(numbers)) & (np.abs(numbers) <= NARROW_LIMIT)
+    _require((exact & ~(np.signbit(numbers) & (numbers == 0))).all())
+    return data.astype(np.int32)
 
 
 def _name(call: Any) -> str:
     return str(call.op.name) if isinstance(call, Call) and isinstance(call.op, Op) else ""
-
-
-def dtype_of(expr: Any) -> str:
-    """Return numpy's name of a tensor's dtype; an empty text where it is not known."""
-    found = getattr(expr.ty, "dtype", None)
-    return "" if found is None else str(found.dtype)
-
-
-def shape_of(expr: Any) -> list[Any] | None:
-    """Return extents, each an integer or an expression."""
-    shape = getattr(expr.ty, "shape", None)
-    if not isinstance(shape, relax.ShapeExpr):
-        return None
-    return [e.value if isinstance(e, tirx.IntImm) else e for e in shape.values]

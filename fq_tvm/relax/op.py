@@ -30,14 +30,7 @@ NAN = ("quant_min", "quant_max")
 
 
 def fake_quantize_per_channel_affine_cachemask(
-    x: Any,
-    scale: Any,
-    zero_point: Any,
-    axis: int | None,
-    quant_min: int,
-    quant_max: int,
-    *,
-    nan: str = "quant_min",
+    x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: int, quant_max: int, *, nan: str = "quant_min"
 ) -> Any:
     """Quantize to a range of integers and back, with the mask of the values that were in range, in a Relax module.
 
@@ -115,24 +108,32 @@ def _check_channels(x: Any, scale: Any, zero_point: Any, axis: int | None) -> No
     if axis is not None:
         if x.ndim >= 0:
             axis = normalize_axis(axis, x.ndim)
-        extents = _extents(x)
-        channels = extents[axis] if extents else None if x.ndim else channels
+        shape = extents(x)
+        channels = shape[axis] if shape else None if x.ndim else channels
     expected = "() or (1,), one element for the tensor" if axis is None else "one dimension, of x's size along axis"
     for name, given in (("scale", scale), ("zero_point", zero_point)):
         if given.ndim not in ((-1, 0, 1) if axis is None else (-1, 1)):
             raise ArgumentError(f"{name} has {given.ndim} dimensions; expected {expected}")
-        size = _extents(given)
+        size = extents(given)
         if size and channels is not None and _differ(size[0], channels):
             raise ArgumentError(f"{name} has {size[0]} elements; expected {channels}: {expected}")
-    size, other = _extents(scale), _extents(zero_point)
+    size, other = extents(scale), extents(zero_point)
     if axis is not None and size and other and _differ(size[0], other[0]):
         raise ArgumentError(f"scale has {size[0]} elements and zero_point {other[0]}; expected as many of both")
 
 
-def _extents(tensor: Any) -> list[Any] | None:
-    if not isinstance(tensor.shape, relax.ShapeExpr):
+def extents(given: Any) -> list[Any] | None:
+    """Return the extents of a tensor's type, each an integer or an expression; None where they are not known."""
+    shape = getattr(given, "shape", None)
+    if not isinstance(shape, relax.ShapeExpr):
         return None
-    return [extent.value if isinstance(extent, tirx.IntImm) else extent for extent in tensor.shape.values]
+    return [extent.value if isinstance(extent, tirx.IntImm) else extent for extent in shape.values]
+
+
+def dtype_of(expr: Any) -> str:
+    """Return numpy's name of a tensor's dtype; an empty text where it is not known."""
+    dtype = getattr(expr.ty, "dtype", None)
+    return "" if dtype is None else str(dtype.dtype)
 
 
 def _differ(a: Any, b: Any) -> bool:
@@ -152,10 +153,9 @@ def register(legalize: Any) -> None:
     # So that the checks of types raise what the other functions of the library raise, and not a RuntimeError.
     tvm_ffi.register_error("ArgumentError", ArgumentError)
     op = Op.get(NAME)
-    op.reset_attr("FInferType")
-    op.set_attr("FInferType", infer_type)
-    op.reset_attr("FLegalize")
-    op.set_attr("FLegalize", legalize)
+    for attribute, function in (("FInferType", infer_type), ("FLegalize", legalize)):
+        op.reset_attr(attribute)
+        op.set_attr(attribute, function)
     # Scripts call it R.fq_tvm.<name>; the parser looks names up in its own module.
     *_, namespace, short = NAME.split(".")
     setattr(parser, namespace, SimpleNamespace(**{short: fake_quantize_per_channel_affine_cachemask}))
