@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from ..errors import FqError
 from ..launch.arguments import normalize_axis
 from ..layout import MAX_RANK
 from ..spec import FLOATS
+from ..store.cache import replacing
 
 Array = NDArray[Any]
 
@@ -252,22 +252,12 @@ def write_npz(path: str | os.PathLike[str]) -> Iterator[Callable[[str, Array], N
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; expected the name of a file")
-    try:
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:  # it would name a file that the caller never heard of
-        raise type(error)(error.errno, error.strerror, str(path)) from None
-    try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+    umask = os.umask(0)
+    os.umask(umask)
+    with replacing(path, "wb", 0o666 & ~umask) as file, zipfile.ZipFile(file, "w") as archive:
 
-            def add(name: str, array: Array) -> None:
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
+        def add(name: str, array: Array) -> None:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
-            yield add
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(aside, 0o666 & ~umask)  # mkstemp's 0600 is not what a user expects of an output
-        os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
-        raise
+        yield add
