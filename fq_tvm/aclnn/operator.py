@@ -51,9 +51,8 @@ class _Binding(NamedTuple):
 
     def at(self, memory: Memory) -> _Binding:
         address = memory.address + self.before if memory.address else 0
-        return self._replace(
-            operand=self.operand._replace(address=address, tensor=None, writable=memory.writable), keep=memory
-        )
+        operand = self.operand._replace(address=address, tensor=None, writable=memory.writable)
+        return self._replace(operand=operand, keep=memory)
 
 
 class _Bound(NamedTuple):
@@ -147,9 +146,8 @@ class AclOpExecutor:
 
     def _bind(self, workspace: Any, workspace_size: Any) -> _Bound:
         operands = [b.operand for b in self._bindings]
-        if isinstance(self._launch, EmptyLaunch):
-            memory = None
-        else:
+        memory = None
+        if not isinstance(self._launch, EmptyLaunch):
             for name, operand in zip(TENSORS, operands, strict=True):
                 if not operand.address:
                     raise null(f"the address of {name} is null; expected that of its memory")
@@ -226,9 +224,9 @@ def get_workspace_size(
     """
     try:
         executor = _prepare((self, scale, zero_point, out, mask), axis, quant_min, quant_max)
+    except FqError as error:  # about FQ_TVM_TARGET and the like: it is the kernel that is missing
+        raise translate(error, AclnnStatus.ACLNN_ERR_INNER_FIND_KERNEL_ERROR) from error
     except Exception as error:
-        if isinstance(error, FqError):  # about FQ_TVM_TARGET and the like: it is the kernel that is missing
-            raise translate(error, AclnnStatus.ACLNN_ERR_INNER_FIND_KERNEL_ERROR) from error
         raise translate(error, AclnnStatus.ACLNN_ERR_INNER_CREATE_EXECUTOR) from error
     return executor.workspace_size, executor
 

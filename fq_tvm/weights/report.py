@@ -7,19 +7,16 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import reference
 from ..functional import fake_quantize_per_channel_affine_cachemask
 from ..launch.arguments import check, describe_all
 from ..launch.buffers import on_memory
 from ..launch.registry import launch_of
-
-Array = NDArray[Any]
-T = TypeVar("T")
+from .parameters import Array
 
 MEASURE_SECONDS = 0.05
 """How long to repeat a call for its median time."""
@@ -75,7 +72,7 @@ class Report:
 
 def process(
     name: str, tensors: tuple[Array, Array, Array], axis: int, quant_range: tuple[int, int], verify: bool = False
-) -> tuple[Array, NDArray[np.bool_], Report]:
+) -> tuple[Array, Array, Report]:
     """Fake-quantize one tensor and report on it.
 
     Parameters
@@ -116,7 +113,7 @@ def process(
     return out, mask, report
 
 
-def _median_time(call: Callable[[], T]) -> tuple[float, T]:
+def _median_time(call: Callable[[], Any]) -> tuple[float, Any]:
     """Median seconds of a few calls, and the last result."""
     times: list[float] = []
     while sum(times) < MEASURE_SECONDS and len(times) < 100:
