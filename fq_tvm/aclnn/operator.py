@@ -6,7 +6,6 @@ raise nothing; :func:`get_workspace_size` and :func:`execute` are the same steps
 
 from __future__ import annotations
 
-import operator
 import threading
 from typing import Any, NamedTuple
 
@@ -15,9 +14,9 @@ from ..launch.arguments import Names, Operand, Operands, check, check_overlap, d
 from ..launch.kernel import EmptyLaunch, Launch
 from ..launch.registry import launch_of
 from ..launch.runtime import AddressTensor
-from .status import AclnnError, AclnnStatus, record, translate
+from .status import AclnnError, AclnnStatus, expect, invalid, null, record, status_of, translate
 from .stream import AclrtStream
-from .tensor import AclFormat, AclTensor, Memory
+from .tensor import AclTensor, Memory, integer
 
 NAMES = Names(x="self", zero_point="zeroPoint", quant_min="quantMin", quant_max="quantMax")
 TENSORS = NAMES[:5]
@@ -27,24 +26,10 @@ INPUTS = 3
 _FLOATS = ("float16", "float32")
 _DTYPES = (_FLOATS, _FLOATS, ("int32",), _FLOATS, ("bool",))
 
-_PLAIN_FORMATS = frozenset(
-    {
-        AclFormat.ACL_FORMAT_UNDEFINED,
-        AclFormat.ACL_FORMAT_NCHW,
-        AclFormat.ACL_FORMAT_NHWC,
-        AclFormat.ACL_FORMAT_ND,
-        AclFormat.ACL_FORMAT_HWCN,
-        AclFormat.ACL_FORMAT_NDHWC,
-        AclFormat.ACL_FORMAT_NCDHW,
-        AclFormat.ACL_FORMAT_NC,
-        AclFormat.ACL_FORMAT_NCL,
-    }
-)
-"""Formats whose names tell what dimensions mean; in the others memory is in blocks, and strides do not describe it."""
+_BLOCKED = ("C0", "FRACTAL")
+"""What the names of formats say in which memory is in blocks, so that strides do not describe it."""
 
 _SUCCESS = AclnnStatus.ACLNN_SUCCESS
-_NULLPTR = AclnnStatus.ACLNN_ERR_PARAM_NULLPTR
-_INVALID = AclnnStatus.ACLNN_ERR_PARAM_INVALID
 
 
 class _Binding(NamedTuple):
@@ -66,9 +51,8 @@ class _Binding(NamedTuple):
 
     def at(self, memory: Memory) -> _Binding:
         address = memory.address + self.before if memory.address else 0
-        return self._replace(
-            operand=self.operand._replace(address=address, tensor=None, writable=memory.writable), keep=memory
-        )
+        operand = self.operand._replace(address=address, tensor=None, writable=memory.writable)
+        return self._replace(operand=operand, keep=memory)
 
 
 class _Bound(NamedTuple):
@@ -126,26 +110,22 @@ class AclOpExecutor:
 
     def rebind(self, first: int, count: int, index: Any, tensor: Any, addr: Any) -> None:
         """Give a tensor another address; what is queued keeps the old one."""
-        number = _integer(index, "index")
+        number = integer(index, "index")
         if not 0 <= number < count:
-            raise AclnnError(_INVALID, f"index is {number}; expected one from 0 to {count - 1}")
+            raise invalid(f"index is {number}; expected one from 0 to {count - 1}")
         with self._lock:
             self._check_live()
             if not self._repeatable:
-                raise AclnnError(
-                    _INVALID, "executor is good for one launch; expected one set by aclSetAclOpExecutorRepeatable"
-                )
+                raise invalid("executor is good for one launch; expected one set by aclSetAclOpExecutorRepeatable")
             position = first + number
             name, binding = TENSORS[position], self._bindings[position]
             if tensor is not None:
                 _check_alike(tensor, binding.operand, name)
             memory = Memory(addr, f"addr of {name}")
             if not memory.address and 0 not in binding.operand.shape:
-                raise AclnnError(_NULLPTR, f"addr of {name} is null; expected an address")
+                raise null(f"addr of {name} is null; expected an address")
             if memory.size is not None and memory.size < binding.storage:
-                raise AclnnError(
-                    _INVALID, f"addr of {name} has {memory.size} bytes; expected at least {binding.storage}"
-                )
+                raise invalid(f"addr of {name} has {memory.size} bytes; expected at least {binding.storage}")
             bindings = list(self._bindings)
             bindings[position] = binding.at(memory)
             check_overlap(Operands(*(b.operand for b in bindings)), NAMES)
@@ -166,53 +146,45 @@ class AclOpExecutor:
 
     def _bind(self, workspace: Any, workspace_size: Any) -> _Bound:
         operands = [b.operand for b in self._bindings]
-        if isinstance(self._launch, EmptyLaunch):
-            memory = None
-        else:
+        memory = None
+        if not isinstance(self._launch, EmptyLaunch):
             for name, operand in zip(TENSORS, operands, strict=True):
                 if not operand.address:
-                    raise AclnnError(_NULLPTR, f"the address of {name} is null; expected that of its memory")
+                    raise null(f"the address of {name} is null; expected that of its memory")
             memory = self._workspace(workspace, workspace_size)
         tensors = [AddressTensor(operand.address) for operand in operands]
         if memory is not None:
             tensors.append(AddressTensor(memory.address))
-        return _Bound(
-            workspace,
-            workspace_size,
-            self._launch,
-            tuple(tensors),
-            (tuple(b.keep for b in self._bindings), memory),
-        )
+        keep = (tuple(b.keep for b in self._bindings), memory)
+        return _Bound(workspace, workspace_size, self._launch, tuple(tensors), keep)
 
     def _workspace(self, workspace: Any, workspace_size: Any) -> Memory | None:
         needed = self.workspace_size
         if needed and workspace is None:
-            raise AclnnError(_NULLPTR, f"workspace is None; expected {needed} bytes")
-        size = _integer(workspace_size, "workspaceSize")
+            raise null(f"workspace is None; expected {needed} bytes")
+        size = integer(workspace_size, "workspaceSize")
         if size < needed:
-            raise AclnnError(_INVALID, f"workspaceSize is {size}; expected at least {needed}")
+            raise invalid(f"workspaceSize is {size}; expected at least {needed}")
         if not needed:
             return None
         memory = Memory(workspace, "workspace")
         if not memory.address:
-            raise AclnnError(_NULLPTR, f"workspace is null; expected {needed} bytes")
+            raise null(f"workspace is null; expected {needed} bytes")
         if memory.size is not None and memory.size < size:
-            raise AclnnError(_INVALID, f"workspace has {memory.size} bytes; expected the workspaceSize, {size}")
+            raise invalid(f"workspace has {memory.size} bytes; expected the workspaceSize, {size}")
         if not memory.writable:
-            raise AclnnError(_INVALID, "workspace is read-only; expected memory that can be written")
+            raise invalid("workspace is read-only; expected memory that can be written")
         place = Operand(None, "bool", (needed,), (1,), memory.address)
         for name, binding in zip(TENSORS, self._bindings, strict=True):
             if overlap(place, binding.operand):
-                raise AclnnError(_INVALID, f"workspace overlaps {name}; expected memory of its own")
+                raise invalid(f"workspace overlaps {name}; expected memory of its own")
         return memory
 
     def _check_live(self) -> None:
         if self._spent == "used":
-            raise AclnnError(
-                _INVALID, "executor was launched; expected a new one, or one set by aclSetAclOpExecutorRepeatable"
-            )
+            raise invalid("executor was launched; expected a new one, or one set by aclSetAclOpExecutorRepeatable")
         if self._spent:
-            raise AclnnError(_INVALID, f"executor is {self._spent}; expected one that is not")
+            raise invalid(f"executor is {self._spent}; expected one that is not")
 
     def _retire(self, state: str) -> None:
         self._spent, self._bound, self._bindings = state, None, ()
@@ -252,9 +224,9 @@ def get_workspace_size(
     """
     try:
         executor = _prepare((self, scale, zero_point, out, mask), axis, quant_min, quant_max)
+    except FqError as error:  # about FQ_TVM_TARGET and the like: it is the kernel that is missing
+        raise translate(error, AclnnStatus.ACLNN_ERR_INNER_FIND_KERNEL_ERROR) from error
     except Exception as error:
-        if isinstance(error, FqError):  # about FQ_TVM_TARGET and the like: it is the kernel that is missing
-            raise translate(error, AclnnStatus.ACLNN_ERR_INNER_FIND_KERNEL_ERROR) from error
         raise translate(error, AclnnStatus.ACLNN_ERR_INNER_CREATE_EXECUTOR) from error
     return executor.workspace_size, executor
 
@@ -281,9 +253,9 @@ def execute(workspace: Any, workspace_size: int, executor: AclOpExecutor, stream
     try:
         if stream is not None:
             if not isinstance(stream, AclrtStream):
-                raise AclnnError(_INVALID, f"stream is a {type(stream).__name__}; expected an AclrtStream or None")
+                raise invalid(f"stream is a {type(stream).__name__}; expected an AclrtStream or None")
             stream.check()
-        bound = _executor(executor).take(workspace, workspace_size)
+        bound = expect(executor, AclOpExecutor, "executor").take(workspace, workspace_size)
         if stream is None:
             bound.launch(*bound.tensors)
         else:
@@ -356,11 +328,7 @@ def aclSetAclOpExecutorRepeatable(executor: AclOpExecutor | None) -> AclnnStatus
     -------
     AclnnStatus
     """
-    try:
-        _executor(executor).set_repeatable()
-    except Exception as error:
-        return record(translate(error))
-    return _SUCCESS
+    return status_of(lambda: expect(executor, AclOpExecutor, "executor").set_repeatable())
 
 
 def aclDestroyAclOpExecutor(executor: AclOpExecutor | None) -> AclnnStatus:
@@ -375,11 +343,7 @@ def aclDestroyAclOpExecutor(executor: AclOpExecutor | None) -> AclnnStatus:
     -------
     AclnnStatus
     """
-    try:
-        _executor(executor).destroy()
-    except Exception as error:
-        return record(translate(error))
-    return _SUCCESS
+    return status_of(lambda: expect(executor, AclOpExecutor, "executor").destroy())
 
 
 def aclSetTensorAddr(executor: AclOpExecutor | None, index: int, tensor: Any, addr: Any) -> AclnnStatus:
@@ -416,11 +380,7 @@ def aclSetOutputTensorAddr(executor: AclOpExecutor | None, index: int, tensor: A
 
 
 def _rebind(executor: Any, first: int, count: int, index: Any, tensor: Any, addr: Any) -> AclnnStatus:
-    try:
-        _executor(executor).rebind(first, count, index, tensor, addr)
-    except Exception as error:
-        return record(translate(error))
-    return _SUCCESS
+    return status_of(lambda: expect(executor, AclOpExecutor, "executor").rebind(first, count, index, tensor, addr))
 
 
 def _prepare(values: tuple[Any, ...], axis: Any, quant_min: Any, quant_max: Any) -> AclOpExecutor:
@@ -432,9 +392,9 @@ def _prepare(values: tuple[Any, ...], axis: Any, quant_min: Any, quant_max: Any)
 def _operand(value: Any, name: str) -> Operand:
     if isinstance(value, AclTensor):
         if value.operand is None:
-            raise AclnnError(_INVALID, f"{name} is destroyed; expected a tensor that is not")
-        if value.format not in _PLAIN_FORMATS:
-            raise AclnnError(_INVALID, f"{name} has format {value.format.name}; expected ACL_FORMAT_ND")
+            raise invalid(f"{name} is destroyed; expected a tensor that is not")
+        if any(part in value.format.name for part in _BLOCKED):
+            raise invalid(f"{name} has format {value.format.name}; expected ACL_FORMAT_ND")
     return describe(value, name)
 
 
@@ -447,23 +407,7 @@ def _check_alike(tensor: Any, operand: Operand, name: str) -> None:
         return operand.dtype, operand.shape, [] if 0 in operand.shape else strides
 
     if description(given) != description(operand):
-        raise AclnnError(
-            _INVALID,
+        raise invalid(
             f"tensor is {given.dtype} {given.shape} with strides {given.strides}; "
-            f"expected that of {name}, {operand.dtype} {operand.shape} with strides {operand.strides}",
+            f"expected that of {name}, {operand.dtype} {operand.shape} with strides {operand.strides}"
         )
-
-
-def _executor(value: Any) -> AclOpExecutor:
-    if value is None:
-        raise AclnnError(_NULLPTR, "executor is None; expected an AclOpExecutor")
-    if not isinstance(value, AclOpExecutor):
-        raise AclnnError(_INVALID, f"executor is a {type(value).__name__}; expected an AclOpExecutor")
-    return value
-
-
-def _integer(value: Any, name: str) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise AclnnError(_INVALID, f"{name} is {value!r}; expected an integer") from None

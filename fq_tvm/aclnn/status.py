@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from enum import IntEnum
+from typing import Any, TypeVar
 
 from ..errors import ArgumentError, BuildError, FqError, LaunchError
+
+T = TypeVar("T")
 
 
 class AclnnStatus(IntEnum):
@@ -43,6 +47,25 @@ class AclnnError(FqError):
         return f"{self.status.name} ({self.status.value}): {self.message}"
 
 
+def invalid(message: str) -> AclnnError:
+    """Return the error of an argument that is refused."""
+    return AclnnError(AclnnStatus.ACLNN_ERR_PARAM_INVALID, message)
+
+
+def null(message: str) -> AclnnError:
+    """Return the error of an argument, or an address, that is not there."""
+    return AclnnError(AclnnStatus.ACLNN_ERR_PARAM_NULLPTR, message)
+
+
+def expect(value: Any, kind: type[T], name: str) -> T:
+    """Return an argument that is a handle of the API: an AclTensor, executor or stream; refuse None and all else."""
+    if value is None:
+        raise null(f"{name} is None; expected an {kind.__name__}")
+    if not isinstance(value, kind):
+        raise invalid(f"{name} is a {type(value).__name__}; expected an {kind.__name__}")
+    return value
+
+
 class _Recent(threading.local):
     message = ""
 
@@ -61,15 +84,23 @@ def translate(error: Exception, otherwise: AclnnStatus = AclnnStatus.ACLNN_ERR_I
     if isinstance(error, AclnnError):
         return error
     if isinstance(error, ArgumentError):
-        null = error.kind == "null"
-        status = AclnnStatus.ACLNN_ERR_PARAM_NULLPTR if null else AclnnStatus.ACLNN_ERR_PARAM_INVALID
-    elif isinstance(error, BuildError):
+        return null(str(error)) if error.kind == "null" else invalid(str(error))
+    if isinstance(error, BuildError):
         status = AclnnStatus.ACLNN_ERR_INNER_FIND_KERNEL_ERROR
     elif isinstance(error, LaunchError):
         status = AclnnStatus.ACLNN_ERR_RUNTIME_ERROR
     else:
         status = otherwise
     return AclnnError(status, str(error) if isinstance(error, FqError) else f"{type(error).__name__}: {error}")
+
+
+def status_of(step: Callable[[], object]) -> AclnnStatus:
+    """Take a step and return its status; the message of a failure is kept for the calling thread."""
+    try:
+        step()
+    except Exception as error:
+        return record(translate(error))
+    return AclnnStatus.ACLNN_SUCCESS
 
 
 def aclGetRecentErrMsg() -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from .status import AclnnError, AclnnStatus, record, translate
+from .status import AclnnError, AclnnStatus, expect, invalid, record, status_of, translate
 
 
 class AclrtStream:
@@ -36,7 +36,7 @@ class AclrtStream:
     def check(self) -> None:
         """Raise AclnnError if nothing can be queued here."""
         if self._destroyed:
-            raise AclnnError(AclnnStatus.ACLNN_ERR_PARAM_INVALID, "stream is destroyed; expected one that is not")
+            raise invalid("stream is destroyed; expected one that is not")
         if self._process != os.getpid():  # a forked child has the queue but not the thread
             raise AclnnError(
                 AclnnStatus.ACLNN_ERR_RUNTIME_ERROR,
@@ -124,7 +124,7 @@ def aclrtSynchronizeStream(stream: AclrtStream | None) -> AclnnStatus:
     """
     if stream is None:
         return AclnnStatus.ACLNN_SUCCESS
-    return _status_of(stream, AclrtStream.synchronize)
+    return status_of(lambda: expect(stream, AclrtStream, "stream").synchronize())
 
 
 def aclrtDestroyStream(stream: AclrtStream | None) -> AclnnStatus:
@@ -140,17 +140,4 @@ def aclrtDestroyStream(stream: AclrtStream | None) -> AclnnStatus:
     AclnnStatus
         That of the first launch that failed since the last synchronization; the stream is destroyed all the same.
     """
-    if stream is None:
-        return record(AclnnError(AclnnStatus.ACLNN_ERR_PARAM_NULLPTR, "stream is None; expected an AclrtStream"))
-    return _status_of(stream, AclrtStream.destroy)
-
-
-def _status_of(stream: Any, action: Callable[[AclrtStream], None]) -> AclnnStatus:
-    try:
-        if not isinstance(stream, AclrtStream):
-            message = f"stream is a {type(stream).__name__}; expected an AclrtStream"
-            raise AclnnError(AclnnStatus.ACLNN_ERR_PARAM_INVALID, message)
-        action(stream)
-    except Exception as error:
-        return record(translate(error))
-    return AclnnStatus.ACLNN_SUCCESS
+    return status_of(lambda: expect(stream, AclrtStream, "stream").destroy())

@@ -17,43 +17,61 @@ import numpy as np
 
 from ..launch.arguments import Operand
 from ..launch.runtime import AddressTensor
-from .status import AclnnError, AclnnStatus, record
+from ..layout import dense_strides
+from .status import AclnnError, AclnnStatus, expect, invalid, record, status_of
 
 INT64_MAX = 2**63 - 1
 ADDRESS_MAX = 2**64 - 1
 
 
 class AclDataType(IntEnum):
-    """Element types, with CANN's names and numbers."""
+    """Element types, with CANN's names and numbers.
 
-    ACL_DT_UNDEFINED = -1
-    ACL_FLOAT = 0
-    ACL_FLOAT16 = 1
-    ACL_INT8 = 2
-    ACL_INT32 = 3
-    ACL_UINT8 = 4
-    ACL_INT16 = 6
-    ACL_UINT16 = 7
-    ACL_UINT32 = 8
-    ACL_INT64 = 9
-    ACL_UINT64 = 10
-    ACL_DOUBLE = 11
-    ACL_BOOL = 12
-    ACL_STRING = 13
-    ACL_COMPLEX64 = 16
-    ACL_COMPLEX128 = 17
-    ACL_BF16 = 27
-    ACL_INT4 = 29
-    ACL_UINT1 = 30
-    ACL_COMPLEX32 = 33
-    ACL_HIFLOAT8 = 34
-    ACL_FLOAT8_E5M2 = 35
-    ACL_FLOAT8_E4M3FN = 36
-    ACL_FLOAT8_E8M0 = 37
-    ACL_FLOAT6_E3M2 = 38
-    ACL_FLOAT6_E2M3 = 39
-    ACL_FLOAT4_E2M1 = 40
-    ACL_FLOAT4_E1M2 = 41
+    Attributes
+    ----------
+    label : str
+        numpy's name, or one like it where numpy has none.
+    bits : int
+        Of an element; a string has no size of its own.
+    """
+
+    label: str
+    bits: int
+
+    def __new__(cls, number: int, label: str, bits: int) -> AclDataType:
+        """Make a member of a row of the table."""
+        member = int.__new__(cls, number)
+        member._value_, member.label, member.bits = number, label, bits
+        return member
+
+    ACL_DT_UNDEFINED = -1, "undefined", 0
+    ACL_FLOAT = 0, "float32", 32
+    ACL_FLOAT16 = 1, "float16", 16
+    ACL_INT8 = 2, "int8", 8
+    ACL_INT32 = 3, "int32", 32
+    ACL_UINT8 = 4, "uint8", 8
+    ACL_INT16 = 6, "int16", 16
+    ACL_UINT16 = 7, "uint16", 16
+    ACL_UINT32 = 8, "uint32", 32
+    ACL_INT64 = 9, "int64", 64
+    ACL_UINT64 = 10, "uint64", 64
+    ACL_DOUBLE = 11, "float64", 64
+    ACL_BOOL = 12, "bool", 8
+    ACL_STRING = 13, "string", 0
+    ACL_COMPLEX64 = 16, "complex64", 64
+    ACL_COMPLEX128 = 17, "complex128", 128
+    ACL_BF16 = 27, "bfloat16", 16
+    ACL_INT4 = 29, "int4", 4
+    ACL_UINT1 = 30, "uint1", 1
+    ACL_COMPLEX32 = 33, "complex32", 32
+    ACL_HIFLOAT8 = 34, "hifloat8", 8
+    ACL_FLOAT8_E5M2 = 35, "float8_e5m2", 8
+    ACL_FLOAT8_E4M3FN = 36, "float8_e4m3fn", 8
+    ACL_FLOAT8_E8M0 = 37, "float8_e8m0fnu", 8
+    ACL_FLOAT6_E3M2 = 38, "float6_e3m2fn", 6
+    ACL_FLOAT6_E2M3 = 39, "float6_e2m3fn", 6
+    ACL_FLOAT4_E2M1 = 40, "float4_e2m1fn", 4
+    ACL_FLOAT4_E1M2 = 41, "float4_e1m2fn", 4
 
 
 class AclFormat(IntEnum):
@@ -81,37 +99,7 @@ class AclFormat(IntEnum):
     ACL_FORMAT_FRACTAL_NZ_C0_8 = 54
 
 
-_TYPES = {  # numpy's name, or a like one where numpy has none, and bits; a string has no size of its own
-    AclDataType.ACL_DT_UNDEFINED: ("undefined", 0),
-    AclDataType.ACL_FLOAT: ("float32", 32),
-    AclDataType.ACL_FLOAT16: ("float16", 16),
-    AclDataType.ACL_INT8: ("int8", 8),
-    AclDataType.ACL_INT32: ("int32", 32),
-    AclDataType.ACL_UINT8: ("uint8", 8),
-    AclDataType.ACL_INT16: ("int16", 16),
-    AclDataType.ACL_UINT16: ("uint16", 16),
-    AclDataType.ACL_UINT32: ("uint32", 32),
-    AclDataType.ACL_INT64: ("int64", 64),
-    AclDataType.ACL_UINT64: ("uint64", 64),
-    AclDataType.ACL_DOUBLE: ("float64", 64),
-    AclDataType.ACL_BOOL: ("bool", 8),
-    AclDataType.ACL_STRING: ("string", 0),
-    AclDataType.ACL_COMPLEX64: ("complex64", 64),
-    AclDataType.ACL_COMPLEX128: ("complex128", 128),
-    AclDataType.ACL_BF16: ("bfloat16", 16),
-    AclDataType.ACL_INT4: ("int4", 4),
-    AclDataType.ACL_UINT1: ("uint1", 1),
-    AclDataType.ACL_COMPLEX32: ("complex32", 32),
-    AclDataType.ACL_HIFLOAT8: ("hifloat8", 8),
-    AclDataType.ACL_FLOAT8_E5M2: ("float8_e5m2", 8),
-    AclDataType.ACL_FLOAT8_E4M3FN: ("float8_e4m3fn", 8),
-    AclDataType.ACL_FLOAT8_E8M0: ("float8_e8m0fnu", 8),
-    AclDataType.ACL_FLOAT6_E3M2: ("float6_e3m2fn", 6),
-    AclDataType.ACL_FLOAT6_E2M3: ("float6_e2m3fn", 6),
-    AclDataType.ACL_FLOAT4_E2M1: ("float4_e2m1fn", 4),
-    AclDataType.ACL_FLOAT4_E1M2: ("float4_e1m2fn", 4),
-}
-_BY_NAME = {name: dtype for dtype, (name, _) in _TYPES.items()}
+_BY_LABEL = {dtype.label: dtype for dtype in AclDataType}
 
 _Enum = TypeVar("_Enum", bound=IntEnum)
 
@@ -153,20 +141,20 @@ class Memory:
             self.address = 0
         elif isinstance(data, np.ndarray):
             if not data.flags.forc:
-                raise _invalid(f"{name} is an array with strides {data.strides}; expected contiguous memory")
+                raise invalid(f"{name} is an array with strides {data.strides}; expected contiguous memory")
             self._owner, self.address, self.size = data, data.ctypes.data, data.nbytes
             self.writable = data.flags.writeable
         elif isinstance(data, numbers.Integral):  # an array of one number has __index__ too, but is no address
-            self.address = _integer(data, name)
+            self.address = integer(data, name)
             if not 0 <= self.address <= ADDRESS_MAX:
-                raise _invalid(f"{name} is {self.address}; expected an address")
+                raise invalid(f"{name} is {self.address}; expected an address")
         else:
             try:
                 view = memoryview(data)
             except TypeError:
-                raise _invalid(f"{name} is a {type(data).__name__}; expected a buffer or an address") from None
+                raise invalid(f"{name} is a {type(data).__name__}; expected a buffer or an address") from None
             if not view.contiguous:
-                raise _invalid(f"{name} is a memoryview with strides {view.strides}; expected contiguous memory")
+                raise invalid(f"{name} is a memoryview with strides {view.strides}; expected contiguous memory")
             # holding the buffer forbids resizing a bytearray and closing a mapping
             self._owner, self.size, self.writable = view, view.nbytes, not view.readonly
             self.address = np.frombuffer(view, np.uint8).ctypes.data if view.nbytes else 0
@@ -208,40 +196,39 @@ class AclTensor:
     ) -> None:
         self.view_dims = _naturals(view_dims, "view_dims")
         self.dtype = _data_type(dtype)
-        self.strides = _row_major(self.view_dims) if strides is None else _naturals(strides, "strides")
+        self.strides = dense_strides(self.view_dims) if strides is None else _naturals(strides, "strides")
         self.offset = _natural(offset, "offset")
         self.format = _member(AclFormat, format, "format")
         self.storage_dims = self.view_dims if storage_dims is None else _naturals(storage_dims, "storage_dims")
         if len(self.strides) != len(self.view_dims):
-            raise _invalid(f"strides has {len(self.strides)} numbers; expected {len(self.view_dims)}, as view_dims has")
+            raise invalid(f"strides has {len(self.strides)} numbers; expected {len(self.view_dims)}, as view_dims has")
         stored = math.prod(self.storage_dims)
         end = self.offset + sum((n - 1) * s for n, s in zip(self.view_dims, self.strides, strict=True)) + 1
         if 0 not in self.view_dims and end > stored:
-            raise _invalid(
+            raise invalid(
                 f"a view {self.view_dims} with strides {self.strides} at offset {self.offset} ends at element {end}; "
                 f"expected it inside storage_dims {self.storage_dims}, {stored} elements"
             )
         self._memory = memory = Memory(data, "data")
         size = self.storage_size
         if memory.size is not None and size > memory.size:
-            raise _invalid(f"data has {memory.size} bytes; expected {size} for storage_dims {self.storage_dims}")
+            raise invalid(f"data has {memory.size} bytes; expected {size} for storage_dims {self.storage_dims}")
         if size > INT64_MAX or memory.address + size > ADDRESS_MAX:
-            raise _invalid(f"storage_dims is {self.storage_dims}, {size} bytes; expected no more than memory can hold")
-        name, bits = _TYPES[self.dtype]
-        address = memory.address + self.offset * bits // 8 if memory.address else 0
+            raise invalid(f"storage_dims is {self.storage_dims}, {size} bytes; expected no more than memory can hold")
+        address = memory.address + self.offset_size if memory.address else 0
         self.operand: Operand | None = Operand(
-            AddressTensor(address), name, self.view_dims, self.strides, address, memory.writable
+            AddressTensor(address), self.dtype.label, self.view_dims, self.strides, address, memory.writable
         )
 
     @property
     def storage_size(self) -> int:
         """The bytes of the storage."""
-        return -(-math.prod(self.storage_dims) * _TYPES[self.dtype][1] // 8)
+        return -(-math.prod(self.storage_dims) * self.dtype.bits // 8)
 
     @property
     def offset_size(self) -> int:
         """The bytes before the view's first element."""
-        return self.offset * _TYPES[self.dtype][1] // 8
+        return self.offset * self.dtype.bits // 8
 
     def __repr__(self) -> str:
         place = "destroyed" if self.operand is None else f"address={self.operand.address:#x}"
@@ -251,7 +238,9 @@ class AclTensor:
         )
 
     def destroy(self) -> None:
-        """Let go of the memory."""
+        """Let go of the memory; raise AclnnError if that was done before."""
+        if self.operand is None:
+            raise invalid("tensor is destroyed; expected one that is not")
         self.operand = None
         self._memory = Memory(None, "data")
 
@@ -315,31 +304,21 @@ def aclDestroyTensor(tensor: AclTensor | None) -> AclnnStatus:
     -------
     AclnnStatus
     """
-    if tensor is None:
-        return record(AclnnError(AclnnStatus.ACLNN_ERR_PARAM_NULLPTR, "tensor is None; expected an AclTensor"))
-    if not isinstance(tensor, AclTensor):
-        return record(_invalid(f"tensor is a {type(tensor).__name__}; expected an AclTensor"))
-    if tensor.operand is None:
-        return record(_invalid("tensor is destroyed; expected one that is not"))
-    tensor.destroy()
-    return AclnnStatus.ACLNN_SUCCESS
+    return status_of(lambda: expect(tensor, AclTensor, "tensor").destroy())
 
 
-def _invalid(message: str) -> AclnnError:
-    return AclnnError(AclnnStatus.ACLNN_ERR_PARAM_INVALID, message)
-
-
-def _integer(value: Any, name: str) -> int:
+def integer(value: Any, name: str) -> int:
+    """Return an integer argument as Python's; refuse anything else."""
     try:
         return operator.index(value)
     except TypeError:
-        raise _invalid(f"{name} is {value!r}; expected an integer") from None
+        raise invalid(f"{name} is {value!r}; expected an integer") from None
 
 
 def _natural(value: Any, name: str) -> int:
-    number = _integer(value, name)
+    number = integer(value, name)
     if not 0 <= number <= INT64_MAX:
-        raise _invalid(f"{name} is {number}; expected an int64 that is not negative")
+        raise invalid(f"{name} is {number}; expected an int64 that is not negative")
     return number
 
 
@@ -347,19 +326,15 @@ def _naturals(values: Any, name: str) -> tuple[int, ...]:
     try:
         numbers = tuple(values)
     except TypeError:
-        raise _invalid(f"{name} is {values!r}; expected a sequence of integers") from None
+        raise invalid(f"{name} is {values!r}; expected a sequence of integers") from None
     return tuple(_natural(number, f"{name}[{i}]") for i, number in enumerate(numbers))
-
-
-def _row_major(dims: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(math.prod(dims[d + 1 :]) for d in range(len(dims)))
 
 
 def _member(enum: type[_Enum], value: Any, name: str) -> _Enum:
     try:
         return enum[value] if isinstance(value, str) else enum(operator.index(value))
     except (KeyError, TypeError, ValueError):
-        raise _invalid(f"{name} is {value!r}; expected a member of {enum.__name__}") from None
+        raise invalid(f"{name} is {value!r}; expected a member of {enum.__name__}") from None
 
 
 def _data_type(dtype: Any) -> AclDataType:
@@ -368,12 +343,12 @@ def _data_type(dtype: Any) -> AclDataType:
     if isinstance(dtype, str) and dtype in AclDataType.__members__:
         return AclDataType[dtype]
     name = str(dtype).removeprefix("torch.")
-    if name not in _BY_NAME and dtype is not None:  # np.dtype(None) is float64
+    if name not in _BY_LABEL and dtype is not None:  # np.dtype(None) is float64
         try:
             known = np.dtype(dtype)
             name = known.name if known.isnative else known.str
         except TypeError:
             pass
-    if name not in _BY_NAME:
-        raise _invalid(f"dtype is {dtype!r}; expected a member of AclDataType, a numpy dtype or its name")
-    return _BY_NAME[name]
+    if name not in _BY_LABEL:
+        raise invalid(f"dtype is {dtype!r}; expected a member of AclDataType, a numpy dtype or its name")
+    return _BY_LABEL[name]

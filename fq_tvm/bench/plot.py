@@ -6,6 +6,7 @@ import importlib.util
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..environment import num_threads
 from ..errors import FqError
@@ -17,6 +18,23 @@ def memory_size(size: float) -> str:
     """Say how many bytes that is, in binary units: ``1.5 MiB``."""
     power = min(max(int(math.log2(size)) // 10, 0), 3) if size > 0 else 0
     return f"{size / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
+
+
+def new_figure() -> Any:
+    """Make an empty figure of one pair of axes, which needs no screen.
+
+    Raises
+    ------
+    FqError
+        If matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise FqError('a plot needs matplotlib; `pip install "fq_tvm[plot]"`')
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    figure.add_subplot()
+    return figure
 
 
 def plot(results: Sequence[Result], path: str | Path) -> None:
@@ -34,14 +52,8 @@ def plot(results: Sequence[Result], path: str | Path) -> None:
     FqError
         If matplotlib is not installed.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise FqError('a plot needs matplotlib; `pip install "fq_tvm[plot]"`')
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(9, 5.5), layout="constrained")
+    figure = new_figure()
+    [axes] = figure.axes
     lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for result in results:
         case = result.case
@@ -60,4 +72,3 @@ def plot(results: Sequence[Result], path: str | Path) -> None:
     axes.set(xlabel="bytes moved: x, out and mask", ylabel="GB/s", title=title)
     axes.legend()
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)

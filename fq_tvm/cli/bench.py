@@ -51,10 +51,9 @@ def bench(arguments: Arguments) -> None:
 
 def measure_cases(arguments: Arguments) -> list[Result]:
     """Measure the cases that were asked for, behind a progress bar."""
-    from ..bench.cases import find_cases
+    from ..bench import find_cases, quiet_threads
     from ..bench.peers import check_peers
     from ..bench.result import measure
-    from ..bench.timing import quiet_threads
 
     quiet_threads()
     cases = find_cases(arguments.case)

@@ -42,10 +42,7 @@ def info(arguments: Arguments) -> None:
 
     target = current_target()
     answer: dict[str, Any] = {
-        "cpu": target.cpu,
-        "features": list(target.features),
-        "disabled": list(target.disabled),
-        "missing": list(target.missing),
+        **target.to_json(),
         "threads": environment.num_threads(),
         "threading_layer": threads.describe(),
         "schedules": _describe_records(target),

@@ -68,8 +68,9 @@ def run(arguments: Arguments) -> int:
             bar.set_postfix_str(name)
             x = file.read(name)
             scale, zero_point = parameters(name, x)
+            given = (x, scale, zero_point)
             try:
-                out, mask, report = process(name, x, scale, zero_point, arguments.axis, low, high, arguments.verify)
+                out, mask, report = process(name, given, arguments.axis, (low, high), arguments.verify)
             except ArgumentError as error:
                 raise FqError(f"{name}: {error}") from error
             reports.append(report)
@@ -82,7 +83,7 @@ def run(arguments: Arguments) -> int:
         tensors = [{**dataclasses.asdict(r), "bits": r.bits} for r in reports]
         print_json({"file": arguments.file, "output": arguments.output, "tensors": tensors, "skipped": skipped})
     else:
-        _print_reports(reports)
+        _print_reports(reports, arguments.verify)
         if arguments.verify and not different:
             elements = sum(math.prod(r.shape) for r in reports)
             print(f"\neach of the {len(reports)} results equals the numpy reference bit for bit ({elements} elements)")
@@ -118,32 +119,28 @@ def _parameters(
         raise FqError(f"{source.path} has neither {name}.{kind} nor {name}")
 
     with open_tensors(arguments.scale) as scales, open_tensors(arguments.zero_point or arguments.scale) as zero_points:
+        scale_keys = {name: find(scales, name, "scale") for name in names}
+        zero_point_keys = {name: find(zero_points, name, "zero_point") for name in names if arguments.zero_point}
 
         def parameters(name: str, _x: Any) -> tuple[Any, Any]:
-            scale = scales.read(find(scales, name, "scale"))
+            scale = scales.read(scale_keys[name])
             if not arguments.zero_point:
                 return scale, np.zeros(scale.shape, np.int32)
-            key = find(zero_points, name, "zero_point")
+            key = zero_point_keys[name]
             given = zero_points.read(key)
             zero_point = given.astype(np.int32) if given.dtype.kind in "iu" else given
             if not np.array_equal(zero_point, given):
                 raise FqError(f"{key} of {zero_points.path} has values that are no int32")
             return scale, zero_point
 
-        for name in names:
-            find(scales, name, "scale")
-            if arguments.zero_point:
-                find(zero_points, name, "zero_point")
         yield parameters
 
 
-def _print_reports(reports: Sequence[Report]) -> None:
-    header = ["tensor", "shape", "axis", "bits", "SQNR dB", "clipped %", "GB/s", "x numpy"]
-    verified = any(r.times_numpy is not None for r in reports)
+def _print_reports(reports: Sequence[Report], verified: bool) -> None:
+    header = ["tensor", "shape", "axis", "bits", "SQNR dB", "clipped %", "GB/s", *(["x numpy"] if verified else [])]
     rows = []
     for r in reports:
         measured = [f"{r.sqnr_db:.2f}", f"{100 * r.clipped:.3f}", f"{r.gigabytes_per_second:.2f}"]
-        times_numpy = f"{r.times_numpy:.1f}" if r.times_numpy is not None else ""
-        rows.append([r.tensor, shape_text(r.shape), str(r.axis), str(r.bits), *measured, times_numpy])
-    columns = len(header) if verified else len(header) - 1
-    print_table(header[:columns], [row[:columns] for row in rows])
+        times_numpy = [f"{r.times_numpy:.1f}"] if verified else []
+        rows.append([r.tensor, shape_text(r.shape), str(r.axis), str(r.bits), *measured, *times_numpy])
+    print_table(header, rows)

@@ -17,7 +17,7 @@ from .parser import CASE, JSON, QUIET, Arguments, command, host_port, one_of, op
     option("--seconds", type=seconds, default=0.3, metavar="S", help="of one comparison (default: 0.3)"),
     option("--seed", type=int, default=0, metavar="N", help="of the order of candidates (default: 0)"),
     option("--rpc", type=host_port, metavar="HOST:PORT", help="measure on a machine of this tvm.rpc tracker"),
-    option("--key", metavar="KEY", help="of the machine at the tracker; needs --rpc"),
+    option("--key", default="", metavar="KEY", help="of the machine at the tracker; needs --rpc"),
     option("-o", "--output", metavar="FILE", help="the record file (default: as said above)"),
     option("--log", metavar="FILE", help="the log of trials (default: beside the record file)"),
     option("--plot", metavar="OUT.png", help="draw the search"),
@@ -45,6 +45,8 @@ def tune(arguments: Arguments) -> None:
     if arguments.plot and importlib.util.find_spec("matplotlib") is None:
         raise FqError('--plot needs matplotlib; `pip install "fq_tvm[plot]"`')
     cases = find_cases(arguments.case)
+    names = ("budget", "seed", "output", "log", "rpc", "key", "seconds")
+    options = {name: getattr(arguments, name) for name in names}
     with progress(1, "trial", arguments.quiet) as bar:
 
         def show(step: Progress) -> None:
@@ -55,18 +57,7 @@ def tune(arguments: Arguments) -> None:
             bar.set_postfix_str(f"{best}, {step.seconds_left:.0f} s and {step.jobs_left} jobs left")
             bar.update(step.trial - 1 - bar.n)
 
-        path, content = tune_cases(
-            cases,
-            budget=arguments.budget,
-            seed=arguments.seed,
-            output=arguments.output,
-            log=arguments.log,
-            rpc=arguments.rpc,
-            key=arguments.key or "",
-            seconds=arguments.seconds,
-            progress=show,
-            boundary=arguments.all,
-        )
+        path, content = tune_cases(cases, **options, progress=show, boundary=arguments.all)
     log = arguments.log or Path(path).with_suffix(".trials.jsonl")
     if arguments.plot:
         plot_trials(log, arguments.plot)

@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..environment import importing_tvm, logger
 from ..errors import CacheMissError
@@ -42,6 +42,43 @@ _warned: set[str] = set()
 def digest(value: Any) -> str:
     """Return the SHA-256 of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: str = "w", permissions: int = 0o644) -> Iterator[IO[Any]]:
+    """Write a file aside; it takes its place when all is written, so that a reader sees the old one or the new one.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file, in a folder that exists.
+    mode : {"w", "wb"}
+        Text, which is UTF-8, or bytes.
+    permissions : int
+        Of the file; mkstemp's 0600 would hide it from other users.
+
+    Yields
+    ------
+    file
+        To be written to.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; nothing is left then.
+    """
+    try:
+        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:  # it would name a file that the caller never heard of
+        raise type(error)(error.errno, error.strerror, str(path)) from None
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+        os.chmod(aside, permissions)
+        os.replace(aside, path)
+    except BaseException:
+        os.unlink(aside)
+        raise
 
 
 @dataclass(frozen=True)
@@ -83,21 +120,18 @@ class Store:
 
     root: Path
 
-    @property
-    def _kernels(self) -> Path:
-        return self.root / f"v{FORMAT}" / "kernels"
+    def _folder(self, name: str) -> Path:
+        return self.root / f"v{FORMAT}" / name
 
-    @property
-    def _notes(self) -> Path:
-        return self.root / f"v{FORMAT}" / "notes"
-
-    @property
-    def _unpublished(self) -> Path:
-        return self.root / f"v{FORMAT}" / "unpublished"
+    def _aside(self) -> Path:
+        """Make an empty folder where no reader looks."""
+        unpublished = self._folder("unpublished")
+        unpublished.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=unpublished))
 
     def find(self, request: Mapping[str, Any]) -> Entry | None:
         """Return the entry of a request; None if there is none, or only a corrupt, truncated or foreign one."""
-        folder = self._kernels / digest(request)
+        folder = self._folder("kernels") / digest(request)
         for name in _names(folder):
             entry = _read(folder / name)
             if entry is not None and entry.request == request:
@@ -119,9 +153,8 @@ class Store:
         OSError
             If the folder cannot be written; nothing is left half-written.
         """
-        final = self._kernels / digest(entry.request) / entry.tir
-        self._unpublished.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=self._unpublished))
+        final = self._folder("kernels") / digest(entry.request) / entry.tir
+        aside = self._aside()
         try:
             meta = {
                 "key": {**entry.request, "tir": entry.tir},
@@ -141,7 +174,7 @@ class Store:
                 if not final.is_dir():
                     raise
                 if _read(final) is None:  # in the way, and of no use: swap it out, then publish
-                    os.rename(final, Path(tempfile.mkdtemp(dir=self._unpublished)) / "corrupt")
+                    os.rename(final, self._aside() / "corrupt")
                     os.rename(aside, final)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -150,25 +183,23 @@ class Store:
     def recall(self, question: Mapping[str, Any]) -> Any:
         """Return the answer kept by :meth:`remember` for a question, or None."""
         try:
-            note = json.loads((self._notes / f"{digest(question)}.json").read_text())
+            note = json.loads((self._folder("notes") / f"{digest(question)}.json").read_text())
         except (OSError, ValueError):
             return None
         return note.get("answer") if isinstance(note, dict) and note.get("question") == question else None
 
     def remember(self, question: Mapping[str, Any], answer: Any) -> None:
-        """Keep a small JSON answer; written aside and renamed, like an entry.
+        """Keep a small JSON answer.
 
         Raises
         ------
         OSError
             If the folder cannot be written.
         """
-        self._notes.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=self._notes, suffix=".part")
-        with os.fdopen(handle, "w") as file:
+        folder = self._folder("notes")
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / f"{digest(question)}.json") as file:
             json.dump({"question": question, "answer": answer}, file, indent=2, sort_keys=True)
-        os.chmod(aside, 0o644)
-        os.replace(aside, self._notes / f"{digest(question)}.json")
 
     @contextlib.contextmanager
     def lock(self, request: Mapping[str, Any]) -> Iterator[None]:
@@ -182,7 +213,7 @@ class Store:
         with importing_tvm():
             from tvm_ffi.utils import FileLock
 
-        folder = self.root / f"v{FORMAT}" / "locks"
+        folder = self._folder("locks")
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / digest(request)
         path.touch()  # FileLock takes a folder that cannot be written for a lock that is held
@@ -198,11 +229,8 @@ class Store:
 
     def paths(self) -> list[Path]:
         """List the folders of all entries, sound or not."""
-        return [
-            self._kernels / request / name
-            for request in _names(self._kernels)
-            for name in _names(self._kernels / request)
-        ]
+        kernels = self._folder("kernels")
+        return [kernels / request / name for request in _names(kernels) for name in _names(kernels / request)]
 
     def entries(self) -> Iterator[Entry]:
         """Read all sound entries."""
@@ -261,17 +289,17 @@ class Store:
         return len(paths)
 
     def _leftovers(self) -> list[Path]:
-        parts = [self._notes / n for n in _names(self._notes) if n.endswith(".part")]
-        return [self._unpublished / n for n in _names(self._unpublished)] + parts
+        notes, unpublished = self._folder("notes"), self._folder("unpublished")
+        parts = [notes / n for n in _names(notes) if n.endswith(".part")]
+        return [unpublished / n for n in _names(unpublished)] + parts
 
     def _remove(self, path: Path) -> None:
         """Take a directory away by a rename, then delete it."""
         if path.is_file():
             path.unlink(missing_ok=True)
             return
-        if path.parent != self._unpublished:
-            self._unpublished.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(dir=self._unpublished)) / path.name
+        if path.parent != self._folder("unpublished"):
+            aside = self._aside() / path.name
             with contextlib.suppress(FileNotFoundError):
                 os.rename(path, aside)
             path = aside.parent
@@ -375,22 +403,18 @@ def _explain_miss(request: Mapping[str, Any], stores: list[Store]) -> str:
     where = ", ".join(str(store.root) for store in stores) or "no folder"
     message = f"FQ_TVM_REQUIRE_CACHE is set and the kernel is in no cache (looked in {where})"
     wanted = dict(_flat(request))
-    nearest: tuple[int, Path, list[str]] | None = None
-    for store in stores:
-        for entry in store.entries():
-            if entry.request.keys() != request.keys():
-                continue  # of another kind: the threads that kernels run on lie here, too
-            have = dict(_flat(entry.request))
-            differing = sorted(k for k in wanted.keys() | have.keys() if wanted.get(k) != have.get(k))
-            if entry.path is not None and (nearest is None or len(differing) < nearest[0]):
-                nearest = (
-                    len(differing),
-                    entry.path,
-                    [f"{k}: {have.get(k)!r}, wanted {wanted.get(k)!r}" for k in differing],
-                )
+
+    def differences(entry: Entry) -> list[str]:
+        have = dict(_flat(entry.request))
+        differing = sorted(k for k in wanted.keys() | have.keys() if wanted.get(k) != have.get(k))
+        return [f"{k}: {have.get(k)!r}, wanted {wanted.get(k)!r}" for k in differing]
+
+    # Of the same kind: the threads that kernels run on lie here, too.
+    entries = (e for store in stores for e in store.entries() if e.request.keys() == request.keys())
+    nearest = min(entries, key=lambda entry: len(differences(entry)), default=None)
     if nearest is None:
         return f"{message}; there are no entries. Build them with `fq-tvm build --all -o DIR`"
-    return f"{message}; the nearest entry {nearest[1]} differs in {'; '.join(nearest[2])}"
+    return f"{message}; the nearest entry {nearest.path} differs in {'; '.join(differences(nearest))}"
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -24,6 +22,7 @@ from ..errors import FqError
 from ..schedule import Schedule
 from ..spec import FakeQuantSpec
 from ..target import LEVELS, Target
+from .cache import replacing
 
 FORMAT = 1
 """Version of the format of record files; a file of another is skipped."""
@@ -66,7 +65,7 @@ class Record:
 
     def applies(self, spec: FakeQuantSpec, size_class: str) -> bool:
         """Whether this is for a kernel on tensors of a size class."""
-        if (self.operator, self.size_class) != (operator_of(spec), size_class):
+        if (self.operator, self.size_class) != (spec.operator, size_class):
             return False
         return all(getattr(spec, name) == value for name, value in self.match)
 
@@ -98,11 +97,6 @@ class Record:
             raise FqError(f"size_class is {value['size_class']!r}; expected one of {', '.join(SIZE_CLASSES)}")
         match, schedule = tuple(sorted(value["match"].items())), Schedule.from_json(value["schedule"])
         return cls(match, value["size_class"], schedule, value.get("measured", {}), operator)
-
-
-def operator_of(spec: FakeQuantSpec) -> str:
-    """Name the operator that a kernel is of."""
-    return str(getattr(spec, "operator", OPERATOR))
 
 
 @dataclass(frozen=True)
@@ -201,15 +195,8 @@ def write(path: str | Path, content: RecordFile) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(_readable(content.to_json()))
-        os.chmod(aside, 0o644)  # mkstemp's 0600 would hide it from other users
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write(_readable(content.to_json()))
 
 
 def _readable(value: Mapping[str, Any]) -> str:
@@ -330,7 +317,7 @@ def applicable(target: Target) -> tuple[Found, ...]:
     A file that cannot be used costs one warning, never an error.
     """
     folders = [(f, whose) for f, whose in ((user_folder(), "yours"), (shipped_folder(), "shipped")) if f is not None]
-    names = sorted({path.stem for folder, _ in folders for path in _files(folder)})
+    names = sorted({path.stem for folder, _ in folders for path in folder.glob("*.json")})
     found = []
     for name, reason in candidates(target, names):
         for folder, whose in folders:
@@ -338,13 +325,6 @@ def applicable(target: Target) -> tuple[Found, ...]:
             if (content := _try_to_read(path, name)) is not None:
                 found.append(Found(path, content, f"{reason}, {whose}"))
     return tuple(found)
-
-
-def _files(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.suffix == ".json")
-    except OSError:
-        return []
 
 
 def _try_to_read(path: Path, cpu: str) -> RecordFile | None:

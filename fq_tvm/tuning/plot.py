@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
+from ..bench.plot import new_figure
 from ..errors import FqError
 from .search import read_log
 
@@ -25,18 +25,14 @@ def plot_trials(log: str | Path, path: str | Path) -> None:
     FqError
         If matplotlib is not installed, or the log has no trials.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise FqError('a plot needs matplotlib; `pip install "fq_tvm[plot]"`')
-    from matplotlib.figure import Figure
-
+    figure = new_figure()
     jobs: dict[str, list[dict[str, Any]]] = {}
     for entry in read_log(log):
         if entry.get("kind") == "trial" and "ratio" in entry:
             jobs.setdefault(f"{entry['name']} ({entry['job'][:4]})", []).append(entry)
     if not jobs:
         raise FqError(f"{log} has no trials that could be measured")
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
-    axes = figure.subplots()
+    [axes] = figure.axes
     for number, (name, entries) in enumerate(sorted(jobs.items())):
         best, line, dots = 1.0, [], []
         for entry in entries:
@@ -46,8 +42,6 @@ def plot_trials(log: str | Path, path: str | Path) -> None:
         trials, color = [entry["trial"] for entry in entries], f"C{number % 10}"
         axes.plot(trials, dots, ".", color=color, alpha=0.4)
         axes.step(trials, line, where="post", color=color, label=name)
-    axes.set_xlabel("trial")
-    axes.set_ylabel("time / default schedule")
-    axes.set_yscale("log")
+    axes.set(xlabel="trial", ylabel="time / default schedule", yscale="log")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)

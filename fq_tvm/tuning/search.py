@@ -238,7 +238,7 @@ def _conclude(search: _Search, job: Job, best: Schedule) -> Record:
         ]
         found["over_limit"] = round(math.exp(sum(map(math.log, over)) / len(over)), 4)
     found["cases"] = [case.name for case in job.cases]
-    record = Record(job.match, job.size_class, best, found, records.operator_of(job.spec))
+    record = Record(job.match, job.size_class, best, found, job.spec.operator)
     search.write({"kind": "result", "job": search.identity(job), "name": job.name, **record.to_json()})
     return record
 

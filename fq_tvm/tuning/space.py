@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..schedule import Schedule, default_schedule
 from ..spec import FakeQuantSpec
@@ -53,10 +54,7 @@ def space(spec: FakeQuantSpec, target: Target | None = None, seed: int = 0) -> l
         # 0 is LLVM's own choice for this CPU, so only the other width is another candidate
         knobs["vector_bits"] = (0, 512 if target is not None and "prefer-256-bit" in target.features else 256)
     first = default_schedule(spec)
-    others = [
-        Schedule(**{**first.to_json(), **dict(zip(knobs, values, strict=True))})
-        for values in itertools.product(*knobs.values())
-    ]
-    others = [schedule for schedule in others if schedule != first]
+    every = (replace(first, **dict(zip(knobs, values, strict=True))) for values in itertools.product(*knobs.values()))
+    others = [schedule for schedule in every if schedule != first]
     random.Random(f"{seed} {spec.name}").shuffle(others)
     return [first, *others]

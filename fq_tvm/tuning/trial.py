@@ -140,6 +140,8 @@ class Remote:
     def __init__(self, host: str, port: int, key: str) -> None:
         from tvm import rpc
 
+        from ..codegen.llvm import resolve
+
         try:
             socket.create_connection((host, port), timeout=10).close()  # TVM itself would try for a minute
             tracker = rpc.connect_tracker(host, port)
@@ -150,17 +152,12 @@ class Remote:
         self.session.get_function("runtime.config_threadpool")(1, environment.num_threads())
         self.device = self.session.cpu()
         self._sent: dict[Contender, Any] = {}
-        self._target: Target | None = None
+        if (name := environment.target_name()) == "host":
+            name = str(self.session.get_function("target.llvm_get_system_cpu")())
+        self._target = resolve(name)
 
     def target(self) -> Target:
         """Return the CPU that ``FQ_TVM_TARGET`` names, the other machine's by default."""
-        if self._target is None:
-            from ..codegen.llvm import resolve
-
-            name = environment.target_name()
-            self._target = resolve(
-                str(self.session.get_function("target.llvm_get_system_cpu")()) if name == "host" else name
-            )
         return self._target
 
     def module(self, contender: Contender) -> Any:

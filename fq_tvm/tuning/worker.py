@@ -20,6 +20,9 @@ from typing import IO, Any
 from ..environment import with_cache
 from ..errors import FqError
 
+COMMAND = (sys.executable, "-m", "fq_tvm.tuning.trial")
+"""Starts the other process."""
+
 
 class TrialError(FqError):
     """A trial failed: its kernel could not be built, gave another result, crashed or hung."""
@@ -38,12 +41,7 @@ class Worker:
         What is started.
     """
 
-    def __init__(
-        self,
-        rpc: str | None = None,
-        key: str = "",
-        command: Sequence[str] = (sys.executable, "-m", "fq_tvm.tuning.trial"),
-    ) -> None:
+    def __init__(self, rpc: str | None = None, key: str = "", command: Sequence[str] = COMMAND) -> None:
         self.command = [*command, *(["--rpc", rpc, "--key", key] if rpc else [])]
         self._process: subprocess.Popen[str] | None = None
         self._answers: queue.Queue[str] = queue.Queue()

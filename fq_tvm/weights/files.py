@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import tempfile
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +19,14 @@ from ..errors import FqError
 from ..launch.arguments import normalize_axis
 from ..layout import MAX_RANK
 from ..spec import FLOATS
+from ..store.cache import replacing
 
 Array = NDArray[Any]
 
 SAFETENSORS_DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16"}
 """Names of floating dtypes in the header of a safetensors file; the others are shown as they are."""
 
-BROKEN_ZIP = (zipfile.BadZipFile, zlib.error)
-FILE_ERRORS = (OSError, ValueError, EOFError, KeyError, MemoryError, NotImplementedError, *BROKEN_ZIP)
+FILE_ERRORS = (OSError, ValueError, EOFError, KeyError, MemoryError, NotImplementedError, BadZipFile, zlib.error)
 """What numpy and zipfile raise for files that are missing, cut off, or something else."""
 
 
@@ -111,7 +110,7 @@ def _open_npy(path: Path) -> Iterator[TensorFile]:
 @contextmanager
 def _open_npz(path: Path) -> Iterator[TensorFile]:
     with _file_errors(path):
-        archive = zipfile.ZipFile(path)
+        archive = ZipFile(path)
     with archive:
         tensors = {}
         for member in archive.namelist():
@@ -210,16 +209,13 @@ def select(file: TensorFile, axis: int, patterns: Sequence[str] = ()) -> tuple[l
     FqError
         If a pattern fits no tensor, a tensor named in full cannot be used, or nothing is left.
     """
-    for pattern in patterns:
-        if pattern not in file.tensors and not fnmatch.filter(file.tensors, pattern):
+    fitting = {p: {p, *fnmatch.filter(file.tensors, p)} & set(file.tensors) for p in patterns}
+    for pattern, found in fitting.items():
+        if not found:
             known = list(file.tensors)
             some = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
             raise FqError(f"{file.path} has no tensor {pattern!r}; it has {some or 'none'}")
-    names = [
-        name
-        for name in file.tensors
-        if not patterns or name in patterns or any(fnmatch.fnmatchcase(name, p) for p in patterns)
-    ]
+    names = [name for name in file.tensors if not patterns or any(name in found for found in fitting.values())]
     reasons = {name: reason for name in names if (reason := unfit(file.tensors[name], axis)) is not None}
     chosen = [name for name in names if name not in reasons]
     for name, reason in reasons.items():
@@ -252,22 +248,12 @@ def write_npz(path: str | os.PathLike[str]) -> Iterator[Callable[[str, Array], N
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; expected the name of a file")
-    try:
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:  # it would name a file that the caller never heard of
-        raise type(error)(error.errno, error.strerror, str(path)) from None
-    try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+    umask = os.umask(0)
+    os.umask(umask)
+    with replacing(path, "wb", 0o666 & ~umask) as file, ZipFile(file, "w") as archive:
 
-            def add(name: str, array: Array) -> None:
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
+        def add(name: str, array: Array) -> None:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
-            yield add
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(aside, 0o666 & ~umask)  # mkstemp's 0600 is not what a user expects of an output
-        os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
-        raise
+        yield add

@@ -5,24 +5,24 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import reference
 from ..functional import fake_quantize_per_channel_affine_cachemask
 from ..launch.arguments import check, describe_all
 from ..launch.buffers import on_memory
 from ..launch.registry import launch_of
-
-Array = NDArray[Any]
-T = TypeVar("T")
+from .parameters import Array
 
 MEASURE_SECONDS = 0.05
 """How long to repeat a call for its median time."""
+
+PIECE_ELEMENTS = 1 << 20
+"""Elements that are looked at in float64 at a time: copies of a whole model's embedding would be large."""
 
 
 @dataclass(frozen=True)
@@ -71,23 +71,18 @@ class Report:
 
 
 def process(
-    name: str,
-    x: Array,
-    scale: Array,
-    zero_point: Array,
-    axis: int,
-    quant_min: int,
-    quant_max: int,
-    verify: bool = False,
-) -> tuple[Array, NDArray[np.bool_], Report]:
+    name: str, tensors: tuple[Array, Array, Array], axis: int, quant_range: tuple[int, int], verify: bool = False
+) -> tuple[Array, Array, Report]:
     """Fake-quantize one tensor and report on it.
 
     Parameters
     ----------
     name : str
         Of the tensor.
-    x, scale, zero_point, axis, quant_min, quant_max
-        As for :func:`fq_tvm.fake_quantize_per_channel_affine_cachemask`, in numpy.
+    tensors : tuple of numpy.ndarray
+        x, scale and zero point.
+    axis, quant_range
+        As for :func:`fq_tvm.fake_quantize_per_channel_affine_cachemask`; the range is its two bounds.
     verify : bool
         Whether to run the numpy reference too, for :attr:`Report.times_numpy` and :attr:`Report.equal`.
 
@@ -101,25 +96,24 @@ def process(
     FqError
         If an argument is refused or no kernel can be had.
     """
-    out, mask = fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, axis, quant_min, quant_max)
-    checked = check(describe_all((x, scale, zero_point, out, mask)), axis, quant_min, quant_max)
-    quant_min, quant_max = checked.quant_min, checked.quant_max
+    x, _, _ = tensors
+    arguments = (*tensors, axis, *quant_range)
+    out, mask = fake_quantize_per_channel_affine_cachemask(*arguments)
+    checked = check(describe_all((*tensors, out, mask)), axis, *quant_range)
     seconds, _ = _median_time(on_memory(launch_of(checked), checked.operands))
     times_numpy, equal = None, None
     if verify:
-        numpy_seconds, (reference_out, reference_mask) = _median_time(
-            lambda: reference.fake_quant(x, scale, zero_point, axis, quant_min, quant_max)
-        )
+        numpy_seconds, (reference_out, reference_mask) = _median_time(lambda: reference.fake_quant(*arguments))
         times_numpy = numpy_seconds / seconds
         equal = _same_bits(out, reference_out) and _same_bits(mask, reference_mask)
-    given = (name, x.shape, x.dtype.name, axis, quant_min, quant_max)
+    given = (name, x.shape, x.dtype.name, axis, *quant_range)
     clipped = 1.0 - float(mask.mean()) if mask.size else 0.0
     speed = (x.nbytes + out.nbytes + mask.nbytes) / seconds / 1e9
     report = Report(*given, _sqnr_db(x, out), clipped, seconds, speed, times_numpy, equal)
     return out, mask, report
 
 
-def _median_time(call: Callable[[], T]) -> tuple[float, T]:
+def _median_time(call: Callable[[], Any]) -> tuple[float, Any]:
     """Median seconds of a few calls, and the last result."""
     times: list[float] = []
     while sum(times) < MEASURE_SECONDS and len(times) < 100:
@@ -135,8 +129,9 @@ def _same_bits(a: Array, b: Array) -> bool:
 
 def _sqnr_db(x: Array, out: Array) -> float:
     signal = noise = 0.0
-    # in pieces, as float64 copies of a whole model's embedding are large
-    for piece, result in zip(_pieces(x), _pieces(out), strict=True):
+    x, out = x.reshape(-1), out.reshape(-1)
+    for start in range(0, x.size, PIECE_ELEMENTS):
+        piece, result = (a[start : start + PIECE_ELEMENTS] for a in (x, out))
         finite = np.isfinite(piece)
         wide = np.where(finite, piece, 0).astype(np.float64)
         with np.errstate(invalid="ignore"):
@@ -146,9 +141,3 @@ def _sqnr_db(x: Array, out: Array) -> float:
     if signal == 0:
         return math.nan
     return 10 * math.log10(signal / noise) if noise else math.inf
-
-
-def _pieces(array: Array, size: int = 1 << 20) -> Iterator[Array]:
-    flat = array.reshape(-1)
-    for start in range(0, flat.size, size):
-        yield flat[start : start + size]
