@@ -41,6 +41,9 @@ bench: $(VENV)/installed-peers
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/torch_enable.py
 	$(BIN)/python benchmarks/embedding.py
+	$(BIN)/python benchmarks/single_calls.py numpy --plot build/single_calls_numpy.png
+	$(BIN)/python benchmarks/single_calls.py torch --plot build/single_calls_torch.png
+	$(BIN)/python benchmarks/training_step.py --plot build/training_step.png
 
 # AKG, which lowers to the Atlas training series: a wheel of 300 MB or so, of which a part is kept in the data folder.
 akg: $(VENV)/installed-dev

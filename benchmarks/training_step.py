@@ -137,6 +137,7 @@ def plot(results: Mapping[str, Mapping[str, float]], path: Path) -> None:
         raise FqError('a plot needs matplotlib; `pip install "fq_tvm[plot]"`')
     from matplotlib.figure import Figure
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes: Any = figure.subplots()
     for number, form in enumerate(FORMS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from typing import Any
 
 from ..errors import FqError
 from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, catalogue
@@ -93,9 +94,9 @@ def build(arguments: Arguments) -> None:
 def inspect(arguments: Arguments) -> None:
     """Show the kernel that a tensor gets.
 
-    Prints its class, loops, schedule, CPU and place in the cache, which it is built into if need be; then, with
-    --kind, its tensor expression (te), scheduled TIR (tir), LLVM IR (ll) or assembly (asm). The facts are comments of
-    that language, so that the output is a file of it.
+    Prints its class, loops, schedule, the calls of a launch, CPU and place in the cache, which it is built into if need
+    be; then, with --kind, its tensor expression (te), scheduled TIR (tir), LLVM IR (ll) or assembly (asm). The facts
+    are comments of that language, so that the output is a file of it.
     """
     from ..launch.arguments import check_unplaced, normalize_axis
     from ..launch.choose import choose
@@ -118,11 +119,14 @@ def inspect(arguments: Arguments) -> None:
     spec, layout = chosen.spec, chosen.layout
     kernel = get_kernel(spec, chosen.target, chosen.schedule)
     text = kernel.source(arguments.kind) if arguments.kind else None
+    calls = [_call_text(call, call.threaded if chosen.plan.threaded else call.serial) for call in chosen.plan.calls]
     answer = {
         "name": spec.name,
         "spec": spec.to_json(),
         "layout": dataclasses.asdict(layout),
         "schedule": kernel.schedule.to_json(),
+        "calls": calls,
+        "workspace_bytes": chosen.plan.workspace_size,
         "cpu": kernel.target.cpu,
         "path": kernel.path,
     }
@@ -134,6 +138,8 @@ def inspect(arguments: Arguments) -> None:
         "tensor": f"{shape_text(shape)} {arguments.dtype}, axis {axis}",
         "loops": f"{layout.iteration}: {loops}",
         "schedule": ", ".join(f"{knob} {value}" for knob, value in kernel.schedule.to_json().items()),
+        "calls": "; ".join(calls),
+        "workspace": f"{chosen.plan.workspace_size} bytes",
         "CPU": kernel.target.cpu,
         "cached in": str(kernel.path or "no folder: kept in memory only"),
     }
@@ -141,3 +147,9 @@ def inspect(arguments: Arguments) -> None:
     print_facts(lines, mark)
     if text is not None:
         print(f"\n{text.rstrip()}")
+
+
+def _call_text(call: Any, function: str) -> str:
+    """Write down a call of a function of the object code, as the contract of entry points says it."""
+    numbers = (f"{name}={value:g}" for name, value in zip(call.form.numbers, call.numbers, strict=True))
+    return f"{function}({', '.join([*call.form.tensors, *numbers])})"

@@ -144,3 +144,5 @@ def _print_reports(reports: Sequence[Report], verified: bool) -> None:
         times_numpy = [f"{r.times_numpy:.1f}"] if verified else []
         rows.append([r.tensor, shape_text(r.shape), str(r.axis), str(r.bits), *measured, *times_numpy])
     print_table(header, rows)
+    what = "GB/s and x numpy are" if verified else "GB/s is"
+    print(f"{what} of the median of several launches")

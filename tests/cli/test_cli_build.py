@@ -90,6 +90,17 @@ def test_inspect_sources(kind, mark, contains, ask):
     assert ask("inspect", "--shape", "8,4000", "--kind", kind, "--json")["source"].strip() == source.strip()
 
 
+def test_inspect_shows_the_calls_of_a_launch(ask):
+    [call] = ask("inspect", "--shape", "8,4000", "--axis", "0", "--json")["calls"]
+    assert call.startswith("run_serial(self, scale, zero_point, out, mask, quant_min=-128, quant_max=127, outer=1, ")
+    answer = ask("inspect", "--shape", "3000,300", "--axis", "1", "--json")
+    first, second = answer["calls"]
+    assert first.startswith("expand_channels(scale, zero_point, workspace, copies=")
+    assert second.startswith("run_parallel(self, workspace, out, mask, quant_min=-128, quant_max=127, first=0, runs=")
+    assert answer["workspace_bytes"] > 0
+    assert "expand_channels(scale" in ask("inspect", "--shape", "3000,300", "--axis", "1")
+
+
 def test_inspect_takes_dtypes_and_range(ask):
     dtypes = ["--dtype", "float16", "--scale-dtype", "float16", "--out-dtype", "float32", "--bits", "32"]
     assert ask("inspect", "--shape", "8,4000", *dtypes, "--json")["name"] == "fq_rows_f16_f16_i32_f32_wide"
