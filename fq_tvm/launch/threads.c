@@ -53,11 +53,13 @@ enum {
   LEARN_AT = 8,               /* launch of a thread from torch at which it gets to know its team: short-lived ones make none */
   PATIENCE_NS = 10000,        /* how long a caller waits for the last shares before it asks whether their threads run */
   LOOK_AGAIN_NS = 200000,     /* and how long it sleeps before it asks again */
-  STALL_NS = 20000,           /* time lost in a launch from which it is a stall */
+  WAKING_NS = 50000,          /* that waking may cost each of the first launches after some that ran alone */
+  TRIES = 4,                  /* which so many are: helpers have to be woken, and then found looking for work */
+  STALL_NS = 2000,            /* time lost in a launch from which it is a stall */
   MOST_DEBT_NS = 20000000,
   PAID_BY = 16,               /* for each helper, how many times a debt is paid by launches without */
   USELESS = 4,                /* launches in a row in which no helper came in time, after which they are woken for */
-  TRY_EVERY = 16,             /* one launch of so many */
+  TRY_EVERY = 64,             /* of so many launches the first TRIES */
 };
 
 /* --- What the process has ------------------------------------------------------------------------------------------- */
@@ -131,7 +133,10 @@ static int all_run(const clockid_t *clocks, int count) {
 
 static int in_debt(Debt *debt) { return atomic_load_explicit(&debt->ns, memory_order_relaxed) > 0; }
 
-static void charge(Debt *debt, int64_t stall) {
+/* A launch that took longer than its caller would have alone, by the CPU time that its own part of the work took: threads
+ * were in one another's way, or had to be waited for. */
+static void charge(Debt *debt, int64_t took, int64_t alone) {
+  int64_t stall = took - alone - alone / 8;
   if (stall < STALL_NS) return;
   int64_t ns = atomic_load_explicit(&debt->ns, memory_order_relaxed) + stall;
   atomic_store_explicit(&debt->ns, ns < MOST_DEBT_NS ? ns : MOST_DEBT_NS, memory_order_relaxed);
@@ -192,9 +197,10 @@ static struct {
   _Atomic uint32_t to_wake;                   /* the next helper that nobody has woken for this job */
   _Atomic int64_t look_ns;
   _Alignas(CACHE_LINE) _Atomic int taken;     /* by a caller */
+  _Atomic int tries;                          /* launches that may still wake helpers for free */
   _Atomic pid_t process;                      /* whose threads the helpers are; -1 while that is being changed */
   int started, refused;                       /* helpers there are; whether the system would not give more */
-  int64_t ended;                              /* when the last job did */
+  _Atomic int64_t ended;                      /* when the last launch did */
   unsigned useless, passed;                   /* jobs in a row that no helper came to; launches alone since */
   Debt debt;
   Helper helpers[MOST_HELPERS];
@@ -332,11 +338,19 @@ static void wait_for(uint32_t shares, int helpers) {
     if (moved[i / 64] >> i % 64 & 1) sched_setaffinity(pool.helpers[i].thread, sizeof before, &before);
 }
 
+/* What a caller does that leaves the pool alone; `ended` tells how closely launches follow one another. */
+static int beside_pool(Lambda f, void *closure) {
+  int status = alone(f, closure);
+  atomic_store_explicit(&pool.ended, now(), memory_order_relaxed);
+  return status;
+}
+
 static int on_pool(Lambda f, void *closure, int threads, pid_t process) {
   if (threads > 1 && in_debt(&pool.debt)) {
     int64_t start = now();
-    int status = alone(f, closure);
+    int status = beside_pool(f, closure);
     pay(&pool.debt, now() - start, threads - 1);
+    atomic_store_explicit(&pool.tries, TRIES, memory_order_relaxed);
     return status;
   }
   if (threads < 2 || !belongs_to(process) || atomic_exchange(&pool.taken, 1)) return alone(f, closure);
@@ -345,13 +359,14 @@ static int on_pool(Lambda f, void *closure, int threads, pid_t process) {
   int helpers = pool.started < threads - 1 ? pool.started : threads - 1;
   int shares = (helpers + 1) * settings.shares;
   if (shares > MOST_SHARES) shares = MOST_SHARES;
-  if (!helpers || (pool.useless >= USELESS && ++pool.passed % TRY_EVERY)) {
+  if (!helpers || (pool.useless >= USELESS && ++pool.passed % TRY_EVERY >= TRIES)) {
     atomic_store(&pool.taken, 0);
-    return alone(f, closure);
+    return beside_pool(f, closure);
   }
   /* Helpers look for more only where launches follow one another closely: elsewhere it would be others' time. */
   int64_t start = now(), cpu = cpu_time(CLOCK_THREAD_CPUTIME_ID);
-  atomic_store_explicit(&pool.look_ns, start - pool.ended < settings.look_ns ? settings.look_ns : 0, memory_order_relaxed);
+  int closely = start - atomic_load_explicit(&pool.ended, memory_order_relaxed) < settings.look_ns;
+  atomic_store_explicit(&pool.look_ns, closely ? settings.look_ns : 0, memory_order_relaxed);
   atomic_store_explicit(&pool.f, f, memory_order_relaxed);
   atomic_store_explicit(&pool.closure, closure, memory_order_relaxed);
   atomic_store_explicit(&pool.shares, shares, memory_order_relaxed);
@@ -361,12 +376,17 @@ static int on_pool(Lambda f, void *closure, int threads, pid_t process) {
   atomic_store_explicit(&pool.done, 0, memory_order_relaxed);
   atomic_store(&pool.claims, claims_next(atomic_load(&pool.claims), (uint64_t)helpers, (uint64_t)shares));
   int did = work(-1);
+  cpu = cpu_time(CLOCK_THREAD_CPUTIME_ID) - cpu;
   if (did < shares) wait_for((uint32_t)(shares - did), helpers);
   pool.useless = did < shares ? 0 : pool.useless + 1;
   int status = atomic_load(&pool.status);
-  pool.ended = now();
-  cpu = cpu_time(CLOCK_THREAD_CPUTIME_ID) - cpu;
-  charge(&pool.debt, pool.ended - start - cpu - cpu / (did ? did : 1)); /* who sleeps while a share ends loses nothing */
+  int64_t end = now();
+  atomic_store_explicit(&pool.ended, end, memory_order_relaxed);
+  /* After launches alone, some wake helpers for those to come, which find them looking for work if they follow closely:
+   * what that costs is no debt, or a loop of short launches would never come to be shared. */
+  int tries = atomic_load_explicit(&pool.tries, memory_order_relaxed);
+  if (tries) atomic_store_explicit(&pool.tries, tries - 1, memory_order_relaxed);
+  if (did) charge(&pool.debt, end - start - (tries ? WAKING_NS : 0), cpu * shares / did);
   atomic_fetch_add_explicit(&launches[OWN], 1, memory_order_relaxed);
   atomic_store(&pool.taken, 0);
   return elsewhere(status);
@@ -374,7 +394,7 @@ static int on_pool(Lambda f, void *closure, int threads, pid_t process) {
 
 /* --- openmp --------------------------------------------------------------------------------------------------------- */
 
-typedef struct { Lambda f; void *closure; Caller *caller; int64_t worked; _Atomic int status; } TeamJob;
+typedef struct { Lambda f; void *closure; Caller *caller; int64_t cpu; _Atomic int status; } TeamJob;
 
 static void member(void *data) {
   TeamJob *job = data;
@@ -385,16 +405,14 @@ static void member(void *data) {
     job->caller->clocks[self - 1] = -1; /* a clock that cannot be read does not advance */
   int status = job->f(self, &group, job->closure);
   if (status) atomic_store(&job->status, status);
-  if (!self) job->worked = now();
+  if (!self) job->cpu = cpu_time(CLOCK_THREAD_CPUTIME_ID) - job->cpu;
 }
 
 static int on_team(Lambda f, void *closure, Caller *caller) {
-  TeamJob job = {f, closure, caller, 0, 0};
-  int64_t start = now(), cpu = cpu_time(CLOCK_THREAD_CPUTIME_ID);
+  TeamJob job = {f, closure, caller, cpu_time(CLOCK_THREAD_CPUTIME_ID), 0};
+  int64_t start = now();
   openmp.parallel(member, &job, 0, 0);
-  int64_t end = now(), worked = job.worked - start, waited = end - job.worked; /* waiting takes CPU time here */
-  cpu = cpu_time(CLOCK_THREAD_CPUTIME_ID) - cpu;
-  charge(&caller->debt, end - start - cpu + (waited > worked ? waited - worked : 0));
+  charge(&caller->debt, now() - start, job.cpu * caller->members);
   atomic_fetch_add_explicit(&launches[OPENMP], 1, memory_order_relaxed);
   return elsewhere(job.status);
 }

@@ -3,7 +3,7 @@ source_filename = "threads.c"
 target datalayout = "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:128-n8:16:32:64-S128"
 target triple = "x86_64-unknown-linux-gnu"
 
-%struct.anon.1 = type { i64, [120 x i8], i32, i32, [120 x i8], ptr, ptr, i32, i32, i32, i32, i64, [88 x i8], i32, i32, i32, i32, i64, i32, i32, %struct.Debt, [88 x i8], [511 x %struct.Helper] }
+%struct.anon.1 = type { i64, [120 x i8], i32, i32, [120 x i8], ptr, ptr, i32, i32, i32, i32, i64, [88 x i8], i32, i32, i32, i32, i32, i64, i32, i32, %struct.Debt, [80 x i8], [511 x %struct.Helper] }
 %struct.Debt = type { i64 }
 %struct.Helper = type { i32, i32, i32, i32, [112 x i8] }
 %struct.timespec = type { i64, i64 }
@@ -377,7 +377,7 @@ entry:
   br i1 %cmp, label %cond.true, label %cond.false
 
 cond.true:                                        ; preds = %entry
-  %1 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), align 8
+  %1 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
   %conv = sext i32 %1 to i64
   br label %cond.end
 
@@ -399,9 +399,8 @@ cond.end:                                         ; preds = %cond.false, %cond.t
 ; Function Attrs: nounwind uwtable
 define internal fastcc i32 @on_team(ptr noundef %f, ptr noundef %closure, ptr noundef %caller) unnamed_addr #0 {
 entry:
-  %t.i33 = alloca %struct.timespec, align 8
-  %t.i28 = alloca %struct.timespec, align 8
-  %t.i23 = alloca %struct.timespec, align 8
+  %t.i16 = alloca %struct.timespec, align 8
+  %t.i11 = alloca %struct.timespec, align 8
   %t.i = alloca %struct.timespec, align 8
   %job = alloca %struct.TeamJob, align 8
   call void @llvm.lifetime.start.p0(i64 40, ptr nonnull %job) #11
@@ -410,85 +409,70 @@ entry:
   store ptr %closure, ptr %closure2, align 8
   %caller3 = getelementptr inbounds nuw i8, ptr %job, i64 16
   store ptr %caller, ptr %caller3, align 8
-  %worked = getelementptr inbounds nuw i8, ptr %job, i64 24
-  %status = getelementptr inbounds nuw i8, ptr %job, i64 32
-  call void @llvm.memset.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %worked, i8 0, i64 16, i1 false)
+  %cpu = getelementptr inbounds nuw i8, ptr %job, i64 24
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #11
-  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #11
+  %call.i = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i) #11
+  %tobool.not.i = icmp eq i32 %call.i, 0
+  br i1 %tobool.not.i, label %cond.false.i, label %cpu_time.exit
+
+cond.false.i:                                     ; preds = %entry
   %0 = load i64, ptr %t.i, align 8
   %mul.i = mul nsw i64 %0, 1000000000
   %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
   %1 = load i64, ptr %tv_nsec.i, align 8
   %add.i = add nsw i64 %mul.i, %1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #11
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i23) #11
-  %call.i24 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i23) #11
-  %tobool.not.i = icmp eq i32 %call.i24, 0
-  br i1 %tobool.not.i, label %cond.false.i, label %cpu_time.exit
-
-cond.false.i:                                     ; preds = %entry
-  %2 = load i64, ptr %t.i23, align 8
-  %mul.i25 = mul nsw i64 %2, 1000000000
-  %tv_nsec.i26 = getelementptr inbounds nuw i8, ptr %t.i23, i64 8
-  %3 = load i64, ptr %tv_nsec.i26, align 8
-  %add.i27 = add nsw i64 %mul.i25, %3
   br label %cpu_time.exit
 
 cpu_time.exit:                                    ; preds = %entry, %cond.false.i
-  %cond.i = phi i64 [ %add.i27, %cond.false.i ], [ -1, %entry ]
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i23) #11
-  %4 = load ptr, ptr @openmp.0, align 8
-  call void %4(ptr noundef nonnull @member, ptr noundef nonnull %job, i32 noundef 0, i32 noundef 0) #11
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i28) #11
-  %call.i29 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i28) #11
-  %5 = load i64, ptr %t.i28, align 8
-  %mul.i30 = mul nsw i64 %5, 1000000000
-  %tv_nsec.i31 = getelementptr inbounds nuw i8, ptr %t.i28, i64 8
-  %6 = load i64, ptr %tv_nsec.i31, align 8
-  %add.i32 = add nsw i64 %mul.i30, %6
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i28) #11
-  %7 = load i64, ptr %worked, align 8
-  %sub = sub nsw i64 %7, %add.i
-  %sub9 = sub nsw i64 %add.i32, %7
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33) #11
-  %call.i34 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i33) #11
-  %tobool.not.i35 = icmp eq i32 %call.i34, 0
-  br i1 %tobool.not.i35, label %cond.false.i37, label %cpu_time.exit41
-
-cond.false.i37:                                   ; preds = %cpu_time.exit
-  %8 = load i64, ptr %t.i33, align 8
-  %mul.i38.neg = mul i64 %8, -1000000000
-  %tv_nsec.i39 = getelementptr inbounds nuw i8, ptr %t.i33, i64 8
-  %9 = load i64, ptr %tv_nsec.i39, align 8
-  %add.i40.neg = sub i64 %mul.i38.neg, %9
-  br label %cpu_time.exit41
-
-cpu_time.exit41:                                  ; preds = %cpu_time.exit, %cond.false.i37
-  %cond.i36.neg46 = phi i64 [ %add.i40.neg, %cond.false.i37 ], [ 1, %cpu_time.exit ]
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33) #11
-  %cmp = icmp sgt i64 %sub9, %sub
-  %sub14 = sub nsw i64 %sub9, %sub
-  %cond = select i1 %cmp, i64 %sub14, i64 0
-  %sub11.neg = sub i64 %cond.i, %add.i
-  %sub12 = add i64 %sub11.neg, %add.i32
-  %sub13 = add i64 %sub12, %cond
-  %add = add i64 %sub13, %cond.i36.neg46
-  %cmp.i = icmp slt i64 %add, 20000
+  %cond.i = phi i64 [ %add.i, %cond.false.i ], [ -1, %entry ]
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #11
+  store i64 %cond.i, ptr %cpu, align 8
+  %status = getelementptr inbounds nuw i8, ptr %job, i64 32
+  store i32 0, ptr %status, align 8
+  %2 = getelementptr inbounds nuw i8, ptr %job, i64 36
+  store i32 0, ptr %2, align 4
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i11) #11
+  %call.i12 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i11) #11
+  %3 = load i64, ptr %t.i11, align 8
+  %tv_nsec.i14 = getelementptr inbounds nuw i8, ptr %t.i11, i64 8
+  %4 = load i64, ptr %tv_nsec.i14, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i11) #11
+  %5 = load ptr, ptr @openmp.0, align 8
+  call void %5(ptr noundef nonnull @member, ptr noundef nonnull %job, i32 noundef 0, i32 noundef 0) #11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i16) #11
+  %call.i17 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i16) #11
+  %6 = load i64, ptr %t.i16, align 8
+  %tv_nsec.i19 = getelementptr inbounds nuw i8, ptr %t.i16, i64 8
+  %7 = load i64, ptr %tv_nsec.i19, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i16) #11
+  %8 = load i64, ptr %cpu, align 8
+  %members = getelementptr inbounds nuw i8, ptr %caller, i64 8
+  %9 = load i32, ptr %members, align 8
+  %conv = sext i32 %9 to i64
+  %mul = mul nsw i64 %8, %conv
+  %div.neg.i = sdiv i64 %mul, -8
+  %reass.add = sub i64 %6, %3
+  %reass.mul = mul i64 %reass.add, 1000000000
+  %10 = add i64 %7, %reass.mul
+  %11 = add i64 %4, %mul
+  %sub.i = sub i64 %10, %11
+  %sub1.i = add i64 %sub.i, %div.neg.i
+  %cmp.i = icmp slt i64 %sub1.i, 2000
   br i1 %cmp.i, label %charge.exit, label %if.end.i
 
-if.end.i:                                         ; preds = %cpu_time.exit41
+if.end.i:                                         ; preds = %cpu_time.exit
   %debt = getelementptr inbounds nuw i8, ptr %caller, i64 32
-  %10 = load atomic i64, ptr %debt monotonic, align 8
-  %add.i42 = add nsw i64 %10, %add
-  %cond.i43 = call i64 @llvm.smin.i64(i64 %add.i42, i64 20000000)
-  store atomic i64 %cond.i43, ptr %debt monotonic, align 8
+  %12 = load atomic i64, ptr %debt monotonic, align 8
+  %add.i21 = add nsw i64 %12, %sub1.i
+  %cond.i22 = call i64 @llvm.smin.i64(i64 %add.i21, i64 20000000)
+  store atomic i64 %cond.i22, ptr %debt monotonic, align 8
   br label %charge.exit
 
-charge.exit:                                      ; preds = %cpu_time.exit41, %if.end.i
-  %11 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @launches, i64 16), i64 1 monotonic, align 16
+charge.exit:                                      ; preds = %cpu_time.exit, %if.end.i
+  %13 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @launches, i64 16), i64 1 monotonic, align 16
   %atomic-load = load atomic i32, ptr %status seq_cst, align 8
-  %tobool.not.i44 = icmp eq i32 %atomic-load, 0
-  br i1 %tobool.not.i44, label %elsewhere.exit, label %if.then.i
+  %tobool.not.i23 = icmp eq i32 %atomic-load, 0
+  br i1 %tobool.not.i23, label %elsewhere.exit, label %if.then.i
 
 if.then.i:                                        ; preds = %charge.exit
   call void @TVMFFIErrorSetRaisedFromCStr(ptr noundef nonnull @.str, ptr noundef nonnull @.str.1) #11
@@ -596,24 +580,26 @@ land.end:                                         ; preds = %all_run.exit, %entr
 ; Function Attrs: nounwind uwtable
 define internal fastcc i32 @on_pool(ptr noundef %f, ptr noundef %closure, i32 noundef %threads, i32 noundef %process) unnamed_addr #0 {
 entry:
-  %t.i149 = alloca %struct.timespec, align 8
-  %t.i144 = alloca %struct.timespec, align 8
-  %t.i138 = alloca %struct.timespec, align 8
-  %t.i133 = alloca %struct.timespec, align 8
-  %group.i131 = alloca %struct.Group, align 8
+  %t.i172 = alloca %struct.timespec, align 8
+  %t.i163 = alloca %struct.timespec, align 8
+  %t.i157 = alloca %struct.timespec, align 8
+  %t.i152 = alloca %struct.timespec, align 8
+  %t.i.i145 = alloca %struct.timespec, align 8
+  %group.i.i146 = alloca %struct.Group, align 8
   %attributes.i = alloca %union.pthread_attr_t, align 8
   %all.i = alloca %struct.__sigset_t, align 8
   %before.i = alloca %struct.__sigset_t, align 8
   %thread.i = alloca i64, align 8
-  %group.i123 = alloca %struct.Group, align 8
-  %t.i115 = alloca %struct.timespec, align 8
   %group.i = alloca %struct.Group, align 8
+  %t.i130 = alloca %struct.timespec, align 8
+  %t.i.i = alloca %struct.timespec, align 8
+  %group.i.i = alloca %struct.Group, align 8
   %t.i = alloca %struct.timespec, align 8
   %cmp = icmp sgt i32 %threads, 1
-  br i1 %cmp, label %land.lhs.true, label %if.then10
+  br i1 %cmp, label %land.lhs.true, label %if.then11
 
 land.lhs.true:                                    ; preds = %entry
-  %0 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416) monotonic, align 32
+  %0 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 424) monotonic, align 8
   %cmp.i = icmp slt i64 %0, 1
   br i1 %cmp.i, label %lor.lhs.false, label %if.then
 
@@ -624,57 +610,67 @@ if.then:                                          ; preds = %land.lhs.true
   %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
   %2 = load i64, ptr %tv_nsec.i, align 8
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #11
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i) #11
-  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i.i) #11
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i.i, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %3 = atomicrmw add ptr @launches, i64 1 monotonic, align 16
-  %call.i114 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #11
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i) #11
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i115) #11
-  %call.i116 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i115) #11
-  %4 = load i64, ptr %t.i115, align 8
-  %tv_nsec.i118 = getelementptr inbounds nuw i8, ptr %t.i115, i64 8
-  %5 = load i64, ptr %tv_nsec.i118, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i115) #11
-  %reass.add = sub i64 %4, %1
+  %call.i.i = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i.i, ptr noundef %closure) #11
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i.i) #11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #11
+  %call.i2.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i) #11
+  %4 = load i64, ptr %t.i.i, align 8
+  %mul.i.i = mul nsw i64 %4, 1000000000
+  %tv_nsec.i.i = getelementptr inbounds nuw i8, ptr %t.i.i, i64 8
+  %5 = load i64, ptr %tv_nsec.i.i, align 8
+  %add.i.i = add nsw i64 %mul.i.i, %5
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #11
+  store atomic i64 %add.i.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i130) #11
+  %call.i131 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i130) #11
+  %6 = load i64, ptr %t.i130, align 8
+  %tv_nsec.i133 = getelementptr inbounds nuw i8, ptr %t.i130, i64 8
+  %7 = load i64, ptr %tv_nsec.i133, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i130) #11
+  %reass.add = sub i64 %6, %1
   %reass.mul = mul i64 %reass.add, 1000000000
-  %add.i119 = sub i64 %5, %2
-  %sub = add i64 %add.i119, %reass.mul
+  %add.i134 = sub i64 %7, %2
+  %sub = add i64 %add.i134, %reass.mul
   %sub4 = add nsw i32 %threads, -1
-  %6 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416) monotonic, align 32
-  %conv.i120 = zext nneg i32 %sub4 to i64
-  %mul.i121 = mul nsw i64 %sub, %conv.i120
-  %div.neg.i = sdiv i64 %mul.i121, -16
-  %sub.i = add i64 %div.neg.i, %6
+  %8 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 424) monotonic, align 8
+  %conv.i135 = zext nneg i32 %sub4 to i64
+  %mul.i136 = mul nsw i64 %sub, %conv.i135
+  %div.neg.i = sdiv i64 %mul.i136, -16
+  %sub.i = add i64 %div.neg.i, %8
   %cond.i = call i64 @llvm.smax.i64(i64 %sub.i, i64 0)
-  store atomic i64 %cond.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416) monotonic, align 32
+  store atomic i64 %cond.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 424) monotonic, align 8
+  store atomic i32 4, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) monotonic, align 4
   br label %return
 
 lor.lhs.false:                                    ; preds = %land.lhs.true
-  %7 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) seq_cst, align 4
-  %cmp.i122 = icmp eq i32 %7, %process
-  br i1 %cmp.i122, label %lor.lhs.false8, label %if.end.i
+  %9 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392) seq_cst, align 8
+  %cmp.i137 = icmp eq i32 %9, %process
+  br i1 %cmp.i137, label %lor.lhs.false8, label %if.end.i
 
 if.end.i:                                         ; preds = %lor.lhs.false
-  %cmp1.i = icmp slt i32 %7, 0
-  br i1 %cmp1.i, label %if.then10, label %lor.lhs.false.i
+  %cmp1.i = icmp slt i32 %9, 0
+  br i1 %cmp1.i, label %if.then11, label %lor.lhs.false.i
 
 lor.lhs.false.i:                                  ; preds = %if.end.i
-  %8 = cmpxchg ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388), i32 %7, i32 -1 seq_cst seq_cst, align 4
-  %9 = extractvalue { i32, i1 } %8, 1
-  br i1 %9, label %if.end3.i, label %if.then10
+  %10 = cmpxchg ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), i32 %9, i32 -1 seq_cst seq_cst, align 8
+  %11 = extractvalue { i32, i1 } %10, 1
+  br i1 %11, label %if.end3.i, label %if.then11
 
 if.end3.i:                                        ; preds = %lor.lhs.false.i
-  %10 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i = and i64 %10, -1073741824
+  %12 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i = and i64 %12, -1073741824
   %shl.i.i = add i64 %shr.i.i, 1073741824
   store atomic i64 %shl.i.i, ptr @pool seq_cst, align 128
+  store i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
   store i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
-  store i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), align 8
   br label %for.body.i
 
 for.cond.cleanup.i:                               ; preds = %for.body.i
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384) seq_cst, align 128
-  store atomic i32 %process, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) seq_cst, align 4
+  store atomic i32 %process, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392) seq_cst, align 8
   br label %lor.lhs.false8
 
 for.body.i:                                       ; preds = %for.body.i.3, %if.end3.i
@@ -706,232 +702,257 @@ for.body.i.3:                                     ; preds = %for.body.i
   br label %for.body.i
 
 lor.lhs.false8:                                   ; preds = %for.cond.cleanup.i, %lor.lhs.false
-  %11 = atomicrmw xchg ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384), i32 1 seq_cst, align 128
-  %tobool9.not = icmp eq i32 %11, 0
-  br i1 %tobool9.not, label %if.end12, label %if.then10
+  %13 = atomicrmw xchg ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384), i32 1 seq_cst, align 128
+  %tobool10.not = icmp eq i32 %13, 0
+  br i1 %tobool10.not, label %if.end13, label %if.then11
 
-if.then10:                                        ; preds = %if.end.i, %lor.lhs.false.i, %entry, %lor.lhs.false8
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i123) #11
-  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i123, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
-  %12 = atomicrmw add ptr @launches, i64 1 monotonic, align 16
-  %call.i124 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i123, ptr noundef %closure) #11
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i123) #11
+if.then11:                                        ; preds = %if.end.i, %lor.lhs.false.i, %entry, %lor.lhs.false8
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i) #11
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
+  %14 = atomicrmw add ptr @launches, i64 1 monotonic, align 16
+  %call.i138 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #11
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i) #11
   br label %return
 
-if.end12:                                         ; preds = %lor.lhs.false8
+if.end13:                                         ; preds = %lor.lhs.false8
   %spec.store.select = tail call i32 @llvm.smin.i32(i32 %threads, i32 512)
-  %sub16 = add nsw i32 %spec.store.select, -1
+  %sub17 = add nsw i32 %spec.store.select, -1
   call void @llvm.lifetime.start.p0(i64 56, ptr nonnull %attributes.i) #11
   call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %all.i) #11
   call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %before.i) #11
-  %13 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), align 8
-  %cmp.i125 = icmp sge i32 %13, %sub16
-  %14 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
-  %tobool.i = icmp ne i32 %14, 0
-  %or.cond.i = select i1 %cmp.i125, i1 true, i1 %tobool.i
+  %15 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
+  %cmp.i139 = icmp sge i32 %15, %sub17
+  %16 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
+  %tobool.i = icmp ne i32 %16, 0
+  %or.cond.i = select i1 %cmp.i139, i1 true, i1 %tobool.i
   br i1 %or.cond.i, label %start_helpers.exit, label %lor.lhs.false1.i
 
-lor.lhs.false1.i:                                 ; preds = %if.end12
-  %call.i126 = call i32 @pthread_attr_init(ptr noundef nonnull %attributes.i) #11
-  %tobool2.not.i = icmp eq i32 %call.i126, 0
-  br i1 %tobool2.not.i, label %if.end.i127, label %start_helpers.exit
+lor.lhs.false1.i:                                 ; preds = %if.end13
+  %call.i140 = call i32 @pthread_attr_init(ptr noundef nonnull %attributes.i) #11
+  %tobool2.not.i = icmp eq i32 %call.i140, 0
+  br i1 %tobool2.not.i, label %if.end.i141, label %start_helpers.exit
 
-if.end.i127:                                      ; preds = %lor.lhs.false1.i
+if.end.i141:                                      ; preds = %lor.lhs.false1.i
   %call3.i = call i32 @pthread_attr_setdetachstate(ptr noundef nonnull %attributes.i, i32 noundef 1) #11
   %call4.i = call i32 @pthread_attr_setstacksize(ptr noundef nonnull %attributes.i, i64 noundef 1048576) #11
   %call5.i = call i32 @sigfillset(ptr noundef nonnull %all.i) #11
   %call6.i = call i32 @pthread_sigmask(i32 noundef 2, ptr noundef nonnull %all.i, ptr noundef nonnull %before.i) #11
   call void @llvm.lifetime.start.p0(i64 8, ptr nonnull %thread.i) #11
-  %15 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), align 8
-  %cmp718.i = icmp slt i32 %15, %sub16
-  %16 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
-  %tobool8.not19.i = icmp eq i32 %16, 0
-  %17 = select i1 %cmp718.i, i1 %tobool8.not19.i, i1 false
-  br i1 %17, label %for.body.i129, label %for.cond.cleanup.i128
+  %17 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
+  %cmp718.i = icmp slt i32 %17, %sub17
+  %18 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
+  %tobool8.not19.i = icmp eq i32 %18, 0
+  %19 = select i1 %cmp718.i, i1 %tobool8.not19.i, i1 false
+  br i1 %19, label %for.body.i143, label %for.cond.cleanup.i142
 
-for.cond.cleanup.i128:                            ; preds = %if.end12.i, %if.end12.thread.i, %if.end.i127
+for.cond.cleanup.i142:                            ; preds = %if.end12.i, %if.end12.thread.i, %if.end.i141
   call void @llvm.lifetime.end.p0(i64 8, ptr nonnull %thread.i) #11
   %call13.i = call i32 @pthread_sigmask(i32 noundef 2, ptr noundef nonnull %before.i, ptr noundef null) #11
   %call14.i = call i32 @pthread_attr_destroy(ptr noundef nonnull %attributes.i) #11
   br label %start_helpers.exit
 
-for.body.i129:                                    ; preds = %if.end.i127, %if.end12.i
-  %18 = phi i32 [ %inc.i, %if.end12.i ], [ %15, %if.end.i127 ]
-  %conv.i130 = sext i32 %18 to i64
-  %19 = inttoptr i64 %conv.i130 to ptr
-  %call9.i = call i32 @pthread_create(ptr noundef nonnull %thread.i, ptr noundef nonnull %attributes.i, ptr noundef nonnull @help, ptr noundef %19) #11
+for.body.i143:                                    ; preds = %if.end.i141, %if.end12.i
+  %20 = phi i32 [ %inc.i, %if.end12.i ], [ %17, %if.end.i141 ]
+  %conv.i144 = sext i32 %20 to i64
+  %21 = inttoptr i64 %conv.i144 to ptr
+  %call9.i = call i32 @pthread_create(ptr noundef nonnull %thread.i, ptr noundef nonnull %attributes.i, ptr noundef nonnull @help, ptr noundef %21) #11
   %tobool10.not.i = icmp eq i32 %call9.i, 0
   br i1 %tobool10.not.i, label %if.end12.i, label %if.end12.thread.i
 
-if.end12.thread.i:                                ; preds = %for.body.i129
-  store i32 1, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
-  br label %for.cond.cleanup.i128
+if.end12.thread.i:                                ; preds = %for.body.i143
+  store i32 1, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
+  br label %for.cond.cleanup.i142
 
-if.end12.i:                                       ; preds = %for.body.i129
-  %20 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), align 8
-  %inc.i = add nsw i32 %20, 1
-  store i32 %inc.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), align 8
-  %.pre20.i = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
-  %21 = icmp eq i32 %.pre20.i, 0
-  %cmp7.i = icmp slt i32 %inc.i, %sub16
-  %22 = select i1 %cmp7.i, i1 %21, i1 false
-  br i1 %22, label %for.body.i129, label %for.cond.cleanup.i128, !llvm.loop !10
+if.end12.i:                                       ; preds = %for.body.i143
+  %22 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
+  %inc.i = add nsw i32 %22, 1
+  store i32 %inc.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
+  %.pre20.i = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
+  %23 = icmp eq i32 %.pre20.i, 0
+  %cmp7.i = icmp slt i32 %inc.i, %sub17
+  %24 = select i1 %cmp7.i, i1 %23, i1 false
+  br i1 %24, label %for.body.i143, label %for.cond.cleanup.i142, !llvm.loop !10
 
-start_helpers.exit:                               ; preds = %if.end12, %lor.lhs.false1.i, %for.cond.cleanup.i128
+start_helpers.exit:                               ; preds = %if.end13, %lor.lhs.false1.i, %for.cond.cleanup.i142
   call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %before.i) #11
   call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %all.i) #11
   call void @llvm.lifetime.end.p0(i64 56, ptr nonnull %attributes.i) #11
-  %23 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392), align 8
-  %cond = call i32 @llvm.smin.i32(i32 %23, i32 %sub16)
+  %25 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
+  %cond = call i32 @llvm.smin.i32(i32 %25, i32 %sub17)
   %add = add nsw i32 %cond, 1
-  %24 = load i32, ptr @settings.1, align 4
-  %mul = mul nsw i32 %add, %24
-  %spec.store.select86 = call i32 @llvm.smin.i32(i32 %mul, i32 1023)
-  %tobool23.not = icmp eq i32 %cond, 0
-  br i1 %tobool23.not, label %if.then28, label %lor.lhs.false24
+  %26 = load i32, ptr @settings.1, align 4
+  %mul = mul nsw i32 %add, %26
+  %spec.store.select99 = call i32 @llvm.smin.i32(i32 %mul, i32 1023)
+  %tobool24.not = icmp eq i32 %cond, 0
+  br i1 %tobool24.not, label %if.then29, label %lor.lhs.false25
 
-lor.lhs.false24:                                  ; preds = %start_helpers.exit
-  %25 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408), align 8
-  %cmp25 = icmp ugt i32 %25, 3
-  br i1 %cmp25, label %land.lhs.true26, label %if.end31
+lor.lhs.false25:                                  ; preds = %start_helpers.exit
+  %27 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416), align 32
+  %cmp26 = icmp ugt i32 %27, 3
+  br i1 %cmp26, label %land.lhs.true27, label %if.end32
 
-land.lhs.true26:                                  ; preds = %lor.lhs.false24
-  %26 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 412), align 4
-  %inc = add i32 %26, 1
-  store i32 %inc, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 412), align 4
-  %rem = and i32 %inc, 15
-  %tobool27.not = icmp eq i32 %rem, 0
-  br i1 %tobool27.not, label %if.end31, label %if.then28
+land.lhs.true27:                                  ; preds = %lor.lhs.false25
+  %28 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 420), align 4
+  %inc = add i32 %28, 1
+  store i32 %inc, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 420), align 4
+  %rem = and i32 %inc, 60
+  %cmp28.not = icmp eq i32 %rem, 0
+  br i1 %cmp28.not, label %if.end32, label %if.then29
 
-if.then28:                                        ; preds = %land.lhs.true26, %start_helpers.exit
+if.then29:                                        ; preds = %land.lhs.true27, %start_helpers.exit
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384) seq_cst, align 128
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i131) #11
-  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i131, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
-  %27 = atomicrmw add ptr @launches, i64 1 monotonic, align 16
-  %call.i132 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i131, ptr noundef %closure) #11
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i131) #11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i.i146) #11
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i.i146, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
+  %29 = atomicrmw add ptr @launches, i64 1 monotonic, align 16
+  %call.i.i147 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i.i146, ptr noundef %closure) #11
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i.i146) #11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i145) #11
+  %call.i2.i148 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i145) #11
+  %30 = load i64, ptr %t.i.i145, align 8
+  %mul.i.i149 = mul nsw i64 %30, 1000000000
+  %tv_nsec.i.i150 = getelementptr inbounds nuw i8, ptr %t.i.i145, i64 8
+  %31 = load i64, ptr %tv_nsec.i.i150, align 8
+  %add.i.i151 = add nsw i64 %mul.i.i149, %31
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i145) #11
+  store atomic i64 %add.i.i151, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
   br label %return
 
-if.end31:                                         ; preds = %land.lhs.true26, %lor.lhs.false24
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i133) #11
-  %call.i134 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i133) #11
-  %28 = load i64, ptr %t.i133, align 8
-  %mul.i135 = mul nsw i64 %28, 1000000000
-  %tv_nsec.i136 = getelementptr inbounds nuw i8, ptr %t.i133, i64 8
-  %29 = load i64, ptr %tv_nsec.i136, align 8
-  %add.i137 = add nsw i64 %mul.i135, %29
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i133) #11
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i138) #11
-  %call.i139 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i138) #11
-  %tobool.not.i = icmp eq i32 %call.i139, 0
+if.end32:                                         ; preds = %land.lhs.true27, %lor.lhs.false25
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i152) #11
+  %call.i153 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i152) #11
+  %32 = load i64, ptr %t.i152, align 8
+  %mul.i154 = mul nsw i64 %32, 1000000000
+  %tv_nsec.i155 = getelementptr inbounds nuw i8, ptr %t.i152, i64 8
+  %33 = load i64, ptr %tv_nsec.i155, align 8
+  %add.i156 = add nsw i64 %mul.i154, %33
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i152) #11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i157) #11
+  %call.i158 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i157) #11
+  %tobool.not.i = icmp eq i32 %call.i158, 0
   br i1 %tobool.not.i, label %cond.false.i, label %cpu_time.exit
 
-cond.false.i:                                     ; preds = %if.end31
-  %30 = load i64, ptr %t.i138, align 8
-  %mul.i141 = mul nsw i64 %30, 1000000000
-  %tv_nsec.i142 = getelementptr inbounds nuw i8, ptr %t.i138, i64 8
-  %31 = load i64, ptr %tv_nsec.i142, align 8
-  %add.i143 = add nsw i64 %mul.i141, %31
+cond.false.i:                                     ; preds = %if.end32
+  %34 = load i64, ptr %t.i157, align 8
+  %mul.i160 = mul nsw i64 %34, 1000000000
+  %tv_nsec.i161 = getelementptr inbounds nuw i8, ptr %t.i157, i64 8
+  %35 = load i64, ptr %tv_nsec.i161, align 8
+  %add.i162 = add nsw i64 %mul.i160, %35
   br label %cpu_time.exit
 
-cpu_time.exit:                                    ; preds = %if.end31, %cond.false.i
-  %cond.i140 = phi i64 [ %add.i143, %cond.false.i ], [ -1, %if.end31 ]
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i138) #11
-  %32 = load i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
-  %sub36 = sub nsw i64 %add.i137, %32
-  %33 = load i64, ptr @settings.2, align 8
-  %cmp37 = icmp slt i64 %sub36, %33
-  %cond41 = select i1 %cmp37, i64 %33, i64 0
-  store atomic i64 %cond41, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
-  %34 = ptrtoint ptr %f to i64
-  store atomic i64 %34, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 256) monotonic, align 128
-  %35 = ptrtoint ptr %closure to i64
-  store atomic i64 %35, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 264) monotonic, align 8
-  store atomic i32 %spec.store.select86, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 272) monotonic, align 16
-  %call46 = call i32 @sched_getcpu() #11
-  store atomic i32 %call46, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
+cpu_time.exit:                                    ; preds = %if.end32, %cond.false.i
+  %cond.i159 = phi i64 [ %add.i162, %cond.false.i ], [ -1, %if.end32 ]
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i157) #11
+  %36 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
+  %sub37 = sub nsw i64 %add.i156, %36
+  %37 = load i64, ptr @settings.2, align 8
+  %cmp38 = icmp slt i64 %sub37, %37
+  %cond44 = select i1 %cmp38, i64 %37, i64 0
+  store atomic i64 %cond44, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
+  %38 = ptrtoint ptr %f to i64
+  store atomic i64 %38, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 256) monotonic, align 128
+  %39 = ptrtoint ptr %closure to i64
+  store atomic i64 %39, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 264) monotonic, align 8
+  store atomic i32 %spec.store.select99, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 272) monotonic, align 16
+  %call49 = call i32 @sched_getcpu() #11
+  store atomic i32 %call49, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) monotonic, align 8
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128) monotonic, align 128
-  %36 = load atomic i64, ptr @pool seq_cst, align 128
-  %conv = sext i32 %cond to i64
-  %conv52 = sext i32 %spec.store.select86 to i64
-  %shr.i = and i64 %36, -1073741824
+  %40 = load atomic i64, ptr @pool seq_cst, align 128
+  %conv55 = sext i32 %cond to i64
+  %conv56 = sext i32 %spec.store.select99 to i64
+  %shr.i = and i64 %40, -1073741824
   %shl.i = add i64 %shr.i, 1073741824
-  %shl1.i = shl nsw i64 %conv, 20
-  %or.i = or i64 %shl1.i, %conv52
-  %or2.i = or i64 %or.i, %shl.i
+  %shl1.i = shl nsw i64 %conv55, 20
+  %41 = or i64 %shl1.i, %shl.i
+  %or2.i = or i64 %41, %conv56
   store atomic i64 %or2.i, ptr @pool seq_cst, align 128
-  %call54 = call fastcc i32 @work(i32 noundef -1)
-  %cmp55 = icmp slt i32 %call54, %spec.store.select86
-  br i1 %cmp55, label %if.then57, label %if.end59
+  %call58 = call fastcc i32 @work(i32 noundef -1)
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i163) #11
+  %call.i164 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i163) #11
+  %tobool.not.i165 = icmp eq i32 %call.i164, 0
+  br i1 %tobool.not.i165, label %cond.false.i167, label %cpu_time.exit171
 
-if.then57:                                        ; preds = %cpu_time.exit
-  %sub58 = sub nsw i32 %spec.store.select86, %call54
-  call fastcc void @wait_for(i32 noundef %sub58, i32 noundef %cond)
-  br label %if.end59
+cond.false.i167:                                  ; preds = %cpu_time.exit
+  %42 = load i64, ptr %t.i163, align 8
+  %mul.i168 = mul nsw i64 %42, 1000000000
+  %tv_nsec.i169 = getelementptr inbounds nuw i8, ptr %t.i163, i64 8
+  %43 = load i64, ptr %tv_nsec.i169, align 8
+  %add.i170 = add nsw i64 %mul.i168, %43
+  br label %cpu_time.exit171
 
-if.end59:                                         ; preds = %if.then57, %cpu_time.exit
-  %37 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408), align 8
-  %add64 = add i32 %37, 1
-  %cond66 = select i1 %cmp55, i32 0, i32 %add64
-  store i32 %cond66, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408), align 8
-  %38 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i144) #11
-  %call.i145 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i144) #11
-  %39 = load i64, ptr %t.i144, align 8
-  %mul.i146 = mul nsw i64 %39, 1000000000
-  %tv_nsec.i147 = getelementptr inbounds nuw i8, ptr %t.i144, i64 8
-  %40 = load i64, ptr %tv_nsec.i147, align 8
-  %add.i148 = add nsw i64 %mul.i146, %40
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i144) #11
-  store i64 %add.i148, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i149) #11
-  %call.i150 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i149) #11
-  %tobool.not.i151 = icmp eq i32 %call.i150, 0
-  br i1 %tobool.not.i151, label %cond.false.i153, label %cpu_time.exit157
+cpu_time.exit171:                                 ; preds = %cpu_time.exit, %cond.false.i167
+  %cond.i166 = phi i64 [ %add.i170, %cond.false.i167 ], [ -1, %cpu_time.exit ]
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i163) #11
+  %sub60 = sub nsw i64 %cond.i166, %cond.i159
+  %cmp61 = icmp slt i32 %call58, %spec.store.select99
+  br i1 %cmp61, label %if.then63, label %if.end65
 
-cond.false.i153:                                  ; preds = %if.end59
-  %41 = load i64, ptr %t.i149, align 8
-  %mul.i154 = mul nsw i64 %41, 1000000000
-  %tv_nsec.i155 = getelementptr inbounds nuw i8, ptr %t.i149, i64 8
-  %42 = load i64, ptr %tv_nsec.i155, align 8
-  %add.i156 = add nsw i64 %mul.i154, %42
-  br label %cpu_time.exit157
+if.then63:                                        ; preds = %cpu_time.exit171
+  %sub64 = sub nsw i32 %spec.store.select99, %call58
+  call fastcc void @wait_for(i32 noundef %sub64, i32 noundef %cond)
+  br label %if.end65
 
-cpu_time.exit157:                                 ; preds = %if.end59, %cond.false.i153
-  %cond.i152 = phi i64 [ %add.i156, %cond.false.i153 ], [ -1, %if.end59 ]
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i149) #11
-  %sub71 = sub nsw i64 %cond.i152, %cond.i140
-  %43 = load i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
-  %cond78 = call i32 @llvm.umax.i32(i32 %call54, i32 1)
-  %conv79 = sext i32 %cond78 to i64
-  %div = sdiv i64 %sub71, %conv79
-  %44 = add i64 %sub71, %add.i137
-  %45 = add i64 %44, %div
-  %sub80 = sub i64 %43, %45
-  %cmp.i158 = icmp slt i64 %sub80, 20000
-  br i1 %cmp.i158, label %charge.exit, label %if.end.i159
+if.end65:                                         ; preds = %if.then63, %cpu_time.exit171
+  %44 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416), align 32
+  %add70 = add i32 %44, 1
+  %cond72 = select i1 %cmp61, i32 0, i32 %add70
+  store i32 %cond72, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416), align 32
+  %45 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i172) #11
+  %call.i173 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i172) #11
+  %46 = load i64, ptr %t.i172, align 8
+  %mul.i174 = mul nsw i64 %46, 1000000000
+  %tv_nsec.i175 = getelementptr inbounds nuw i8, ptr %t.i172, i64 8
+  %47 = load i64, ptr %tv_nsec.i175, align 8
+  %add.i176 = add nsw i64 %mul.i174, %47
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i172) #11
+  store atomic i64 %add.i176, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
+  %48 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) monotonic, align 4
+  %tobool78.not = icmp eq i32 %48, 0
+  br i1 %tobool78.not, label %if.end82, label %if.then79
 
-if.end.i159:                                      ; preds = %cpu_time.exit157
-  %46 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416) monotonic, align 32
-  %add.i160 = add nsw i64 %46, %sub80
-  %cond.i161 = call i64 @llvm.smin.i64(i64 %add.i160, i64 20000000)
-  store atomic i64 %cond.i161, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416) monotonic, align 32
-  br label %charge.exit
+if.then79:                                        ; preds = %if.end65
+  %sub81 = add nsw i32 %48, -1
+  store atomic i32 %sub81, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) monotonic, align 4
+  br label %if.end82
 
-charge.exit:                                      ; preds = %cpu_time.exit157, %if.end.i159
-  %47 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @launches, i64 8), i64 1 monotonic, align 8
+if.end82:                                         ; preds = %if.then79, %if.end65
+  %tobool83.not = icmp eq i32 %call58, 0
+  br i1 %tobool83.not, label %if.end93, label %if.then84
+
+if.then84:                                        ; preds = %if.end82
+  %cond87.neg = select i1 %tobool78.not, i64 0, i64 -50000
+  %mul91 = mul nsw i64 %sub60, %conv56
+  %conv92 = sext i32 %call58 to i64
+  %div = sdiv i64 %mul91, %conv92
+  %div.neg.i178 = sdiv i64 %div, -8
+  %49 = add i64 %add.i176, %cond87.neg
+  %50 = add i64 %add.i156, %div
+  %sub.i177 = sub i64 %49, %50
+  %sub1.i = add i64 %sub.i177, %div.neg.i178
+  %cmp.i179 = icmp slt i64 %sub1.i, 2000
+  br i1 %cmp.i179, label %if.end93, label %if.end.i180
+
+if.end.i180:                                      ; preds = %if.then84
+  %51 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 424) monotonic, align 8
+  %add.i181 = add nsw i64 %51, %sub1.i
+  %cond.i182 = call i64 @llvm.smin.i64(i64 %add.i181, i64 20000000)
+  store atomic i64 %cond.i182, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 424) monotonic, align 8
+  br label %if.end93
+
+if.end93:                                         ; preds = %if.end.i180, %if.then84, %if.end82
+  %52 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @launches, i64 8), i64 1 monotonic, align 8
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384) seq_cst, align 128
-  %tobool.not.i162 = icmp eq i32 %38, 0
-  br i1 %tobool.not.i162, label %return, label %if.then.i
+  %tobool.not.i183 = icmp eq i32 %45, 0
+  br i1 %tobool.not.i183, label %return, label %if.then.i
 
-if.then.i:                                        ; preds = %charge.exit
+if.then.i:                                        ; preds = %if.end93
   call void @TVMFFIErrorSetRaisedFromCStr(ptr noundef nonnull @.str, ptr noundef nonnull @.str.1) #11
   br label %return
 
-return:                                           ; preds = %if.then.i, %charge.exit, %if.then28, %if.then10, %if.then
-  %retval.1 = phi i32 [ %call.i114, %if.then ], [ %call.i124, %if.then10 ], [ %call.i132, %if.then28 ], [ 0, %charge.exit ], [ %38, %if.then.i ]
+return:                                           ; preds = %if.then.i, %if.end93, %if.then29, %if.then11, %if.then
+  %retval.1 = phi i32 [ %call.i.i, %if.then ], [ %call.i138, %if.then11 ], [ %call.i.i147, %if.then29 ], [ 0, %if.end93 ], [ %45, %if.then.i ]
   ret i32 %retval.1
 }
 
@@ -1003,22 +1024,32 @@ if.then16:                                        ; preds = %if.end13
   br label %if.end18
 
 if.end18:                                         ; preds = %if.then16, %if.end13
-  br i1 %tobool.not, label %if.then20, label %if.end22
+  br i1 %tobool.not, label %if.then20, label %if.end24
 
 if.then20:                                        ; preds = %if.end18
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #11
-  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #11
+  %call.i = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i) #11
+  %tobool.not.i = icmp eq i32 %call.i, 0
+  br i1 %tobool.not.i, label %cond.false.i, label %cpu_time.exit
+
+cond.false.i:                                     ; preds = %if.then20
   %8 = load i64, ptr %t.i, align 8
   %mul.i = mul nsw i64 %8, 1000000000
   %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
   %9 = load i64, ptr %tv_nsec.i, align 8
   %add.i = add nsw i64 %mul.i, %9
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #11
-  %worked = getelementptr inbounds nuw i8, ptr %data, i64 24
-  store i64 %add.i, ptr %worked, align 8
-  br label %if.end22
+  br label %cpu_time.exit
 
-if.end22:                                         ; preds = %if.then20, %if.end18
+cpu_time.exit:                                    ; preds = %if.then20, %cond.false.i
+  %cond.i = phi i64 [ %add.i, %cond.false.i ], [ -1, %if.then20 ]
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #11
+  %cpu = getelementptr inbounds nuw i8, ptr %data, i64 24
+  %10 = load i64, ptr %cpu, align 8
+  %sub22 = sub nsw i64 %cond.i, %10
+  store i64 %sub22, ptr %cpu, align 8
+  br label %if.end24
+
+if.end24:                                         ; preds = %cpu_time.exit, %if.end18
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group) #11
   ret void
 }
@@ -1595,9 +1626,6 @@ declare i32 @pthread_setspecific(i32 noundef, ptr noundef) local_unnamed_addr #1
 
 ; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
 declare i32 @llvm.smin.i32(i32, i32) #13
-
-; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
-declare i32 @llvm.umax.i32(i32, i32) #13
 
 ; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
 declare i64 @llvm.smax.i64(i64, i64) #13
