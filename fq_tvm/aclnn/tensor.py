@@ -133,13 +133,10 @@ class Memory:
     __slots__ = ("_owner", "address", "size", "writable")
 
     def __init__(self, data: Any, name: str) -> None:
-        self.address: int
+        self.address, self.writable = 0, True
         self.size: int | None = None
-        self.writable = True
         self._owner: Any = None
-        if data is None:
-            self.address = 0
-        elif isinstance(data, np.ndarray):
+        if isinstance(data, np.ndarray):
             if not data.flags.forc:
                 raise invalid(f"{name} is an array with strides {data.strides}; expected contiguous memory")
             self._owner, self.address, self.size = data, data.ctypes.data, data.nbytes
@@ -148,7 +145,7 @@ class Memory:
             self.address = integer(data, name)
             if not 0 <= self.address <= ADDRESS_MAX:
                 raise invalid(f"{name} is {self.address}; expected an address")
-        else:
+        elif data is not None:
             try:
                 view = memoryview(data)
             except TypeError:

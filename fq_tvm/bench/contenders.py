@@ -17,6 +17,12 @@ import numpy as np
 
 from ..environment import num_threads
 from ..errors import FqError
+from ..launch.arguments import check, describe_all
+from ..launch.buffers import empty_like, on_memory
+from ..launch.choose import choose
+from ..launch.registry import find_target, prepare
+from ..reference import fake_quant
+from ..schedule import default_schedule
 from .cases import QUANT_MAX, QUANT_MIN, Case
 from .timing import Call
 
@@ -25,8 +31,6 @@ class Inputs:
     """The tensors of a case, in the forms that contenders want, and memory for results."""
 
     def __init__(self, case: Case) -> None:
-        from ..launch.buffers import empty_like
-
         self.case = case
         self.x, self.scale, self.zero_point = case.arrays()
         self.results = empty_like(self.x, self.x.dtype), empty_like(self.x, bool)
@@ -34,8 +38,6 @@ class Inputs:
 
     def expected(self) -> tuple[Any, Any]:
         """What the reference makes of them: out and mask."""
-        from ..reference import fake_quant
-
         return fake_quant(*self.arguments)
 
     def folded(self) -> list[np.ndarray[Any, Any]]:
@@ -78,12 +80,6 @@ def ours(inputs: Inputs, cpu: str | None = None, tuned: bool = True, knobs: Mapp
     knobs : mapping, optional
         Of the schedule, to be changed.
     """
-    from ..launch.arguments import check, describe_all
-    from ..launch.buffers import on_memory
-    from ..launch.choose import choose
-    from ..launch.registry import find_target, prepare
-    from ..schedule import default_schedule
-
     checked = check(describe_all((*inputs.arguments[:3], *inputs.results)), *inputs.arguments[3:])
     target = find_target(cpu)
     chosen = choose(checked, target)

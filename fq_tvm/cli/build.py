@@ -111,9 +111,8 @@ def inspect(arguments: Arguments) -> None:
     if len(strides) != len(shape):
         raise FqError(f"--strides has {len(strides)} values; expected {len(shape)}, one for each extent")
     results = dense_strides(shape, sorted(range(len(shape)), key=lambda d: -abs(strides[d])))
-    dtypes = (
-        arguments.dtype, arguments.scale_dtype, arguments.zero_point_dtype, arguments.out_dtype or arguments.dtype
-    )  # fmt: skip
+    out_dtype = arguments.out_dtype or arguments.dtype
+    dtypes = (arguments.dtype, arguments.scale_dtype, arguments.zero_point_dtype, out_dtype)
     call = check_unplaced(dtypes, shape, axis, (strides, results, results), quant_range(arguments))
     chosen = choose(call, current_target())
     spec, layout = chosen.spec, chosen.layout

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import math
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -13,7 +13,7 @@ from .output import one_line
 Option = Callable[[Any], object]
 """Adds arguments to a parser, or to a group of it."""
 
-Arguments = argparse.Namespace
+Arguments = Namespace
 
 Action = Callable[[Arguments], int | None]
 
@@ -58,7 +58,7 @@ CASE = option(
 )
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(ArgumentParser):
     """Reports bad arguments in one line."""
 
     def error(self, message: str) -> NoReturn:
@@ -71,7 +71,7 @@ def integers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",")) if text.strip() else ()
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of integers; expected e.g. 64,256,56,56") from None
+        raise ArgumentTypeError(f"{text!r} is no list of integers; expected e.g. 64,256,56,56") from None
 
 
 def extents(text: str) -> tuple[int | None, ...]:
@@ -79,9 +79,7 @@ def extents(text: str) -> tuple[int | None, ...]:
     try:
         return tuple(None if part.strip() == "?" else int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of extents, such as 64,256,56,56 or ?,256,56,56"
-        ) from None
+        raise ArgumentTypeError(f"{text!r} is no list of extents, such as 64,256,56,56 or ?,256,56,56") from None
 
 
 def names(text: str) -> list[str]:
@@ -96,7 +94,7 @@ def seconds(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive number of seconds")
+        raise ArgumentTypeError(f"{text!r} is no positive number of seconds")
     return value
 
 
@@ -104,7 +102,7 @@ def host_port(text: str) -> str:
     """Check an address; it stays a text."""
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}; expected HOST:PORT")
+        raise ArgumentTypeError(f"{text!r}; expected HOST:PORT")
     return text
 
 

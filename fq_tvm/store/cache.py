@@ -156,15 +156,11 @@ class Store:
         final = self._folder("kernels") / digest(entry.request) / entry.tir
         aside = self._aside()
         try:
-            meta = {
-                "key": {**entry.request, "tir": entry.tir},
-                "files": {
-                    name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-                    for name, data in sorted(entry.files.items())
-                },
-            }
+            files = {}
             for name, data in entry.files.items():
+                files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
                 (aside / name).write_bytes(data)
+            meta = {"key": {**entry.request, "tir": entry.tir}, "files": files}
             (aside / "meta.json").write_text(json.dumps(meta, indent=2, sort_keys=True) + "\n")
             aside.chmod(0o755)  # mkdtemp's 0700 would hide artifacts from other users
             final.parent.mkdir(parents=True, exist_ok=True)

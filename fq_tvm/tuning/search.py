@@ -216,9 +216,8 @@ def _try(search: _Search, job: Job, best: Schedule, candidate: Schedule) -> dict
 def _conclude(search: _Search, job: Job, best: Schedule) -> Record:
     """Compare what was found with the default once more, and with the limit; perhaps keep its launches alone."""
     default = default_schedule(job.spec)
-    shared = dataclasses.replace(
-        default, **{name: v for name, v in best.to_json().items() if name not in best.compiled}
-    )
+    of_launches = best.to_json().items() - best.compiled.items()
+    shared = dataclasses.replace(default, **dict(of_launches))
     # What launches the same as the default is the default, and any gain of it noise.
     contenders = distinct((default, best, shared), job, search.target)
     measured = {}
