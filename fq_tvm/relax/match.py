@@ -71,6 +71,8 @@ class Found:
     x: Any = None
     q: Any = None
     """The sum that is clipped; None in a pair."""
+    clip: Any = None
+    """The call that gives the clipped sum."""
     low: int = 0
     high: int = 0
     nan: str = "quant_min"
@@ -130,12 +132,16 @@ class Matcher:
         return None
 
     def mask(self, found: Found, value: Any) -> list[Any] | None:
-        """Read a call that could compute the mask of a match; return the variables that it reads, or None."""
+        """Read a call that could compute the mask of a match; return the variables in between, or None."""
         with suppress(_NoMatchError):
             if _name(value) in ("relax.logical_and", "relax.bitwise_and"):
                 limits = {self._limit(found, side) for side in value.args}
                 _require(limits == {("relax.greater_equal", found.low), ("relax.less_equal", found.high)})
                 return list(value.args)
+            if _name(value) == "relax.equal":
+                ways = (value.args, reversed(value.args))
+                _require(any(self._is(a, found.q) and self._value(b).same_as(found.clip) for a, b in ways))
+                return []
         return None
 
     # Reading expressions
@@ -265,6 +271,7 @@ class Matcher:
 
     def _clip(self, found: Found, call: Any) -> None:
         """Read the range, and what a NaN becomes: min and max give their second operand if one is a NaN."""
+        found.clip = call
         if _name(call) == "relax.clip":
             found.q, low, high = call.args
             found.nan = "quant_max"

@@ -147,6 +147,24 @@ def test_only_a_cast_through_integers_makes_zeros_positive(casts):
     compare(module([((6,), "float32")], body), x, int(casts[:1] in (["int32"], ["int8"])))
 
 
+@pytest.mark.parametrize("clip", ["clip", "max_min"])
+@pytest.mark.parametrize("other", ["", "int32"])
+def test_a_mask_by_equality(clip, other):
+    """What a clip leaves as it is was in range; a NaN equals nothing."""
+    x = np.float32([*SPECIALS, -300, 127.5, 128, -128.5])
+    for swapped, of_clip in ((False, True), (True, True), (False, False)):
+
+        def body(emit, x, swapped=swapped, of_clip=of_clip):
+            q = emit(op.add(emit(op.round(emit(op.multiply(x, const(2.0))))), const(3.0)))
+            clipped = emit(CLIPS[clip](emit, q, -128, 127))
+            whole = emit(op.astype(emit(op.astype(clipped, other)), "float32")) if other else clipped
+            out = emit(op.multiply(emit(op.subtract(whole, const(3.0))), const(0.5)))
+            sides = (q, clipped if of_clip else x)
+            return out, emit(op.equal(*(reversed(sides) if swapped else sides)))
+
+        compare(module([(x.shape, "float32")], body), x, int(of_clip))
+
+
 @pytest.mark.parametrize(("low", "fires"), [(0, 1), (0.0, 1), (-0.0, 0)])
 def test_a_limit_of_negative_zero_is_left_alone(low, fires):
     """It becomes the result, and the operator's limits are integers."""
