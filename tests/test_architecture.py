@@ -87,7 +87,7 @@ def test_launch_reaches_the_compiler_inside_one_function():
     for path in MODULES:
         if part(path) == "launch":
             assert not [name for name, _ in imports(path) if name.startswith("fq_tvm.codegen")], path.name
-            assert path.read_text().count("..codegen") == (path.name == "registry.py"), path.name
+            assert path.read_text().count("..codegen") == (path.name == "runtime.py"), path.name
 
 
 ENGINE = {"codegen": {"expression", "functions"}, "launch": {"arguments"}, "store": {"records"}}
