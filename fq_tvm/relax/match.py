@@ -242,19 +242,21 @@ class Matcher:
         return self._vector(scale, rank, axis), self._zero_point(zero_point, rank, axis)
 
     def _chain(self, difference: Any, scale: Any, rank: int) -> Found:
-        found = Found(self._vector(scale, rank))
+        found, dropped = Found(self._vector(scale, rank)), False
         call = self._enter(found, difference, "relax.subtract", "relax.astype", *CLIPS)
         inside = self._value(call.args[0])
         if _name(call) == "relax.astype" and _name(inside) == "relax.subtract" and dtype_of(inside) == "int32":
             call = self._enter(found, call.args[0], "relax.subtract")  # float32(int32(clip) - zero point)
         if _name(call) == "relax.subtract":
             found.zero_point = self._zero_point(call.args[1], rank)
+            # TVM drops a sum with a scalar constant of 0.0, and with it what makes a -0.0 positive.
+            dropped = found.zero_point.constant and not (extents(call.args[1].ty) or found.zero_point.value.any())
             if dtype_of(call) == "int32" and not found.zero_point.constant:
                 _require(_name(self._value(call.args[1])) == "relax.astype")
             call = self._enter(found, call.args[0], "relax.astype", *CLIPS)
         call = self._cast(found, call)
         # Else rint(x / scale) may be -0.0, and the operator's q is not: it adds a zero point.
-        _require(found.zero_point is not None or found.casts)
+        _require((found.zero_point is not None and not dropped) or found.casts)
         self._clip(found, call)
         self._sum(found, rank)
         return found

@@ -171,8 +171,9 @@ def test_a_limit_of_negative_zero_is_left_alone(low, fires):
     x = np.float32([-3, -0.1, -0.0, 0.1, 3, np.nan])
 
     def body(emit, x):
-        q = emit(op.add(emit(op.round(emit(op.multiply(x, const(2.0))))), const(0.0)))
-        return emit(op.multiply(emit(op.subtract(emit(op.clip(q, low, 127)), const(0.0))), const(0.5)))
+        zero = const(np.zeros(1))
+        q = emit(op.add(emit(op.round(emit(op.multiply(x, const(2.0))))), zero))
+        return emit(op.multiply(emit(op.subtract(emit(op.clip(q, low, 127)), zero)), const(0.5)))
 
     compare(module([((6,), "float32")], body), x, fires)
 
@@ -203,3 +204,20 @@ def test_constants_beside_symbolic_channels():
         scale, zero_point = np.full(size, 0.5, "f4"), np.zeros(size, "f4")
         mod = chain((6, N), scale, zero_point, 1, -128, 127, mask=False)
         assert FuseFakeQuant()(mod).script().count(OP) == fires
+
+
+@pytest.mark.parametrize("integers", [False, True])
+@pytest.mark.parametrize("shape", [(), (1,), (4,)])
+def test_a_scalar_zero_that_tvm_drops_is_left_alone(shape, integers):
+    """With the sum goes what makes a -0.0 positive, unless a cast to integers does."""
+    x = np.float32([-3, -0.1, -0.0, 3])
+
+    def body(emit, x):
+        z = const(np.zeros(shape))
+        q = emit(op.add(emit(op.round(emit(op.multiply(x, const(np.float32(2)))))), z))
+        clipped = emit(op.clip(q, -8, 7))
+        if integers:
+            clipped = emit(op.astype(emit(op.astype(clipped, "int8")), "float32"))
+        return emit(op.multiply(emit(op.subtract(clipped, z)), const(np.float32(0.5))))
+
+    compare(module([((4,), "float32")], body), x, int(integers or shape != ()))
