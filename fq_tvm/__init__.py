@@ -21,22 +21,20 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _HOME = {
-    "ArgumentError": "errors",
-    "BuildError": "errors",
-    "CacheMissError": "errors",
-    "FakeQuantSpec": "spec",
-    "FqError": "errors",
-    "Kernel": "launch.kernel",
-    "LaunchError": "errors",
-    "Schedule": "schedule",
-    "Target": "target",
-    "build_library": "launch.library",
-    "catalogue": "spec",
-    "fake_quantize_per_channel_affine": "functional",
-    "fake_quantize_per_channel_affine_cachemask": "functional",
-    "get_kernel": "launch.registry",
-    "threads_ready": "launch.threads",
-    "tune": "tuning.search",
+    name: module
+    for module, names in {
+        "errors": "ArgumentError BuildError CacheMissError FqError LaunchError",
+        "functional": "fake_quantize_per_channel_affine fake_quantize_per_channel_affine_cachemask",
+        "launch.kernel": "Kernel",
+        "launch.library": "build_library",
+        "launch.registry": "get_kernel",
+        "launch.threads": "threads_ready",
+        "schedule": "Schedule",
+        "spec": "FakeQuantSpec catalogue",
+        "target": "Target",
+        "tuning.search": "tune",
+    }.items()
+    for name in names.split()
 }
 """Where each public name lives: modules are imported when a name is first used, so `import fq_tvm` costs nothing."""
 

@@ -23,7 +23,7 @@ from . import threads
 from .arguments import CheckedArguments
 from .choose import Described, choose, schedule_for
 from .kernel import OBJECT, SOURCES, EmptyLaunch, Kernel, Launch
-from .runtime import compiler
+from .runtime import compiler, find_or_build
 
 MAX_LAUNCHES = 4096
 """Descriptions remembered at a time; a program that goes on to use more starts over."""
@@ -200,14 +200,7 @@ def request_of(spec: Any, schedule: Schedule, target: Target) -> dict[str, Any]:
 
 def _find_entry(spec: Any, schedule: Schedule, target: Target) -> store.Entry:
     request = request_of(spec, schedule, target)
-    cache_dir, artifacts_dir = environment.cache_dir(), environment.artifacts_dir()
-    return store.get_or_build(
-        request,
-        lambda: build_entry(request, spec, schedule, target),
-        store.Store(cache_dir) if cache_dir is not None else None,
-        store.Store(artifacts_dir) if artifacts_dir is not None else None,
-        environment.require_cache(),
-    )
+    return find_or_build(request, lambda: build_entry(request, spec, schedule, target))
 
 
 def build_entry(request: dict[str, Any], spec: Any, schedule: Schedule, target: Target) -> store.Entry:

@@ -10,12 +10,14 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+from .. import environment
 from ..environment import importing_tvm
 from ..errors import BuildError
+from ..store import cache as store
 
 
 class _DLTensor(ctypes.Structure):
@@ -53,7 +55,7 @@ class AddressTensor(ctypes.c_void_p):
 
 
 @cache
-def _session() -> Any:
+def session() -> Any:
     """Return the JIT session of the process, which needs TVM's runtime library in the global symbol scope."""
     found = importlib.util.find_spec("tvm")  # finds the package without importing it
     if found is None or not found.submodule_search_locations:
@@ -87,7 +89,7 @@ def load(*code: bytes) -> Callable[[str], Any]:
     """
     try:
         # The object holds no C++, so no C++ compiler is asked for its runtime: the name is one that no PATH has.
-        module = _session().load_module(list(code), cxx="no-c++-runtime-needed")
+        module = session().load_module(list(code), cxx="no-c++-runtime-needed")
     except Exception as error:
         raise BuildError(f"cannot load the object code of a kernel: {error}") from error
     return lambda name: module.get_function(name)
@@ -97,3 +99,12 @@ def compiler(module: str) -> Any:
     """Import a module of code generation, and with it TVM's compiler, which a warm process never does."""
     with importing_tvm():
         return importlib.import_module(f"..codegen.{module}", __package__)
+
+
+def find_or_build(request: Mapping[str, Any], build: Callable[[], store.Entry]) -> store.Entry:
+    """Find what was built in the folders that the environment names, or build and keep it; see ``get_or_build``."""
+    cache, artifacts = (
+        store.Store(folder) if folder is not None else None
+        for folder in (environment.cache_dir(), environment.artifacts_dir())
+    )
+    return store.get_or_build(request, build, cache, artifacts, environment.require_cache())

@@ -21,7 +21,7 @@ from typing import Any
 from .. import environment
 from ..errors import BuildError
 from ..store import cache as store
-from .runtime import compiler
+from .runtime import compiler, find_or_build, session
 
 SERIAL, OWN, OPENMP, AUTO, TORCH = range(5)
 """What a thread's launches run on, as threads.c numbers it; the last two choose, see there."""
@@ -73,20 +73,16 @@ def entry() -> store.Entry:
 
 
 @cache
-def _entry(cache_dir: Path | None, artifacts_dir: Path | None, require: bool) -> store.Entry:
-    tiers = [store.Store(folder) if folder is not None else None for folder in (cache_dir, artifacts_dir)]
-    return store.get_or_build(request(), build, tiers[0], tiers[1], require)
+def _entry(*_where: Any) -> store.Entry:
+    return find_or_build(request(), build)
 
 
 class _Layers:
     """The code of threads.c, loaded once and for good: its threads sleep in it until the process ends."""
 
     def __init__(self) -> None:
-        import tvm_ffi_orcjit
-
-        module = tvm_ffi_orcjit.default_session().load_module(
-            entry().files["threads.o"], keep_module_alive=True, cxx="no-c++-runtime-needed"
-        )
+        code = entry().files["threads.o"]
+        module = session().load_module(code, keep_module_alive=True, cxx="no-c++-runtime-needed")
         self.launcher: int = module.get_function("launcher")()
         self.select: Callable[[int], int] = module.get_function("select")
         self.count: Callable[[int], int] = module.get_function("count")
