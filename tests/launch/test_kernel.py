@@ -372,7 +372,7 @@ def test_build_library_and_artifacts(monkeypatch, tmp_path):
     assert [p.stat().st_ino for p in paths] == modified
     monkeypatch.setattr(registry, "_kernels", {})
     monkeypatch.setattr(registry, "_targets", {})
-    monkeypatch.setattr(registry, "_compiler", None)  # the library remembers what CPU it is for
+    monkeypatch.setattr(registry, "compiler", None)  # the library remembers what CPU it is for
     monkeypatch.setattr(registry, "build_entry", None)
     monkeypatch.setenv("FQ_TVM_ARTIFACTS_DIR", str(tmp_path / "lib"))
     monkeypatch.setenv("FQ_TVM_CACHE_DIR", str(tmp_path / "empty"))
@@ -438,7 +438,7 @@ def test_corrupt_entries_are_rebuilt(monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "_kernels", {})
     rng = np.random.default_rng(0)
     assert_same(*run(spec, (3, 5, 300), 1, (-8, 7), rng))
-    assert sum(1 for _ in Store(tmp_path).entries()) == 1
+    assert sum("spec" in entry.request for entry in Store(tmp_path).entries()) == 1
 
 
 def test_building_is_quick_enough_to_be_lazy():
