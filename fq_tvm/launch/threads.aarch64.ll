@@ -5,13 +5,13 @@ target triple = "aarch64-unknown-linux-gnu"
 
 %struct.anon.1 = type { i64, [120 x i8], i32, i32, [120 x i8], ptr, ptr, i32, i32, i32, i32, i64, [88 x i8], i32, i32, i32, i32, i32, i64, i32, i32, %struct.Debt, [80 x i8], [511 x %struct.Helper] }
 %struct.Debt = type { i64 }
-%struct.Helper = type { i32, i32, i32, i32, [112 x i8] }
+%struct.Helper = type { i32, i32, i32, i32, %struct.cpu_set_t, %struct.cpu_set_t, [112 x i8] }
+%struct.cpu_set_t = type { [16 x i64] }
 %struct.timespec = type { i64, i64 }
 %struct.Group = type { ptr, i32 }
 %struct.TeamJob = type { ptr, ptr, ptr, i64, i32 }
 %union.pthread_attr_t = type { i64, [56 x i8] }
 %struct.__sigset_t = type { [16 x i64] }
-%struct.cpu_set_t = type { [16 x i64] }
 
 @has_callers = internal unnamed_addr global i32 0, align 4
 @callers = internal global i32 0, align 4
@@ -38,7 +38,7 @@ entry:
   br i1 %tobool.not, label %if.then, label %if.end
 
 if.then:                                          ; preds = %entry
-  %call = tail call i32 @pthread_key_create(ptr noundef nonnull @callers, ptr noundef nonnull @free) #13
+  %call = tail call i32 @pthread_key_create(ptr noundef nonnull @callers, ptr noundef nonnull @free) #14
   %tobool1.not = icmp eq i32 %call, 0
   %lnot.ext = zext i1 %tobool1.not to i32
   store i32 %lnot.ext, ptr @has_callers, align 4
@@ -70,24 +70,24 @@ entry:
 
 if.end.i:                                         ; preds = %entry
   %1 = load i32, ptr @callers, align 4
-  %call.i = tail call ptr @pthread_getspecific(i32 noundef %1) #13
+  %call.i = tail call ptr @pthread_getspecific(i32 noundef %1) #14
   %tobool1.not.i = icmp eq ptr %call.i, null
   br i1 %tobool1.not.i, label %lor.lhs.false.i, label %cond.end
 
 lor.lhs.false.i:                                  ; preds = %if.end.i
-  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #14
+  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #15
   %tobool3.not.i = icmp eq ptr %call2.i, null
   br i1 %tobool3.not.i, label %if.end, label %if.end5.i
 
 if.end5.i:                                        ; preds = %lor.lhs.false.i
   store i32 3, ptr %call2.i, align 8
   %2 = load i32, ptr @callers, align 4
-  %call6.i = tail call i32 @pthread_setspecific(i32 noundef %2, ptr noundef nonnull %call2.i) #13
+  %call6.i = tail call i32 @pthread_setspecific(i32 noundef %2, ptr noundef nonnull %call2.i) #14
   %tobool7.not.i = icmp eq i32 %call6.i, 0
   br i1 %tobool7.not.i, label %cond.end, label %if.end9.i
 
 if.end9.i:                                        ; preds = %if.end5.i
-  tail call void @free(ptr noundef nonnull %call2.i) #13
+  tail call void @free(ptr noundef nonnull %call2.i) #14
   br label %if.end
 
 cond.end:                                         ; preds = %if.end.i, %if.end5.i
@@ -97,18 +97,18 @@ cond.end:                                         ; preds = %if.end.i, %if.end5.
   br i1 %cmp, label %if.then, label %if.end
 
 if.then:                                          ; preds = %cond.end
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i) #14
   call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %4 = atomicrmw add ptr @launches, i64 1 monotonic, align 8
-  %call.i96 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #13
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i) #13
+  %call.i96 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i) #14
   br label %cleanup57
 
 if.end:                                           ; preds = %entry, %if.end9.i, %lor.lhs.false.i, %cond.end
   %cond114 = phi i32 [ %3, %cond.end ], [ 1, %lor.lhs.false.i ], [ 1, %if.end9.i ], [ 1, %entry ]
   %retval.1.i109113 = phi ptr [ %retval.1.i, %cond.end ], [ null, %lor.lhs.false.i ], [ null, %if.end9.i ], [ null, %entry ]
   %5 = load i32, ptr @settings.0, align 8
-  %call3 = tail call i32 @getpid() #13
+  %call3 = tail call i32 @getpid() #14
   %cmp4 = icmp ne i32 %cond114, 1
   %6 = load ptr, ptr @openmp.0, align 8
   %tobool5 = icmp ne ptr %6, null
@@ -120,13 +120,13 @@ if.end:                                           ; preds = %entry, %if.end9.i, 
 
 if.then8:                                         ; preds = %if.end
   %8 = load ptr, ptr @openmp.4, align 8
-  %call9 = tail call i32 %8() #13
+  %call9 = tail call i32 %8() #14
   %tobool10.not = icmp eq i32 %call9, 0
   br i1 %tobool10.not, label %cond.false12, label %cond.end14
 
 cond.false12:                                     ; preds = %if.then8
   %9 = load ptr, ptr @openmp.3, align 8
-  %call13 = tail call i32 %9() #13
+  %call13 = tail call i32 %9() #14
   br label %cond.end14
 
 cond.end14:                                       ; preds = %if.then8, %cond.false12
@@ -137,11 +137,11 @@ cond.end14:                                       ; preds = %if.then8, %cond.fal
   br i1 %or.cond61, label %if.then19, label %if.end21
 
 if.then19:                                        ; preds = %cond.end14
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i97) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i97) #14
   call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i97, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %10 = atomicrmw add ptr @launches, i64 1 monotonic, align 8
-  %call.i98 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i97, ptr noundef %closure) #13
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i97) #13
+  %call.i98 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i97, ptr noundef %closure) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i97) #14
   br label %cleanup57
 
 if.end21:                                         ; preds = %cond.end14
@@ -216,19 +216,19 @@ if.end38:                                         ; preds = %land.end.thread, %l
 if.then45:                                        ; preds = %if.end38.thread133, %if.end38
   %threads.0141 = phi i32 [ %threads.0138, %if.end38.thread133 ], [ %threads.0, %if.end38 ]
   %debt119140 = phi ptr [ %debt120126, %if.end38.thread133 ], [ %debt119, %if.end38 ]
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #13
-  %call.i99 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #14
+  %call.i99 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #14
   %17 = load i64, ptr %t.i, align 8
   %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
   %18 = load i64, ptr %tv_nsec.i, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #14
   %call47 = call fastcc i32 @on_pool(ptr noundef %f, ptr noundef %closure, i32 noundef %threads.0141, i32 noundef %call3)
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i100) #13
-  %call.i101 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i100) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i100) #14
+  %call.i101 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i100) #14
   %19 = load i64, ptr %t.i100, align 8
   %tv_nsec.i103 = getelementptr inbounds nuw i8, ptr %t.i100, i64 8
   %20 = load i64, ptr %tv_nsec.i103, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i100) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i100) #14
   %reass.add = sub i64 %19, %17
   %reass.mul = mul i64 %reass.add, 1000000000
   %add.i104 = sub i64 %20, %18
@@ -296,7 +296,7 @@ entry:
   %8 = load i64, ptr %value8, align 8
   %9 = inttoptr i64 %8 to ptr
   store ptr %9, ptr @openmp.0, align 8
-  %call = tail call i32 @getpid() #13
+  %call = tail call i32 @getpid() #14
   store i32 %call, ptr @openmp.5, align 8
   store <2 x i32> <i32 1, i32 0>, ptr %result, align 8
   %value1.i = getelementptr inbounds nuw i8, ptr %result, i64 8
@@ -316,24 +316,24 @@ entry:
 
 if.end.i:                                         ; preds = %entry
   %1 = load i32, ptr @callers, align 4
-  %call.i = tail call ptr @pthread_getspecific(i32 noundef %1) #13
+  %call.i = tail call ptr @pthread_getspecific(i32 noundef %1) #14
   %tobool1.not.i = icmp eq ptr %call.i, null
   br i1 %tobool1.not.i, label %lor.lhs.false.i, label %if.then
 
 lor.lhs.false.i:                                  ; preds = %if.end.i
-  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #14
+  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #15
   %tobool3.not.i = icmp eq ptr %call2.i, null
   br i1 %tobool3.not.i, label %if.end, label %if.end5.i
 
 if.end5.i:                                        ; preds = %lor.lhs.false.i
   store i32 3, ptr %call2.i, align 8
   %2 = load i32, ptr @callers, align 4
-  %call6.i = tail call i32 @pthread_setspecific(i32 noundef %2, ptr noundef nonnull %call2.i) #13
+  %call6.i = tail call i32 @pthread_setspecific(i32 noundef %2, ptr noundef nonnull %call2.i) #14
   %tobool7.not.i = icmp eq i32 %call6.i, 0
   br i1 %tobool7.not.i, label %if.then, label %if.end9.i
 
 if.end9.i:                                        ; preds = %if.end5.i
-  tail call void @free(ptr noundef nonnull %call2.i) #13
+  tail call void @free(ptr noundef nonnull %call2.i) #14
   br label %if.end
 
 if.then:                                          ; preds = %if.end5.i, %if.end.i
@@ -393,15 +393,15 @@ entry:
   %t.i11 = alloca %struct.timespec, align 8
   %t.i = alloca %struct.timespec, align 8
   %job = alloca %struct.TeamJob, align 8
-  call void @llvm.lifetime.start.p0(i64 40, ptr nonnull %job) #13
+  call void @llvm.lifetime.start.p0(i64 40, ptr nonnull %job) #14
   store ptr %f, ptr %job, align 8
   %closure2 = getelementptr inbounds nuw i8, ptr %job, i64 8
   store ptr %closure, ptr %closure2, align 8
   %caller3 = getelementptr inbounds nuw i8, ptr %job, i64 16
   store ptr %caller, ptr %caller3, align 8
   %cpu = getelementptr inbounds nuw i8, ptr %job, i64 24
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #13
-  %call.i = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #14
+  %call.i = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i) #14
   %tobool.not.i = icmp eq i32 %call.i, 0
   %0 = load i64, ptr %t.i, align 8
   %mul.i = mul nsw i64 %0, 1000000000
@@ -409,24 +409,24 @@ entry:
   %1 = load i64, ptr %tv_nsec.i, align 8
   %add.i = add nsw i64 %mul.i, %1
   %cond.i = select i1 %tobool.not.i, i64 %add.i, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #14
   store i64 %cond.i, ptr %cpu, align 8
   %status = getelementptr inbounds nuw i8, ptr %job, i64 32
   store <2 x i32> zeroinitializer, ptr %status, align 8
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i11) #13
-  %call.i12 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i11) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i11) #14
+  %call.i12 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i11) #14
   %2 = load i64, ptr %t.i11, align 8
   %tv_nsec.i14 = getelementptr inbounds nuw i8, ptr %t.i11, i64 8
   %3 = load i64, ptr %tv_nsec.i14, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i11) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i11) #14
   %4 = load ptr, ptr @openmp.0, align 8
-  call void %4(ptr noundef nonnull @member, ptr noundef nonnull %job, i32 noundef 0, i32 noundef 0) #13
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i16) #13
-  %call.i17 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i16) #13
+  call void %4(ptr noundef nonnull @member, ptr noundef nonnull %job, i32 noundef 0, i32 noundef 0) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i16) #14
+  %call.i17 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i16) #14
   %5 = load i64, ptr %t.i16, align 8
   %tv_nsec.i19 = getelementptr inbounds nuw i8, ptr %t.i16, i64 8
   %6 = load i64, ptr %tv_nsec.i19, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i16) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i16) #14
   %7 = load i64, ptr %cpu, align 8
   %members = getelementptr inbounds nuw i8, ptr %caller, i64 8
   %8 = load i32, ptr %members, align 8
@@ -457,11 +457,11 @@ charge.exit:                                      ; preds = %entry, %if.end.i
   br i1 %tobool.not.i23, label %elsewhere.exit, label %if.then.i
 
 if.then.i:                                        ; preds = %charge.exit
-  call void @TVMFFIErrorSetRaisedFromCStr(ptr noundef nonnull @.str, ptr noundef nonnull @.str.1) #13
+  call void @TVMFFIErrorSetRaisedFromCStr(ptr noundef nonnull @.str, ptr noundef nonnull @.str.1) #14
   br label %elsewhere.exit
 
 elsewhere.exit:                                   ; preds = %charge.exit, %if.then.i
-  call void @llvm.lifetime.end.p0(i64 40, ptr nonnull %job) #13
+  call void @llvm.lifetime.end.p0(i64 40, ptr nonnull %job) #14
   ret i32 %atomic-load
 }
 
@@ -481,15 +481,15 @@ land.rhs:                                         ; preds = %entry
   %cond = add nsw i32 %1, -1
   %tv_nsec.i.i = getelementptr inbounds nuw i8, ptr %t.i.i, i64 8
   %2 = load i32, ptr %clocks, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
-  %call.i.i = call i32 @clock_gettime(i32 noundef %2, ptr noundef nonnull %t.i.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #14
+  %call.i.i = call i32 @clock_gettime(i32 noundef %2, ptr noundef nonnull %t.i.i) #14
   %tobool.not.i.i = icmp eq i32 %call.i.i, 0
   %3 = load i64, ptr %t.i.i, align 8
   %mul.i.i = mul nsw i64 %3, 1000000000
   %4 = load i64, ptr %tv_nsec.i.i, align 8
   %add.i.i = add nsw i64 %mul.i.i, %4
   %cond.i.i = select i1 %tobool.not.i.i, i64 %add.i.i, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #14
   %cmp3.i = icmp slt i64 %cond.i.i, 0
   br i1 %cmp3.i, label %land.end, label %for.cond.i
 
@@ -500,15 +500,15 @@ for.cond.i:                                       ; preds = %land.rhs
 for.body.i.1:                                     ; preds = %for.cond.i
   %arrayidx.i.1 = getelementptr inbounds nuw i8, ptr %caller, i64 16
   %5 = load i32, ptr %arrayidx.i.1, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
-  %call.i.i.1 = call i32 @clock_gettime(i32 noundef %5, ptr noundef nonnull %t.i.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #14
+  %call.i.i.1 = call i32 @clock_gettime(i32 noundef %5, ptr noundef nonnull %t.i.i) #14
   %tobool.not.i.i.1 = icmp eq i32 %call.i.i.1, 0
   %6 = load i64, ptr %t.i.i, align 8
   %mul.i.i.1 = mul nsw i64 %6, 1000000000
   %7 = load i64, ptr %tv_nsec.i.i, align 8
   %add.i.i.1 = add nsw i64 %mul.i.i.1, %7
   %cond.i.i.1 = select i1 %tobool.not.i.i.1, i64 %add.i.i.1, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #14
   %cmp3.i.1 = icmp slt i64 %cond.i.i.1, 0
   br i1 %cmp3.i.1, label %land.end, label %for.cond.i.1
 
@@ -519,15 +519,15 @@ for.cond.i.1:                                     ; preds = %for.body.i.1
 for.body.i.2:                                     ; preds = %for.cond.i.1
   %arrayidx.i.2 = getelementptr inbounds nuw i8, ptr %caller, i64 20
   %8 = load i32, ptr %arrayidx.i.2, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
-  %call.i.i.2 = call i32 @clock_gettime(i32 noundef %8, ptr noundef nonnull %t.i.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #14
+  %call.i.i.2 = call i32 @clock_gettime(i32 noundef %8, ptr noundef nonnull %t.i.i) #14
   %tobool.not.i.i.2 = icmp eq i32 %call.i.i.2, 0
   %9 = load i64, ptr %t.i.i, align 8
   %mul.i.i.2 = mul nsw i64 %9, 1000000000
   %10 = load i64, ptr %tv_nsec.i.i, align 8
   %add.i.i.2 = add nsw i64 %mul.i.i.2, %10
   %cond.i.i.2 = select i1 %tobool.not.i.i.2, i64 %add.i.i.2, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #14
   %cmp3.i.2 = icmp slt i64 %cond.i.i.2, 0
   br i1 %cmp3.i.2, label %land.end, label %for.cond.i.2
 
@@ -538,15 +538,15 @@ for.cond.i.2:                                     ; preds = %for.body.i.2
 for.body.i.3:                                     ; preds = %for.cond.i.2
   %arrayidx.i.3 = getelementptr inbounds nuw i8, ptr %caller, i64 24
   %11 = load i32, ptr %arrayidx.i.3, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
-  %call.i.i.3 = call i32 @clock_gettime(i32 noundef %11, ptr noundef nonnull %t.i.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #14
+  %call.i.i.3 = call i32 @clock_gettime(i32 noundef %11, ptr noundef nonnull %t.i.i) #14
   %tobool.not.i.i.3 = icmp eq i32 %call.i.i.3, 0
   %12 = load i64, ptr %t.i.i, align 8
   %mul.i.i.3 = mul nsw i64 %12, 1000000000
   %13 = load i64, ptr %tv_nsec.i.i, align 8
   %add.i.i.3 = add nsw i64 %mul.i.i.3, %13
   %cond.i.i.3 = select i1 %tobool.not.i.i.3, i64 %add.i.i.3, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #14
   %cmp3.i.3 = icmp slt i64 %cond.i.i.3, 0
   br i1 %cmp3.i.3, label %land.end, label %for.cond5.preheader.i
 
@@ -556,15 +556,15 @@ for.cond5.preheader.i:                            ; preds = %for.body.i.3, %for.
   %before.i.sroa.8.0 = phi i64 [ undef, %for.cond.i ], [ undef, %for.cond.i.1 ], [ undef, %for.cond.i.2 ], [ %cond.i.i.3, %for.body.i.3 ]
   %tv_nsec.i37.i = getelementptr inbounds nuw i8, ptr %t.i33.i, i64 8
   %14 = load i32, ptr %clocks, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #13
-  %call.i34.i = call i32 @clock_gettime(i32 noundef %14, ptr noundef nonnull %t.i33.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #14
+  %call.i34.i = call i32 @clock_gettime(i32 noundef %14, ptr noundef nonnull %t.i33.i) #14
   %tobool.not.i35.i = icmp eq i32 %call.i34.i, 0
   %15 = load i64, ptr %t.i33.i, align 8
   %mul.i36.i = mul nsw i64 %15, 1000000000
   %16 = load i64, ptr %tv_nsec.i37.i, align 8
   %add.i38.i = add nsw i64 %mul.i36.i, %16
   %cond.i39.i = select i1 %tobool.not.i35.i, i64 %add.i38.i, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #14
   %cmp14.not.i = icmp sgt i64 %cond.i39.i, %cond.i.i
   %exitcond48.not.i = icmp ne i32 %cond, 1
   %or.cond.not.i = select i1 %cmp14.not.i, i1 %exitcond48.not.i, i1 false
@@ -573,15 +573,15 @@ for.cond5.preheader.i:                            ; preds = %for.body.i.3, %for.
 for.body8.i.1:                                    ; preds = %for.cond5.preheader.i
   %arrayidx10.i.1 = getelementptr inbounds nuw i8, ptr %caller, i64 16
   %17 = load i32, ptr %arrayidx10.i.1, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #13
-  %call.i34.i.1 = call i32 @clock_gettime(i32 noundef %17, ptr noundef nonnull %t.i33.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #14
+  %call.i34.i.1 = call i32 @clock_gettime(i32 noundef %17, ptr noundef nonnull %t.i33.i) #14
   %tobool.not.i35.i.1 = icmp eq i32 %call.i34.i.1, 0
   %18 = load i64, ptr %t.i33.i, align 8
   %mul.i36.i.1 = mul nsw i64 %18, 1000000000
   %19 = load i64, ptr %tv_nsec.i37.i, align 8
   %add.i38.i.1 = add nsw i64 %mul.i36.i.1, %19
   %cond.i39.i.1 = select i1 %tobool.not.i35.i.1, i64 %add.i38.i.1, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #14
   %cmp14.not.i.1 = icmp sgt i64 %cond.i39.i.1, %before.i.sroa.4.0
   %exitcond48.not.i.1 = icmp ne i32 %cond, 2
   %or.cond.not.i.1 = select i1 %cmp14.not.i.1, i1 %exitcond48.not.i.1, i1 false
@@ -590,15 +590,15 @@ for.body8.i.1:                                    ; preds = %for.cond5.preheader
 for.body8.i.2:                                    ; preds = %for.body8.i.1
   %arrayidx10.i.2 = getelementptr inbounds nuw i8, ptr %caller, i64 20
   %20 = load i32, ptr %arrayidx10.i.2, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #13
-  %call.i34.i.2 = call i32 @clock_gettime(i32 noundef %20, ptr noundef nonnull %t.i33.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #14
+  %call.i34.i.2 = call i32 @clock_gettime(i32 noundef %20, ptr noundef nonnull %t.i33.i) #14
   %tobool.not.i35.i.2 = icmp eq i32 %call.i34.i.2, 0
   %21 = load i64, ptr %t.i33.i, align 8
   %mul.i36.i.2 = mul nsw i64 %21, 1000000000
   %22 = load i64, ptr %tv_nsec.i37.i, align 8
   %add.i38.i.2 = add nsw i64 %mul.i36.i.2, %22
   %cond.i39.i.2 = select i1 %tobool.not.i35.i.2, i64 %add.i38.i.2, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #14
   %cmp14.not.i.2 = icmp sgt i64 %cond.i39.i.2, %before.i.sroa.6.0
   %exitcond48.not.i.2 = icmp ne i32 %cond, 3
   %or.cond.not.i.2 = select i1 %cmp14.not.i.2, i1 %exitcond48.not.i.2, i1 false
@@ -607,14 +607,14 @@ for.body8.i.2:                                    ; preds = %for.body8.i.1
 for.body8.i.3:                                    ; preds = %for.body8.i.2
   %arrayidx10.i.3 = getelementptr inbounds nuw i8, ptr %caller, i64 24
   %23 = load i32, ptr %arrayidx10.i.3, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #13
-  %call.i34.i.3 = call i32 @clock_gettime(i32 noundef %23, ptr noundef nonnull %t.i33.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #14
+  %call.i34.i.3 = call i32 @clock_gettime(i32 noundef %23, ptr noundef nonnull %t.i33.i) #14
   %tobool.not.i35.i.3 = icmp eq i32 %call.i34.i.3, 0
   %24 = load i64, ptr %t.i33.i, align 8
   %mul.i36.i.3 = mul nsw i64 %24, 1000000000
   %25 = load i64, ptr %tv_nsec.i37.i, align 8
   %add.i38.i.3 = add nsw i64 %mul.i36.i.3, %25
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #14
   %cmp14.not.i.36 = icmp sgt i64 %add.i38.i.3, %before.i.sroa.8.0
   %cmp14.not.i.3 = select i1 %tobool.not.i35.i.3, i1 %cmp14.not.i.36, i1 false
   br label %cleanup19.i
@@ -656,32 +656,32 @@ land.lhs.true:                                    ; preds = %entry
   br i1 %cmp.i, label %lor.lhs.false, label %if.then
 
 if.then:                                          ; preds = %land.lhs.true
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #13
-  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #14
+  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #14
   %1 = load i64, ptr %t.i, align 8
   %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
   %2 = load i64, ptr %tv_nsec.i, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #13
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i.i) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i.i) #14
   call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i.i, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %3 = atomicrmw add ptr @launches, i64 1 monotonic, align 8
-  %call.i.i = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i.i, ptr noundef %closure) #13
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i.i) #13
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
-  %call.i2.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i) #13
+  %call.i.i = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i.i, ptr noundef %closure) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #14
+  %call.i2.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i) #14
   %4 = load i64, ptr %t.i.i, align 8
   %mul.i.i = mul nsw i64 %4, 1000000000
   %tv_nsec.i.i = getelementptr inbounds nuw i8, ptr %t.i.i, i64 8
   %5 = load i64, ptr %tv_nsec.i.i, align 8
   %add.i.i = add nsw i64 %mul.i.i, %5
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #14
   store atomic i64 %add.i.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i130) #13
-  %call.i131 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i130) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i130) #14
+  %call.i131 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i130) #14
   %6 = load i64, ptr %t.i130, align 8
   %tv_nsec.i133 = getelementptr inbounds nuw i8, ptr %t.i130, i64 8
   %7 = load i64, ptr %tv_nsec.i133, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i130) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i130) #14
   %reass.add = sub i64 %6, %1
   %reass.mul = mul i64 %reass.add, 1000000000
   %add.i134 = sub i64 %7, %2
@@ -740,19 +740,19 @@ lor.lhs.false8:                                   ; preds = %for.cond.cleanup.i,
   br i1 %tobool10.not, label %if.end13, label %if.then11
 
 if.then11:                                        ; preds = %if.end.i, %lor.lhs.false.i, %entry, %lor.lhs.false8
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i) #14
   call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %14 = atomicrmw add ptr @launches, i64 1 monotonic, align 8
-  %call.i138 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #13
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i) #13
+  %call.i138 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i) #14
   br label %return
 
 if.end13:                                         ; preds = %lor.lhs.false8
   %spec.store.select = tail call i32 @llvm.smin.i32(i32 %threads, i32 512)
   %sub17 = add nsw i32 %spec.store.select, -1
-  call void @llvm.lifetime.start.p0(i64 64, ptr nonnull %attributes.i) #13
-  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %all.i) #13
-  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %before.i) #13
+  call void @llvm.lifetime.start.p0(i64 64, ptr nonnull %attributes.i) #14
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %all.i) #14
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %before.i) #14
   %15 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
   %cmp.i139 = icmp sge i32 %15, %sub17
   %16 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
@@ -761,16 +761,16 @@ if.end13:                                         ; preds = %lor.lhs.false8
   br i1 %or.cond.i, label %start_helpers.exit, label %lor.lhs.false1.i
 
 lor.lhs.false1.i:                                 ; preds = %if.end13
-  %call.i140 = call i32 @pthread_attr_init(ptr noundef nonnull %attributes.i) #13
+  %call.i140 = call i32 @pthread_attr_init(ptr noundef nonnull %attributes.i) #14
   %tobool2.not.i = icmp eq i32 %call.i140, 0
   br i1 %tobool2.not.i, label %if.end.i141, label %start_helpers.exit
 
 if.end.i141:                                      ; preds = %lor.lhs.false1.i
-  %call3.i = call i32 @pthread_attr_setdetachstate(ptr noundef nonnull %attributes.i, i32 noundef 1) #13
-  %call4.i = call i32 @pthread_attr_setstacksize(ptr noundef nonnull %attributes.i, i64 noundef 1048576) #13
-  %call5.i = call i32 @sigfillset(ptr noundef nonnull %all.i) #13
-  %call6.i = call i32 @pthread_sigmask(i32 noundef 2, ptr noundef nonnull %all.i, ptr noundef nonnull %before.i) #13
-  call void @llvm.lifetime.start.p0(i64 8, ptr nonnull %thread.i) #13
+  %call3.i = call i32 @pthread_attr_setdetachstate(ptr noundef nonnull %attributes.i, i32 noundef 1) #14
+  %call4.i = call i32 @pthread_attr_setstacksize(ptr noundef nonnull %attributes.i, i64 noundef 1048576) #14
+  %call5.i = call i32 @sigfillset(ptr noundef nonnull %all.i) #14
+  %call6.i = call i32 @pthread_sigmask(i32 noundef 2, ptr noundef nonnull %all.i, ptr noundef nonnull %before.i) #14
+  call void @llvm.lifetime.start.p0(i64 8, ptr nonnull %thread.i) #14
   %17 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
   %cmp718.i = icmp slt i32 %17, %sub17
   %18 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
@@ -779,16 +779,16 @@ if.end.i141:                                      ; preds = %lor.lhs.false1.i
   br i1 %19, label %for.body.i143, label %for.cond.cleanup.i142
 
 for.cond.cleanup.i142:                            ; preds = %if.end12.i, %if.end12.thread.i, %if.end.i141
-  call void @llvm.lifetime.end.p0(i64 8, ptr nonnull %thread.i) #13
-  %call13.i = call i32 @pthread_sigmask(i32 noundef 2, ptr noundef nonnull %before.i, ptr noundef null) #13
-  %call14.i = call i32 @pthread_attr_destroy(ptr noundef nonnull %attributes.i) #13
+  call void @llvm.lifetime.end.p0(i64 8, ptr nonnull %thread.i) #14
+  %call13.i = call i32 @pthread_sigmask(i32 noundef 2, ptr noundef nonnull %before.i, ptr noundef null) #14
+  %call14.i = call i32 @pthread_attr_destroy(ptr noundef nonnull %attributes.i) #14
   br label %start_helpers.exit
 
 for.body.i143:                                    ; preds = %if.end.i141, %if.end12.i
   %20 = phi i32 [ %inc.i, %if.end12.i ], [ %17, %if.end.i141 ]
   %conv.i144 = sext i32 %20 to i64
   %21 = inttoptr i64 %conv.i144 to ptr
-  %call9.i = call i32 @pthread_create(ptr noundef nonnull %thread.i, ptr noundef nonnull %attributes.i, ptr noundef nonnull @help, ptr noundef %21) #13
+  %call9.i = call i32 @pthread_create(ptr noundef nonnull %thread.i, ptr noundef nonnull %attributes.i, ptr noundef nonnull @help, ptr noundef %21) #14
   %tobool10.not.i = icmp eq i32 %call9.i, 0
   br i1 %tobool10.not.i, label %if.end12.i, label %if.end12.thread.i
 
@@ -807,9 +807,9 @@ if.end12.i:                                       ; preds = %for.body.i143
   br i1 %24, label %for.body.i143, label %for.cond.cleanup.i142, !llvm.loop !10
 
 start_helpers.exit:                               ; preds = %if.end13, %lor.lhs.false1.i, %for.cond.cleanup.i142
-  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %before.i) #13
-  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %all.i) #13
-  call void @llvm.lifetime.end.p0(i64 64, ptr nonnull %attributes.i) #13
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %before.i) #14
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %all.i) #14
+  call void @llvm.lifetime.end.p0(i64 64, ptr nonnull %attributes.i) #14
   %25 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
   %cond = call i32 @llvm.smin.i32(i32 %25, i32 %sub17)
   %add = add nsw i32 %cond, 1
@@ -834,33 +834,33 @@ land.lhs.true27:                                  ; preds = %lor.lhs.false25
 
 if.then29:                                        ; preds = %land.lhs.true27, %start_helpers.exit
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384) seq_cst, align 128
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i.i146) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i.i146) #14
   call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i.i146, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %29 = atomicrmw add ptr @launches, i64 1 monotonic, align 8
-  %call.i.i147 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i.i146, ptr noundef %closure) #13
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i.i146) #13
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i145) #13
-  %call.i2.i148 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i145) #13
+  %call.i.i147 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i.i146, ptr noundef %closure) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i.i146) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i145) #14
+  %call.i2.i148 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i145) #14
   %30 = load i64, ptr %t.i.i145, align 8
   %mul.i.i149 = mul nsw i64 %30, 1000000000
   %tv_nsec.i.i150 = getelementptr inbounds nuw i8, ptr %t.i.i145, i64 8
   %31 = load i64, ptr %tv_nsec.i.i150, align 8
   %add.i.i151 = add nsw i64 %mul.i.i149, %31
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i145) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i145) #14
   store atomic i64 %add.i.i151, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
   br label %return
 
 if.end32:                                         ; preds = %land.lhs.true27, %lor.lhs.false25
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i152) #13
-  %call.i153 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i152) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i152) #14
+  %call.i153 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i152) #14
   %32 = load i64, ptr %t.i152, align 8
   %mul.i154 = mul nsw i64 %32, 1000000000
   %tv_nsec.i155 = getelementptr inbounds nuw i8, ptr %t.i152, i64 8
   %33 = load i64, ptr %tv_nsec.i155, align 8
   %add.i156 = add nsw i64 %mul.i154, %33
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i152) #13
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i157) #13
-  %call.i158 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i157) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i152) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i157) #14
+  %call.i158 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i157) #14
   %tobool.not.i = icmp eq i32 %call.i158, 0
   %34 = load i64, ptr %t.i157, align 8
   %mul.i159 = mul nsw i64 %34, 1000000000
@@ -868,7 +868,7 @@ if.end32:                                         ; preds = %land.lhs.true27, %l
   %35 = load i64, ptr %tv_nsec.i160, align 8
   %add.i161 = add nsw i64 %mul.i159, %35
   %cond.i162 = select i1 %tobool.not.i, i64 %add.i161, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i157) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i157) #14
   %36 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
   %sub37 = sub nsw i64 %add.i156, %36
   %37 = load i64, ptr @settings.2, align 8
@@ -880,7 +880,7 @@ if.end32:                                         ; preds = %land.lhs.true27, %l
   %39 = ptrtoint ptr %closure to i64
   store atomic i64 %39, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 264) monotonic, align 8
   store atomic i32 %spec.store.select99, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 272) monotonic, align 16
-  %call49 = call i32 @sched_getcpu() #13
+  %call49 = call i32 @sched_getcpu() #14
   store atomic i32 %call49, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) monotonic, align 8
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
@@ -895,8 +895,8 @@ if.end32:                                         ; preds = %land.lhs.true27, %l
   %or2.i = or i64 %41, %conv56
   store atomic i64 %or2.i, ptr @pool seq_cst, align 128
   %call58 = call fastcc i32 @work(i32 noundef -1)
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i163) #13
-  %call.i164 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i163) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i163) #14
+  %call.i164 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i163) #14
   %tobool.not.i165 = icmp eq i32 %call.i164, 0
   %42 = load i64, ptr %t.i163, align 8
   %mul.i166 = mul nsw i64 %42, 1000000000
@@ -904,7 +904,7 @@ if.end32:                                         ; preds = %land.lhs.true27, %l
   %43 = load i64, ptr %tv_nsec.i167, align 8
   %add.i168 = add nsw i64 %mul.i166, %43
   %cond.i169 = select i1 %tobool.not.i165, i64 %add.i168, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i163) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i163) #14
   %sub60 = sub nsw i64 %cond.i169, %cond.i162
   %cmp61 = icmp slt i32 %call58, %spec.store.select99
   br i1 %cmp61, label %if.then63, label %if.end65
@@ -920,14 +920,14 @@ if.end65:                                         ; preds = %if.then63, %if.end3
   %cond72 = select i1 %cmp61, i32 0, i32 %add70
   store i32 %cond72, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416), align 32
   %45 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i170) #13
-  %call.i171 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i170) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i170) #14
+  %call.i171 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i170) #14
   %46 = load i64, ptr %t.i170, align 8
   %mul.i172 = mul nsw i64 %46, 1000000000
   %tv_nsec.i173 = getelementptr inbounds nuw i8, ptr %t.i170, i64 8
   %47 = load i64, ptr %tv_nsec.i173, align 8
   %add.i174 = add nsw i64 %mul.i172, %47
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i170) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i170) #14
   store atomic i64 %add.i174, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
   %48 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) monotonic, align 4
   %tobool78.not = icmp eq i32 %48, 0
@@ -969,7 +969,7 @@ if.end93:                                         ; preds = %if.end.i178, %if.th
   br i1 %tobool.not.i181, label %return, label %if.then.i
 
 if.then.i:                                        ; preds = %if.end93
-  call void @TVMFFIErrorSetRaisedFromCStr(ptr noundef nonnull @.str, ptr noundef nonnull @.str.1) #13
+  call void @TVMFFIErrorSetRaisedFromCStr(ptr noundef nonnull @.str, ptr noundef nonnull @.str.1) #14
   br label %return
 
 return:                                           ; preds = %if.then.i, %if.end93, %if.then29, %if.then11, %if.then
@@ -989,12 +989,12 @@ entry:
   %t.i = alloca %struct.timespec, align 8
   %group = alloca %struct.Group, align 8
   %0 = load ptr, ptr @openmp.1, align 8
-  %call = tail call i32 %0() #13
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group) #13
+  %call = tail call i32 %0() #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group) #14
   store ptr null, ptr %group, align 8
   %num_task = getelementptr inbounds nuw i8, ptr %group, i64 8
   %1 = load ptr, ptr @openmp.2, align 8
-  %call1 = tail call i32 %1() #13
+  %call1 = tail call i32 %1() #14
   store i32 %call1, ptr %num_task, align 8
   %2 = getelementptr inbounds nuw i8, ptr %group, i64 12
   store i32 0, ptr %2, align 4
@@ -1013,14 +1013,14 @@ if.else:                                          ; preds = %entry
   br i1 %cmp, label %land.lhs.true, label %if.end13
 
 land.lhs.true:                                    ; preds = %if.else
-  %call3 = tail call i64 @pthread_self() #15
+  %call3 = tail call i64 @pthread_self() #16
   %caller4 = getelementptr inbounds nuw i8, ptr %data, i64 16
   %4 = load ptr, ptr %caller4, align 8
   %clocks = getelementptr inbounds nuw i8, ptr %4, i64 12
   %sub = add nsw i32 %call, -1
   %idxprom = sext i32 %sub to i64
   %arrayidx = getelementptr inbounds [4 x i32], ptr %clocks, i64 0, i64 %idxprom
-  %call5 = tail call i32 @pthread_getcpuclockid(i64 noundef %call3, ptr noundef nonnull %arrayidx) #13
+  %call5 = tail call i32 @pthread_getcpuclockid(i64 noundef %call3, ptr noundef nonnull %arrayidx) #14
   %tobool6.not = icmp eq i32 %call5, 0
   br i1 %tobool6.not, label %if.end13, label %if.then7
 
@@ -1035,7 +1035,7 @@ if.end13:                                         ; preds = %if.else, %land.lhs.
   %6 = load ptr, ptr %data, align 8
   %closure = getelementptr inbounds nuw i8, ptr %data, i64 8
   %7 = load ptr, ptr %closure, align 8
-  %call14 = call i32 %6(i32 noundef %call, ptr noundef nonnull %group, ptr noundef %7) #13
+  %call14 = call i32 %6(i32 noundef %call, ptr noundef nonnull %group, ptr noundef %7) #14
   %tobool15.not = icmp eq i32 %call14, 0
   br i1 %tobool15.not, label %if.end18, label %if.then16
 
@@ -1048,8 +1048,8 @@ if.end18:                                         ; preds = %if.then16, %if.end1
   br i1 %tobool.not, label %if.then20, label %if.end24
 
 if.then20:                                        ; preds = %if.end18
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #13
-  %call.i = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #14
+  %call.i = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i) #14
   %tobool.not.i = icmp eq i32 %call.i, 0
   %8 = load i64, ptr %t.i, align 8
   %mul.i = mul nsw i64 %8, 1000000000
@@ -1057,7 +1057,7 @@ if.then20:                                        ; preds = %if.end18
   %9 = load i64, ptr %tv_nsec.i, align 8
   %add.i = add nsw i64 %mul.i, %9
   %cond.i = select i1 %tobool.not.i, i64 %add.i, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #14
   %cpu = getelementptr inbounds nuw i8, ptr %data, i64 24
   %10 = load i64, ptr %cpu, align 8
   %sub22 = sub nsw i64 %cond.i, %10
@@ -1065,7 +1065,7 @@ if.then20:                                        ; preds = %if.end18
   br label %if.end24
 
 if.end24:                                         ; preds = %if.then20, %if.end18
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group) #14
   ret void
 }
 
@@ -1115,7 +1115,7 @@ if.end:                                           ; preds = %lor.lhs.false
   %6 = inttoptr i64 %5 to ptr
   %7 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 264) monotonic, align 8
   %8 = inttoptr i64 %7 to ptr
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group) #14
   store ptr null, ptr %group, align 8
   %9 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 272) monotonic, align 16
   store i32 %9, ptr %num_task, align 8
@@ -1158,7 +1158,7 @@ land.lhs.true.i:                                  ; preds = %if.end9.i
   br i1 %tobool14.not.i, label %for.inc.i, label %if.then15.i
 
 if.then15.i:                                      ; preds = %land.lhs.true.i
-  %call.i.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
+  %call.i.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #14
   br label %for.inc.i
 
 for.inc.i:                                        ; preds = %if.then15.i, %land.lhs.true.i, %if.end9.i
@@ -1184,7 +1184,7 @@ land.lhs.true.1.i:                                ; preds = %if.end9.1.i
   br i1 %tobool14.not.1.i, label %if.end13, label %if.then15.1.i
 
 if.then15.1.i:                                    ; preds = %land.lhs.true.1.i
-  %call.i.1.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx.1.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
+  %call.i.1.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx.1.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #14
   br label %if.end13
 
 if.end13:                                         ; preds = %if.then15.1.i, %land.lhs.true.1.i, %if.end9.1.i, %if.end.1.i, %for.inc.i, %if.end.i, %if.then12, %if.end9
@@ -1192,7 +1192,7 @@ if.end13:                                         ; preds = %if.then15.1.i, %lan
   %and.i53 = and i64 %shr.i52, 1023
   %cond21 = select i1 %cmp6, i64 %and.i53, i64 %and.i3.i47
   %conv22 = trunc nuw nsw i64 %cond21 to i32
-  %call23 = call i32 %6(i32 noundef %conv22, ptr noundef nonnull %group, ptr noundef %8) #13
+  %call23 = call i32 %6(i32 noundef %conv22, ptr noundef nonnull %group, ptr noundef %8) #14
   %tobool24.not = icmp eq i32 %call23, 0
   br i1 %tobool24.not, label %if.end27, label %if.then25
 
@@ -1206,7 +1206,7 @@ if.end27:                                         ; preds = %if.then25, %if.end1
 
 cleanup31:                                        ; preds = %if.end27, %if.end
   %did.1 = phi i32 [ %inc, %if.end27 ], [ %did.063, %if.end ]
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group) #14
   %21 = load atomic i64, ptr @pool seq_cst, align 128
   %shr.i.i = lshr i64 %21, 10
   %and.i.i = and i64 %shr.i.i, 1023
@@ -1230,17 +1230,17 @@ entry:
   %t.i = alloca %struct.timespec, align 8
   %moved = alloca [8 x i64], align 8
   %before = alloca %struct.cpu_set_t, align 8
-  call void @llvm.lifetime.start.p0(i64 64, ptr nonnull %moved) #13
+  call void @llvm.lifetime.start.p0(i64 64, ptr nonnull %moved) #14
   call void @llvm.memset.p0.i64(ptr noundef nonnull align 8 dereferenceable(64) %moved, i8 0, i64 64, i1 false)
-  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %before) #13
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #13
-  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #13
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %before) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #14
+  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #14
   %0 = load i64, ptr %t.i, align 8
   %mul.i = mul nsw i64 %0, 1000000000
   %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
   %1 = load i64, ptr %tv_nsec.i, align 8
   %add.i = add nsw i64 %mul.i, %1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #14
   %tv_nsec.i46 = getelementptr inbounds nuw i8, ptr %t.i43, i64 8
   %cmp350.i = icmp sgt i32 %helpers, 0
   %tv_nsec.i.i.i = getelementptr inbounds nuw i8, ptr %t.i.i.i, i64 8
@@ -1258,21 +1258,21 @@ for.cond:                                         ; preds = %for.cond.outer, %fo
   br i1 %cmp.not, label %for.cond.cleanup, label %for.body4.preheader
 
 for.body4.preheader:                              ; preds = %for.cond
-  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i43) #13
-  %call.i44 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i43) #13
+  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i43) #14
+  %call.i44 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i43) #14
   %3 = load i64, ptr %t.i43, align 8
   %mul.i45 = mul nsw i64 %3, 1000000000
   %4 = load i64, ptr %tv_nsec.i46, align 8
   %add.i47 = add nsw i64 %mul.i45, %4
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i43) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i43) #14
   %sub = sub nsw i64 %add.i47, %asked.0.ph
   %cmp6 = icmp slt i64 %sub, 10000
   br i1 %cmp6, label %for.cond, label %if.end, !llvm.loop !12
@@ -1282,9 +1282,9 @@ for.cond.cleanup:                                 ; preds = %for.cond
   br i1 %cmp350.i, label %for.body22, label %for.cond.cleanup21
 
 if.end:                                           ; preds = %for.body4.preheader
-  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %here.i) #13
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %here.i) #14
   call void @llvm.memset.p0.i64(ptr noundef nonnull align 8 dereferenceable(128) %here.i, i8 0, i64 128, i1 false)
-  %call.i48 = call i32 @sched_getcpu() #13
+  %call.i48 = call i32 @sched_getcpu() #14
   %cmp.i = icmp ult i32 %call.i48, 1024
   br i1 %cmp.i, label %cond.true.i, label %cond.end.i
 
@@ -1325,42 +1325,42 @@ lor.lhs.false.i:                                  ; preds = %for.body.i
 lor.lhs.false11.i:                                ; preds = %lor.lhs.false.i
   %clock.i = getelementptr inbounds nuw i8, ptr %arrayidx5.i, i64 12
   %10 = load i32, ptr %clock.i, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i.i) #13
-  %call.i.i.i = call i32 @clock_gettime(i32 noundef %10, ptr noundef nonnull %t.i.i.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i.i) #14
+  %call.i.i.i = call i32 @clock_gettime(i32 noundef %10, ptr noundef nonnull %t.i.i.i) #14
   %tobool.not.i.i.i = icmp eq i32 %call.i.i.i, 0
   %11 = load i64, ptr %t.i.i.i, align 8
   %mul.i.i.i = mul nsw i64 %11, 1000000000
   %12 = load i64, ptr %tv_nsec.i.i.i, align 8
   %add.i.i.i = add nsw i64 %mul.i.i.i, %12
   %cond.i.i.i = select i1 %tobool.not.i.i.i, i64 %add.i.i.i, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i.i) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i.i) #14
   %cmp3.i.i = icmp slt i64 %cond.i.i.i, 0
   br i1 %cmp3.i.i, label %if.end.i, label %for.cond.i.i
 
 for.cond.i.i:                                     ; preds = %lor.lhs.false11.i
   %13 = load i32, ptr %clock.i, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i.i) #13
-  %call.i34.i.i = call i32 @clock_gettime(i32 noundef %13, ptr noundef nonnull %t.i33.i.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i.i) #14
+  %call.i34.i.i = call i32 @clock_gettime(i32 noundef %13, ptr noundef nonnull %t.i33.i.i) #14
   %tobool.not.i35.i.i = icmp eq i32 %call.i34.i.i, 0
   %14 = load i64, ptr %t.i33.i.i, align 8
   %mul.i36.i.i = mul nsw i64 %14, 1000000000
   %15 = load i64, ptr %tv_nsec.i37.i.i, align 8
   %add.i38.i.i = add nsw i64 %mul.i36.i.i, %15
   %cond.i39.i.i = select i1 %tobool.not.i35.i.i, i64 %add.i38.i.i, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i.i) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i.i) #14
   %cmp14.not.i.i = icmp sgt i64 %cond.i39.i.i, %cond.i.i.i
   br i1 %cmp14.not.i.i, label %cleanup.i, label %if.end.i
 
 if.end.i:                                         ; preds = %for.cond.i.i, %lor.lhs.false11.i
   %thread.i = getelementptr inbounds nuw i8, ptr %arrayidx5.i, i64 8
   %16 = load i32, ptr %thread.i, align 8
-  %call14.i = call i32 @sched_getaffinity(i32 noundef %16, i64 noundef 128, ptr noundef nonnull %before) #13
+  %call14.i = call i32 @sched_getaffinity(i32 noundef %16, i64 noundef 128, ptr noundef nonnull %before) #14
   %tobool15.not.i = icmp eq i32 %call14.i, 0
   br i1 %tobool15.not.i, label %if.end17.i, label %cleanup.i
 
 if.end17.i:                                       ; preds = %if.end.i
   %17 = load i32, ptr %thread.i, align 8
-  %call19.i = call i32 @sched_setaffinity(i32 noundef %17, i64 noundef 128, ptr noundef nonnull %here.i) #13
+  %call19.i = call i32 @sched_setaffinity(i32 noundef %17, i64 noundef 128, ptr noundef nonnull %here.i) #14
   %tobool20.not.i = icmp eq i32 %call19.i, 0
   br i1 %tobool20.not.i, label %if.then21.i, label %cleanup.i
 
@@ -1381,7 +1381,7 @@ fetch_stalled.exit.loopexit:                      ; preds = %cleanup.i
 
 fetch_stalled.exit:                               ; preds = %fetch_stalled.exit.loopexit, %cond.end.i
   %found.0.lcssa.i = phi i1 [ true, %cond.end.i ], [ %18, %fetch_stalled.exit.loopexit ]
-  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %here.i) #13
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %here.i) #14
   %sub8 = sub nsw i64 %add.i47, %add.i
   %cmp9 = icmp slt i64 %sub8, 50000
   %or.cond = select i1 %found.0.lcssa.i, i1 %cmp9, i1 false
@@ -1397,15 +1397,15 @@ for.cond.outer.backedge:                          ; preds = %if.end11, %if.then1
   br label %for.cond.outer, !llvm.loop !12
 
 if.then14:                                        ; preds = %if.end11
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %most.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %most.i) #14
   store <2 x i64> <i64 0, i64 200000>, ptr %most.i, align 16
-  %call.i50 = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 128, i32 noundef %19, ptr noundef nonnull %most.i, ptr noundef null, i32 noundef 0) #13
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %most.i) #13
+  %call.i50 = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 128, i32 noundef %19, ptr noundef nonnull %most.i, ptr noundef null, i32 noundef 0) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %most.i) #14
   br label %for.cond.outer.backedge
 
 for.cond.cleanup21:                               ; preds = %for.inc29, %for.cond.cleanup
-  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %before) #13
-  call void @llvm.lifetime.end.p0(i64 64, ptr nonnull %moved) #13
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %before) #14
+  call void @llvm.lifetime.end.p0(i64 64, ptr nonnull %moved) #14
   ret void
 
 for.body22:                                       ; preds = %for.cond.cleanup, %for.inc29
@@ -1421,11 +1421,11 @@ for.body22:                                       ; preds = %for.cond.cleanup, %
   br i1 %tobool23.not, label %for.inc29, label %if.then24
 
 if.then24:                                        ; preds = %for.body22
-  %thread.idx = shl nuw nsw i64 %indvars.iv, 7
+  %thread.idx = mul nuw nsw i64 %indvars.iv, 384
   %thread.offs = or disjoint i64 %thread.idx, 8
   %thread = getelementptr inbounds nuw i8, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 %thread.offs
   %23 = load i32, ptr %thread, align 8
-  %call27 = call i32 @sched_setaffinity(i32 noundef %23, i64 noundef 128, ptr noundef nonnull %before) #13
+  %call27 = call i32 @sched_setaffinity(i32 noundef %23, i64 noundef 128, ptr noundef nonnull %before) #14
   br label %for.inc29
 
 for.inc29:                                        ; preds = %for.body22, %if.then24
@@ -1457,18 +1457,19 @@ define internal noundef ptr @help(ptr noundef %number) #10 {
 entry:
   %t.i13.i = alloca %struct.timespec, align 8
   %t.i.i = alloca %struct.timespec, align 8
+  %now.i = alloca %struct.cpu_set_t, align 8
   %0 = ptrtoint ptr %number to i64
   %conv = trunc i64 %0 to i32
   %sext = shl i64 %0, 32
   %idxprom = ashr exact i64 %sext, 32
   %arrayidx = getelementptr inbounds [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 0, i64 %idxprom
-  %call = tail call i64 (i64, ...) @syscall(i64 noundef 178) #13
+  %call = tail call i64 (i64, ...) @syscall(i64 noundef 178) #14
   %conv1 = trunc i64 %call to i32
   %thread = getelementptr inbounds nuw i8, ptr %arrayidx, i64 8
   store i32 %conv1, ptr %thread, align 8
-  %call2 = tail call i64 @pthread_self() #15
+  %call2 = tail call i64 @pthread_self() #16
   %clock = getelementptr inbounds nuw i8, ptr %arrayidx, i64 12
-  %call3 = tail call i32 @pthread_getcpuclockid(i64 noundef %call2, ptr noundef nonnull %clock) #13
+  %call3 = tail call i32 @pthread_getcpuclockid(i64 noundef %call2, ptr noundef nonnull %clock) #14
   %tobool.not = icmp eq i32 %call3, 0
   br i1 %tobool.not, label %if.end, label %if.then
 
@@ -1477,128 +1478,190 @@ if.then:                                          ; preds = %entry
   br label %if.end
 
 if.end:                                           ; preds = %if.then, %entry
+  %chosen.i = getelementptr inbounds nuw i8, ptr %arrayidx, i64 144
+  %given.i = getelementptr inbounds nuw i8, ptr %arrayidx, i64 16
   %busy = getelementptr inbounds nuw i8, ptr %arrayidx, i64 4
   %tv_nsec.i.i = getelementptr inbounds nuw i8, ptr %t.i.i, i64 8
   %tv_nsec.i16.i = getelementptr inbounds nuw i8, ptr %t.i13.i, i64 8
   br label %for.cond
 
 for.cond:                                         ; preds = %for.cond.backedge, %if.end
-  %call5 = call i32 @sched_getcpu() #13
+  %call5 = call i32 @sched_getcpu() #14
   %1 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
   %cmp.not = icmp eq i32 %call5, %1
-  br i1 %cmp.not, label %if.end32.sink.split, label %if.then8
+  br i1 %cmp.not, label %lor.rhs, label %if.then12
 
-if.then8:                                         ; preds = %for.cond
+lor.rhs:                                          ; preds = %for.cond
+  %2 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i = lshr i64 %2, 10
+  %and.i.i.i = and i64 %shr.i.i.i, 1023
+  %and.i3.i.i = and i64 %2, 1023
+  %cmp.i.not.i = icmp samesign uge i64 %and.i.i.i, %and.i3.i.i
+  %3 = trunc i64 %2 to i32
+  %4 = lshr i32 %3, 20
+  %conv.i = and i32 %4, 1023
+  %cmp.i = icmp sle i32 %conv.i, %conv
+  %narrow.i.not = or i1 %cmp.i.not.i, %cmp.i
+  br i1 %narrow.i.not, label %if.end36.sink.split, label %land.rhs
+
+land.rhs:                                         ; preds = %lor.rhs
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %now.i) #14
+  %call.i = call i32 @sched_getaffinity(i32 noundef 0, i64 noundef 128, ptr noundef nonnull %now.i) #14
+  %tobool.not.i = icmp eq i32 %call.i, 0
+  br i1 %tobool.not.i, label %if.end.i, label %lor.end.thread75
+
+if.end.i:                                         ; preds = %land.rhs
+  %bcmp.i = call i32 @bcmp(ptr noundef nonnull dereferenceable(128) %now.i, ptr noundef nonnull dereferenceable(128) %chosen.i, i64 128)
+  %cmp.i58 = icmp eq i32 %bcmp.i, 0
+  br i1 %cmp.i58, label %if.end3.i, label %if.then2.i
+
+if.then2.i:                                       ; preds = %if.end.i
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 16 dereferenceable(128) %given.i, ptr noundef nonnull align 8 dereferenceable(128) %now.i, i64 128, i1 false)
+  br label %if.end3.i
+
+if.end3.i:                                        ; preds = %if.then2.i, %if.end.i
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 16 dereferenceable(128) %chosen.i, ptr noundef nonnull align 16 dereferenceable(128) %given.i, i64 128, i1 false)
+  %cmp6.i = icmp ult i32 %call5, 1024
+  br i1 %cmp6.i, label %cond.true.i, label %cond.end.i
+
+cond.true.i:                                      ; preds = %if.end3.i
+  %conv.i59 = zext nneg i32 %call5 to i64
+  %rem.i = and i64 %conv.i59, 63
+  %shl.i = shl nuw i64 1, %rem.i
+  %not.i = xor i64 %shl.i, -1
+  %div925.i = lshr i64 %conv.i59, 6
+  %arrayidx.i = getelementptr inbounds nuw i64, ptr %chosen.i, i64 %div925.i
+  %5 = load i64, ptr %arrayidx.i, align 8
+  %and.i = and i64 %5, %not.i
+  store i64 %and.i, ptr %arrayidx.i, align 8
+  br label %cond.end.i
+
+cond.end.i:                                       ; preds = %cond.true.i, %if.end3.i
+  %call11.i = call i32 @__sched_cpucount(i64 noundef 128, ptr noundef nonnull %chosen.i) #14
+  %tobool12.not.i = icmp eq i32 %call11.i, 0
+  br i1 %tobool12.not.i, label %lor.end.thread75, label %lor.end
+
+lor.end.thread75:                                 ; preds = %land.rhs, %cond.end.i
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %now.i) #14
+  br label %if.end36.sink.split
+
+lor.end:                                          ; preds = %cond.end.i
+  %call14.i = call i32 @sched_setaffinity(i32 noundef 0, i64 noundef 128, ptr noundef nonnull %chosen.i) #14
+  %tobool15.not.i = icmp eq i32 %call14.i, 0
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %now.i) #14
+  br i1 %tobool15.not.i, label %if.then12, label %if.end36.sink.split
+
+if.then12:                                        ; preds = %for.cond, %lor.end
   store atomic i32 1, ptr %busy seq_cst, align 4
-  %call9 = call fastcc i32 @work(i32 noundef %conv)
-  %tobool10.not = icmp eq i32 %call9, 0
-  br i1 %tobool10.not, label %if.end19, label %if.then11
+  %call13 = call fastcc i32 @work(i32 noundef %conv)
+  %tobool14.not = icmp eq i32 %call13, 0
+  br i1 %tobool14.not, label %if.end23, label %if.then15
 
-if.then11:                                        ; preds = %if.then8
-  %2 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 %call9 seq_cst, align 128
-  %3 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 132) seq_cst, align 4
-  %tobool17.not = icmp eq i32 %3, 0
-  br i1 %tobool17.not, label %if.end19, label %if.then18
+if.then15:                                        ; preds = %if.then12
+  %6 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 %call13 seq_cst, align 128
+  %7 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 132) seq_cst, align 4
+  %tobool21.not = icmp eq i32 %7, 0
+  br i1 %tobool21.not, label %if.end23, label %if.then22
 
-if.then18:                                        ; preds = %if.then11
-  %call.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
-  br label %if.end19
+if.then22:                                        ; preds = %if.then15
+  %call.i60 = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #14
+  br label %if.end23
 
-if.end19:                                         ; preds = %if.then8, %if.then18, %if.then11
+if.end23:                                         ; preds = %if.then12, %if.then22, %if.then15
   store atomic i32 0, ptr %busy seq_cst, align 4
-  %4 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
-  %tobool.not.i = icmp eq i64 %4, 0
-  br i1 %tobool.not.i, label %land.lhs.true26, label %cond.end.i
+  %8 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
+  %tobool.not.i61 = icmp eq i64 %8, 0
+  br i1 %tobool.not.i61, label %land.lhs.true30, label %cond.end.i62
 
-cond.end.i:                                       ; preds = %if.end19
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
-  %call.i.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i) #13
-  %5 = load i64, ptr %t.i.i, align 8
-  %mul.i.i = mul nsw i64 %5, 1000000000
-  %6 = load i64, ptr %tv_nsec.i.i, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
-  %add.i.i = add i64 %6, %4
+cond.end.i62:                                     ; preds = %if.end23
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #14
+  %call.i.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i) #14
+  %9 = load i64, ptr %t.i.i, align 8
+  %mul.i.i = mul nsw i64 %9, 1000000000
+  %10 = load i64, ptr %tv_nsec.i.i, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #14
+  %add.i.i = add i64 %10, %8
   %add.i = add i64 %add.i.i, %mul.i.i
   %tobool1.not.i = icmp eq i64 %add.i, 0
-  br i1 %tobool1.not.i, label %land.lhs.true26, label %land.lhs.true.lr.ph.i
+  br i1 %tobool1.not.i, label %land.lhs.true30, label %land.lhs.true.lr.ph.i
 
-land.lhs.true.lr.ph.i:                            ; preds = %cond.end.i
-  %7 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i.i.i53 = lshr i64 %7, 10
-  %and.i.i.i.i54 = and i64 %shr.i.i.i.i53, 1023
-  %and.i3.i.i.i55 = and i64 %7, 1023
-  %cmp.i.not.i.i56 = icmp samesign uge i64 %and.i.i.i.i54, %and.i3.i.i.i55
-  %8 = trunc i64 %7 to i32
-  %9 = lshr i32 %8, 20
-  %conv.i.i57 = and i32 %9, 1023
-  %cmp.i.i58 = icmp sle i32 %conv.i.i57, %conv
-  %narrow.i.not.i59 = or i1 %cmp.i.not.i.i56, %cmp.i.i58
-  br i1 %narrow.i.not.i59, label %land.rhs.i, label %land.lhs.true26
+land.lhs.true.lr.ph.i:                            ; preds = %cond.end.i62
+  %11 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i.i78 = lshr i64 %11, 10
+  %and.i.i.i.i79 = and i64 %shr.i.i.i.i78, 1023
+  %and.i3.i.i.i80 = and i64 %11, 1023
+  %cmp.i.not.i.i81 = icmp samesign uge i64 %and.i.i.i.i79, %and.i3.i.i.i80
+  %12 = trunc i64 %11 to i32
+  %13 = lshr i32 %12, 20
+  %conv.i.i82 = and i32 %13, 1023
+  %cmp.i.i83 = icmp sle i32 %conv.i.i82, %conv
+  %narrow.i.not.i84 = or i1 %cmp.i.not.i.i81, %cmp.i.i83
+  br i1 %narrow.i.not.i84, label %land.rhs.i63, label %land.lhs.true30
 
-land.rhs.i:                                       ; preds = %land.lhs.true.lr.ph.i, %for.body8.preheader.i
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i13.i) #13
-  %call.i14.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i13.i) #13
-  %10 = load i64, ptr %t.i13.i, align 8
-  %mul.i15.i = mul nsw i64 %10, 1000000000
-  %11 = load i64, ptr %tv_nsec.i16.i, align 8
-  %add.i17.i = add nsw i64 %mul.i15.i, %11
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i13.i) #13
-  %cmp.i = icmp slt i64 %add.i17.i, %add.i
-  br i1 %cmp.i, label %for.body8.preheader.i, label %land.lhs.true26
+land.rhs.i63:                                     ; preds = %land.lhs.true.lr.ph.i, %for.body8.preheader.i
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i13.i) #14
+  %call.i14.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i13.i) #14
+  %14 = load i64, ptr %t.i13.i, align 8
+  %mul.i15.i = mul nsw i64 %14, 1000000000
+  %15 = load i64, ptr %tv_nsec.i16.i, align 8
+  %add.i17.i = add nsw i64 %mul.i15.i, %15
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i13.i) #14
+  %cmp.i64 = icmp slt i64 %add.i17.i, %add.i
+  br i1 %cmp.i64, label %for.body8.preheader.i, label %land.lhs.true30
 
-for.body8.preheader.i:                            ; preds = %land.rhs.i
-  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
-  %12 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i.i.i = lshr i64 %12, 10
+for.body8.preheader.i:                            ; preds = %land.rhs.i63
+  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
+  %16 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i.i = lshr i64 %16, 10
   %and.i.i.i.i = and i64 %shr.i.i.i.i, 1023
-  %and.i3.i.i.i = and i64 %12, 1023
+  %and.i3.i.i.i = and i64 %16, 1023
   %cmp.i.not.i.i = icmp samesign uge i64 %and.i.i.i.i, %and.i3.i.i.i
-  %13 = trunc i64 %12 to i32
-  %14 = lshr i32 %13, 20
-  %conv.i.i = and i32 %14, 1023
+  %17 = trunc i64 %16 to i32
+  %18 = lshr i32 %17, 20
+  %conv.i.i = and i32 %18, 1023
   %cmp.i.i = icmp sle i32 %conv.i.i, %conv
   %narrow.i.not.i = or i1 %cmp.i.not.i.i, %cmp.i.i
-  br i1 %narrow.i.not.i, label %land.rhs.i, label %land.lhs.true26
+  br i1 %narrow.i.not.i, label %land.rhs.i63, label %land.lhs.true30
 
-land.lhs.true26:                                  ; preds = %for.body8.preheader.i, %land.rhs.i, %land.lhs.true.lr.ph.i, %cond.end.i, %if.end19
+land.lhs.true30:                                  ; preds = %for.body8.preheader.i, %land.rhs.i63, %land.lhs.true.lr.ph.i, %cond.end.i62, %if.end23
   store atomic i32 1, ptr %arrayidx seq_cst, align 128
-  %15 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i.i = lshr i64 %15, 10
-  %and.i.i.i = and i64 %shr.i.i.i, 1023
-  %and.i3.i.i = and i64 %15, 1023
-  %cmp.i.not.i = icmp samesign uge i64 %and.i.i.i, %and.i3.i.i
-  %16 = trunc i64 %15 to i32
-  %17 = lshr i32 %16, 20
-  %conv.i = and i32 %17, 1023
-  %cmp.i51 = icmp sle i32 %conv.i, %conv
-  %narrow.i.not = or i1 %cmp.i.not.i, %cmp.i51
-  br i1 %narrow.i.not, label %if.end32, label %if.end32.sink.split
+  %19 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i65 = lshr i64 %19, 10
+  %and.i.i.i66 = and i64 %shr.i.i.i65, 1023
+  %and.i3.i.i67 = and i64 %19, 1023
+  %cmp.i.not.i68 = icmp samesign uge i64 %and.i.i.i66, %and.i3.i.i67
+  %20 = trunc i64 %19 to i32
+  %21 = lshr i32 %20, 20
+  %conv.i69 = and i32 %21, 1023
+  %cmp.i70 = icmp sle i32 %conv.i69, %conv
+  %narrow.i71.not = or i1 %cmp.i.not.i68, %cmp.i70
+  br i1 %narrow.i71.not, label %if.end36, label %if.end36.sink.split
 
-if.end32.sink.split:                              ; preds = %for.cond, %land.lhs.true26
-  %.sink = phi i32 [ 0, %land.lhs.true26 ], [ 1, %for.cond ]
+if.end36.sink.split:                              ; preds = %lor.end, %lor.end.thread75, %lor.rhs, %land.lhs.true30
+  %.sink = phi i32 [ 0, %land.lhs.true30 ], [ 1, %lor.rhs ], [ 1, %lor.end.thread75 ], [ 1, %lor.end ]
   store atomic i32 %.sink, ptr %arrayidx seq_cst, align 128
-  br label %if.end32
+  br label %if.end36
 
-if.end32:                                         ; preds = %if.end32.sink.split, %land.lhs.true26
-  %18 = load atomic i32, ptr %arrayidx seq_cst, align 128
-  %tobool35.not60 = icmp eq i32 %18, 0
-  br i1 %tobool35.not60, label %for.cond.backedge, label %while.body
+if.end36:                                         ; preds = %if.end36.sink.split, %land.lhs.true30
+  %22 = load atomic i32, ptr %arrayidx seq_cst, align 128
+  %tobool39.not85 = icmp eq i32 %22, 0
+  br i1 %tobool39.not85, label %for.cond.backedge, label %while.body
 
-for.cond.backedge:                                ; preds = %while.body, %if.end32
+for.cond.backedge:                                ; preds = %while.body, %if.end36
   br label %for.cond
 
-while.body:                                       ; preds = %if.end32, %while.body
-  %call.i52 = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx, i32 noundef 128, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
-  %19 = load atomic i32, ptr %arrayidx seq_cst, align 128
-  %tobool35.not = icmp eq i32 %19, 0
-  br i1 %tobool35.not, label %for.cond.backedge, label %while.body, !llvm.loop !15
+while.body:                                       ; preds = %if.end36, %while.body
+  %call.i73 = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx, i32 noundef 128, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #14
+  %23 = load atomic i32, ptr %arrayidx seq_cst, align 128
+  %tobool39.not = icmp eq i32 %23, 0
+  br i1 %tobool39.not, label %for.cond.backedge, label %while.body, !llvm.loop !15
 }
 
 ; Function Attrs: nounwind
@@ -1608,10 +1671,13 @@ declare i32 @pthread_attr_destroy(ptr noundef) local_unnamed_addr #1
 declare i64 @syscall(i64 noundef, ...) local_unnamed_addr #1
 
 ; Function Attrs: nounwind
-declare i32 @sched_setaffinity(i32 noundef, i64 noundef, ptr noundef) local_unnamed_addr #1
+declare i32 @sched_getaffinity(i32 noundef, i64 noundef, ptr noundef) local_unnamed_addr #1
 
 ; Function Attrs: nounwind
-declare i32 @sched_getaffinity(i32 noundef, i64 noundef, ptr noundef) local_unnamed_addr #1
+declare i32 @__sched_cpucount(i64 noundef, ptr noundef) local_unnamed_addr #1
+
+; Function Attrs: nounwind
+declare i32 @sched_setaffinity(i32 noundef, i64 noundef, ptr noundef) local_unnamed_addr #1
 
 ; Function Attrs: nounwind
 declare ptr @pthread_getspecific(i32 noundef) local_unnamed_addr #1
@@ -1631,6 +1697,9 @@ declare i64 @llvm.smax.i64(i64, i64) #12
 ; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
 declare i64 @llvm.smin.i64(i64, i64) #12
 
+; Function Attrs: nofree nounwind willreturn memory(argmem: read)
+declare i32 @bcmp(ptr nocapture, ptr nocapture, i64) local_unnamed_addr #13
+
 ; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
 declare i32 @llvm.umin.i32(i32, i32) #12
 
@@ -1647,9 +1716,10 @@ attributes #9 = { "no-trapping-math"="true" }
 attributes #10 = { noreturn nounwind uwtable "no-trapping-math"="true" }
 attributes #11 = { mustprogress nofree nounwind willreturn allockind("alloc,zeroed") allocsize(0,1) memory(inaccessiblemem: readwrite) "alloc-family"="malloc" "no-trapping-math"="true" }
 attributes #12 = { nocallback nofree nosync nounwind speculatable willreturn memory(none) }
-attributes #13 = { nounwind }
-attributes #14 = { nounwind allocsize(0,1) }
-attributes #15 = { nounwind willreturn memory(none) }
+attributes #13 = { nofree nounwind willreturn memory(argmem: read) }
+attributes #14 = { nounwind }
+attributes #15 = { nounwind allocsize(0,1) }
+attributes #16 = { nounwind willreturn memory(none) }
 
 !llvm.module.flags = !{!0, !1, !2, !3, !4}
 

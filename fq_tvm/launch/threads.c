@@ -185,6 +185,7 @@ typedef struct {
   _Atomic int busy;                             /* may have shares that it has not reported */
   pid_t thread;                                 /* these two are written before it is busy */
   clockid_t clock;
+  cpu_set_t given, chosen;                      /* CPUs that it may use; those left when it last left one */
 } Helper;
 
 static struct {
@@ -247,6 +248,17 @@ static void look(int self, int64_t ns) {
     for (int i = 0; i < 8; i++) relax();
 }
 
+/* Leave a CPU that the caller is on, where a woken thread often finds itself.  The others that it may use are those it was
+ * given, at its start or by somebody who set its affinity since. */
+static int leave(Helper *me, int cpu) {
+  cpu_set_t now;
+  if (sched_getaffinity(0, sizeof now, &now)) return 0;
+  if (!CPU_EQUAL(&now, &me->chosen)) me->given = now;
+  me->chosen = me->given;
+  CPU_CLR((size_t)cpu, &me->chosen);
+  return CPU_COUNT(&me->chosen) && !sched_setaffinity(0, sizeof me->chosen, &me->chosen);
+}
+
 static void *help(void *number) {
   int self = (int)(intptr_t)number;
   Helper *me = &pool.helpers[self];
@@ -254,7 +266,8 @@ static void *help(void *number) {
   if (pthread_getcpuclockid(pthread_self(), &me->clock)) me->clock = -1;
   for (;;) {
     /* On the caller's own CPU it would only be in the way. */
-    int useful = sched_getcpu() != atomic_load_explicit(&pool.cpu, memory_order_relaxed);
+    int here = sched_getcpu();
+    int useful = here != atomic_load_explicit(&pool.cpu, memory_order_relaxed) || (work_there(self) && leave(me, here));
     if (useful) {
       atomic_store(&me->busy, 1);
       int did = work(self);

@@ -5,13 +5,13 @@ target triple = "x86_64-unknown-linux-gnu"
 
 %struct.anon.1 = type { i64, [120 x i8], i32, i32, [120 x i8], ptr, ptr, i32, i32, i32, i32, i64, [88 x i8], i32, i32, i32, i32, i32, i64, i32, i32, %struct.Debt, [80 x i8], [511 x %struct.Helper] }
 %struct.Debt = type { i64 }
-%struct.Helper = type { i32, i32, i32, i32, [112 x i8] }
+%struct.Helper = type { i32, i32, i32, i32, %struct.cpu_set_t, %struct.cpu_set_t, [112 x i8] }
+%struct.cpu_set_t = type { [16 x i64] }
 %struct.timespec = type { i64, i64 }
 %struct.Group = type { ptr, i32 }
 %struct.TeamJob = type { ptr, ptr, ptr, i64, i32 }
 %union.pthread_attr_t = type { i64, [48 x i8] }
 %struct.__sigset_t = type { [16 x i64] }
-%struct.cpu_set_t = type { [16 x i64] }
 
 @has_callers = internal unnamed_addr global i32 0, align 4
 @callers = internal global i32 0, align 4
@@ -77,7 +77,7 @@ if.end.i:                                         ; preds = %entry
   br i1 %tobool1.not.i, label %lor.lhs.false.i, label %cond.end
 
 lor.lhs.false.i:                                  ; preds = %if.end.i
-  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #14
+  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #15
   %tobool3.not.i = icmp eq ptr %call2.i, null
   br i1 %tobool3.not.i, label %if.end, label %if.end5.i
 
@@ -327,7 +327,7 @@ if.end.i:                                         ; preds = %entry
   br i1 %tobool1.not.i, label %lor.lhs.false.i, label %if.then
 
 lor.lhs.false.i:                                  ; preds = %if.end.i
-  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #14
+  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #15
   %tobool3.not.i = icmp eq ptr %call2.i, null
   br i1 %tobool3.not.i, label %if.end, label %if.end5.i
 
@@ -992,7 +992,7 @@ if.else:                                          ; preds = %entry
   br i1 %cmp, label %land.lhs.true, label %if.end13
 
 land.lhs.true:                                    ; preds = %if.else
-  %call3 = tail call i64 @pthread_self() #15
+  %call3 = tail call i64 @pthread_self() #16
   %caller4 = getelementptr inbounds nuw i8, ptr %data, i64 16
   %4 = load ptr, ptr %caller4, align 8
   %clocks = getelementptr inbounds nuw i8, ptr %4, i64 12
@@ -1420,7 +1420,7 @@ for.body22:                                       ; preds = %for.cond.cleanup, %
   br i1 %tobool23.not, label %for.inc29, label %if.then24
 
 if.then24:                                        ; preds = %for.body22
-  %thread.idx = shl nuw nsw i64 %indvars.iv, 7
+  %thread.idx = mul nuw nsw i64 %indvars.iv, 384
   %thread.offs = or disjoint i64 %thread.idx, 8
   %thread = getelementptr inbounds nuw i8, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 %thread.offs
   %23 = load i32, ptr %thread, align 8
@@ -1456,6 +1456,7 @@ define internal noalias noundef nonnull ptr @help(ptr noundef %number) #10 {
 entry:
   %t.i13.i = alloca %struct.timespec, align 8
   %t.i.i = alloca %struct.timespec, align 8
+  %now.i = alloca %struct.cpu_set_t, align 8
   %0 = ptrtoint ptr %number to i64
   %conv = trunc i64 %0 to i32
   %sext = shl i64 %0, 32
@@ -1465,7 +1466,7 @@ entry:
   %conv1 = trunc i64 %call to i32
   %thread = getelementptr inbounds nuw i8, ptr %arrayidx, i64 8
   store i32 %conv1, ptr %thread, align 8
-  %call2 = tail call i64 @pthread_self() #15
+  %call2 = tail call i64 @pthread_self() #16
   %clock = getelementptr inbounds nuw i8, ptr %arrayidx, i64 12
   %call3 = tail call i32 @pthread_getcpuclockid(i64 noundef %call2, ptr noundef nonnull %clock) #11
   %tobool.not = icmp eq i32 %call3, 0
@@ -1476,6 +1477,8 @@ if.then:                                          ; preds = %entry
   br label %if.end
 
 if.end:                                           ; preds = %if.then, %entry
+  %chosen.i = getelementptr inbounds nuw i8, ptr %arrayidx, i64 144
+  %given.i = getelementptr inbounds nuw i8, ptr %arrayidx, i64 16
   %busy = getelementptr inbounds nuw i8, ptr %arrayidx, i64 4
   %tv_nsec.i.i = getelementptr inbounds nuw i8, ptr %t.i.i, i64 8
   %tv_nsec.i16.i = getelementptr inbounds nuw i8, ptr %t.i13.i, i64 8
@@ -1485,67 +1488,127 @@ for.cond:                                         ; preds = %for.cond.backedge, 
   %call5 = call i32 @sched_getcpu() #11
   %1 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
   %cmp.not = icmp eq i32 %call5, %1
-  br i1 %cmp.not, label %if.end32.sink.split, label %if.then8
+  br i1 %cmp.not, label %lor.rhs, label %if.then12
 
-if.then8:                                         ; preds = %for.cond
+lor.rhs:                                          ; preds = %for.cond
+  %2 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i = lshr i64 %2, 10
+  %and.i.i.i = and i64 %shr.i.i.i, 1023
+  %and.i3.i.i = and i64 %2, 1023
+  %cmp.i.not.i = icmp samesign uge i64 %and.i.i.i, %and.i3.i.i
+  %3 = trunc i64 %2 to i32
+  %4 = lshr i32 %3, 20
+  %conv.i = and i32 %4, 1023
+  %cmp.i = icmp sle i32 %conv.i, %conv
+  %narrow.i.not = or i1 %cmp.i.not.i, %cmp.i
+  br i1 %narrow.i.not, label %if.end36.sink.split, label %land.rhs
+
+land.rhs:                                         ; preds = %lor.rhs
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %now.i) #11
+  %call.i = call i32 @sched_getaffinity(i32 noundef 0, i64 noundef 128, ptr noundef nonnull %now.i) #11
+  %tobool.not.i = icmp eq i32 %call.i, 0
+  br i1 %tobool.not.i, label %if.end.i, label %lor.end.thread75
+
+if.end.i:                                         ; preds = %land.rhs
+  %bcmp.i = call i32 @bcmp(ptr noundef nonnull dereferenceable(128) %now.i, ptr noundef nonnull dereferenceable(128) %chosen.i, i64 128)
+  %cmp.i58 = icmp eq i32 %bcmp.i, 0
+  br i1 %cmp.i58, label %if.end3.i, label %if.then2.i
+
+if.then2.i:                                       ; preds = %if.end.i
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 16 dereferenceable(128) %given.i, ptr noundef nonnull align 8 dereferenceable(128) %now.i, i64 128, i1 false)
+  br label %if.end3.i
+
+if.end3.i:                                        ; preds = %if.then2.i, %if.end.i
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 16 dereferenceable(128) %chosen.i, ptr noundef nonnull align 16 dereferenceable(128) %given.i, i64 128, i1 false)
+  %cmp6.i = icmp ult i32 %call5, 1024
+  br i1 %cmp6.i, label %cond.true.i, label %cond.end.i
+
+cond.true.i:                                      ; preds = %if.end3.i
+  %conv.i59 = zext nneg i32 %call5 to i64
+  %rem.i = and i64 %conv.i59, 63
+  %shl.i = shl nuw i64 1, %rem.i
+  %not.i = xor i64 %shl.i, -1
+  %div925.i = lshr i64 %conv.i59, 6
+  %arrayidx.i = getelementptr inbounds nuw i64, ptr %chosen.i, i64 %div925.i
+  %5 = load i64, ptr %arrayidx.i, align 8
+  %and.i = and i64 %5, %not.i
+  store i64 %and.i, ptr %arrayidx.i, align 8
+  br label %cond.end.i
+
+cond.end.i:                                       ; preds = %cond.true.i, %if.end3.i
+  %call11.i = call i32 @__sched_cpucount(i64 noundef 128, ptr noundef nonnull %chosen.i) #11
+  %tobool12.not.i = icmp eq i32 %call11.i, 0
+  br i1 %tobool12.not.i, label %lor.end.thread75, label %lor.end
+
+lor.end.thread75:                                 ; preds = %land.rhs, %cond.end.i
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %now.i) #11
+  br label %if.end36.sink.split
+
+lor.end:                                          ; preds = %cond.end.i
+  %call14.i = call i32 @sched_setaffinity(i32 noundef 0, i64 noundef 128, ptr noundef nonnull %chosen.i) #11
+  %tobool15.not.i = icmp eq i32 %call14.i, 0
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %now.i) #11
+  br i1 %tobool15.not.i, label %if.then12, label %if.end36.sink.split
+
+if.then12:                                        ; preds = %for.cond, %lor.end
   store atomic i32 1, ptr %busy seq_cst, align 4
-  %call9 = call fastcc i32 @work(i32 noundef %conv)
-  %tobool10.not = icmp eq i32 %call9, 0
-  br i1 %tobool10.not, label %if.end19, label %if.then11
+  %call13 = call fastcc i32 @work(i32 noundef %conv)
+  %tobool14.not = icmp eq i32 %call13, 0
+  br i1 %tobool14.not, label %if.end23, label %if.then15
 
-if.then11:                                        ; preds = %if.then8
-  %2 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 %call9 seq_cst, align 128
-  %3 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 132) seq_cst, align 4
-  %tobool17.not = icmp eq i32 %3, 0
-  br i1 %tobool17.not, label %if.end19, label %if.then18
+if.then15:                                        ; preds = %if.then12
+  %6 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 %call13 seq_cst, align 128
+  %7 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 132) seq_cst, align 4
+  %tobool21.not = icmp eq i32 %7, 0
+  br i1 %tobool21.not, label %if.end23, label %if.then22
 
-if.then18:                                        ; preds = %if.then11
-  %call.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
-  br label %if.end19
+if.then22:                                        ; preds = %if.then15
+  %call.i60 = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
+  br label %if.end23
 
-if.end19:                                         ; preds = %if.then8, %if.then18, %if.then11
+if.end23:                                         ; preds = %if.then12, %if.then22, %if.then15
   store atomic i32 0, ptr %busy seq_cst, align 4
-  %4 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
-  %tobool.not.i = icmp eq i64 %4, 0
-  br i1 %tobool.not.i, label %land.lhs.true26, label %cond.end.i
+  %8 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
+  %tobool.not.i61 = icmp eq i64 %8, 0
+  br i1 %tobool.not.i61, label %land.lhs.true30, label %cond.end.i62
 
-cond.end.i:                                       ; preds = %if.end19
+cond.end.i62:                                     ; preds = %if.end23
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #11
   %call.i.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i) #11
-  %5 = load i64, ptr %t.i.i, align 8
-  %mul.i.i = mul nsw i64 %5, 1000000000
-  %6 = load i64, ptr %tv_nsec.i.i, align 8
+  %9 = load i64, ptr %t.i.i, align 8
+  %mul.i.i = mul nsw i64 %9, 1000000000
+  %10 = load i64, ptr %tv_nsec.i.i, align 8
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #11
-  %add.i.i = add i64 %6, %4
+  %add.i.i = add i64 %10, %8
   %add.i = add i64 %add.i.i, %mul.i.i
   %tobool1.not.i = icmp eq i64 %add.i, 0
-  br i1 %tobool1.not.i, label %land.lhs.true26, label %land.lhs.true.lr.ph.i
+  br i1 %tobool1.not.i, label %land.lhs.true30, label %land.lhs.true.lr.ph.i
 
-land.lhs.true.lr.ph.i:                            ; preds = %cond.end.i
-  %7 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i.i.i53 = lshr i64 %7, 10
-  %and.i.i.i.i54 = and i64 %shr.i.i.i.i53, 1023
-  %and.i3.i.i.i55 = and i64 %7, 1023
-  %cmp.i.not.i.i56 = icmp samesign uge i64 %and.i.i.i.i54, %and.i3.i.i.i55
-  %8 = trunc i64 %7 to i32
-  %9 = lshr i32 %8, 20
-  %conv.i.i57 = and i32 %9, 1023
-  %cmp.i.i58 = icmp sle i32 %conv.i.i57, %conv
-  %narrow.i.not.i59 = or i1 %cmp.i.not.i.i56, %cmp.i.i58
-  br i1 %narrow.i.not.i59, label %land.rhs.i, label %land.lhs.true26
+land.lhs.true.lr.ph.i:                            ; preds = %cond.end.i62
+  %11 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i.i78 = lshr i64 %11, 10
+  %and.i.i.i.i79 = and i64 %shr.i.i.i.i78, 1023
+  %and.i3.i.i.i80 = and i64 %11, 1023
+  %cmp.i.not.i.i81 = icmp samesign uge i64 %and.i.i.i.i79, %and.i3.i.i.i80
+  %12 = trunc i64 %11 to i32
+  %13 = lshr i32 %12, 20
+  %conv.i.i82 = and i32 %13, 1023
+  %cmp.i.i83 = icmp sle i32 %conv.i.i82, %conv
+  %narrow.i.not.i84 = or i1 %cmp.i.not.i.i81, %cmp.i.i83
+  br i1 %narrow.i.not.i84, label %land.rhs.i63, label %land.lhs.true30
 
-land.rhs.i:                                       ; preds = %land.lhs.true.lr.ph.i, %for.body8.preheader.i
+land.rhs.i63:                                     ; preds = %land.lhs.true.lr.ph.i, %for.body8.preheader.i
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i13.i) #11
   %call.i14.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i13.i) #11
-  %10 = load i64, ptr %t.i13.i, align 8
-  %mul.i15.i = mul nsw i64 %10, 1000000000
-  %11 = load i64, ptr %tv_nsec.i16.i, align 8
-  %add.i17.i = add nsw i64 %mul.i15.i, %11
+  %14 = load i64, ptr %t.i13.i, align 8
+  %mul.i15.i = mul nsw i64 %14, 1000000000
+  %15 = load i64, ptr %tv_nsec.i16.i, align 8
+  %add.i17.i = add nsw i64 %mul.i15.i, %15
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i13.i) #11
-  %cmp.i = icmp slt i64 %add.i17.i, %add.i
-  br i1 %cmp.i, label %for.body8.preheader.i, label %land.lhs.true26
+  %cmp.i64 = icmp slt i64 %add.i17.i, %add.i
+  br i1 %cmp.i64, label %for.body8.preheader.i, label %land.lhs.true30
 
-for.body8.preheader.i:                            ; preds = %land.rhs.i
+for.body8.preheader.i:                            ; preds = %land.rhs.i63
   call void @llvm.x86.sse2.pause()
   call void @llvm.x86.sse2.pause()
   call void @llvm.x86.sse2.pause()
@@ -1554,50 +1617,50 @@ for.body8.preheader.i:                            ; preds = %land.rhs.i
   call void @llvm.x86.sse2.pause()
   call void @llvm.x86.sse2.pause()
   call void @llvm.x86.sse2.pause()
-  %12 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i.i.i = lshr i64 %12, 10
+  %16 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i.i = lshr i64 %16, 10
   %and.i.i.i.i = and i64 %shr.i.i.i.i, 1023
-  %and.i3.i.i.i = and i64 %12, 1023
+  %and.i3.i.i.i = and i64 %16, 1023
   %cmp.i.not.i.i = icmp samesign uge i64 %and.i.i.i.i, %and.i3.i.i.i
-  %13 = trunc i64 %12 to i32
-  %14 = lshr i32 %13, 20
-  %conv.i.i = and i32 %14, 1023
+  %17 = trunc i64 %16 to i32
+  %18 = lshr i32 %17, 20
+  %conv.i.i = and i32 %18, 1023
   %cmp.i.i = icmp sle i32 %conv.i.i, %conv
   %narrow.i.not.i = or i1 %cmp.i.not.i.i, %cmp.i.i
-  br i1 %narrow.i.not.i, label %land.rhs.i, label %land.lhs.true26
+  br i1 %narrow.i.not.i, label %land.rhs.i63, label %land.lhs.true30
 
-land.lhs.true26:                                  ; preds = %for.body8.preheader.i, %land.rhs.i, %land.lhs.true.lr.ph.i, %cond.end.i, %if.end19
+land.lhs.true30:                                  ; preds = %for.body8.preheader.i, %land.rhs.i63, %land.lhs.true.lr.ph.i, %cond.end.i62, %if.end23
   store atomic i32 1, ptr %arrayidx seq_cst, align 128
-  %15 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i.i = lshr i64 %15, 10
-  %and.i.i.i = and i64 %shr.i.i.i, 1023
-  %and.i3.i.i = and i64 %15, 1023
-  %cmp.i.not.i = icmp samesign uge i64 %and.i.i.i, %and.i3.i.i
-  %16 = trunc i64 %15 to i32
-  %17 = lshr i32 %16, 20
-  %conv.i = and i32 %17, 1023
-  %cmp.i51 = icmp sle i32 %conv.i, %conv
-  %narrow.i.not = or i1 %cmp.i.not.i, %cmp.i51
-  br i1 %narrow.i.not, label %if.end32, label %if.end32.sink.split
+  %19 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i65 = lshr i64 %19, 10
+  %and.i.i.i66 = and i64 %shr.i.i.i65, 1023
+  %and.i3.i.i67 = and i64 %19, 1023
+  %cmp.i.not.i68 = icmp samesign uge i64 %and.i.i.i66, %and.i3.i.i67
+  %20 = trunc i64 %19 to i32
+  %21 = lshr i32 %20, 20
+  %conv.i69 = and i32 %21, 1023
+  %cmp.i70 = icmp sle i32 %conv.i69, %conv
+  %narrow.i71.not = or i1 %cmp.i.not.i68, %cmp.i70
+  br i1 %narrow.i71.not, label %if.end36, label %if.end36.sink.split
 
-if.end32.sink.split:                              ; preds = %for.cond, %land.lhs.true26
-  %.sink = phi i32 [ 0, %land.lhs.true26 ], [ 1, %for.cond ]
+if.end36.sink.split:                              ; preds = %lor.end, %lor.end.thread75, %lor.rhs, %land.lhs.true30
+  %.sink = phi i32 [ 0, %land.lhs.true30 ], [ 1, %lor.rhs ], [ 1, %lor.end.thread75 ], [ 1, %lor.end ]
   store atomic i32 %.sink, ptr %arrayidx seq_cst, align 128
-  br label %if.end32
+  br label %if.end36
 
-if.end32:                                         ; preds = %if.end32.sink.split, %land.lhs.true26
-  %18 = load atomic i32, ptr %arrayidx seq_cst, align 128
-  %tobool35.not60 = icmp eq i32 %18, 0
-  br i1 %tobool35.not60, label %for.cond.backedge, label %while.body
+if.end36:                                         ; preds = %if.end36.sink.split, %land.lhs.true30
+  %22 = load atomic i32, ptr %arrayidx seq_cst, align 128
+  %tobool39.not85 = icmp eq i32 %22, 0
+  br i1 %tobool39.not85, label %for.cond.backedge, label %while.body
 
-for.cond.backedge:                                ; preds = %while.body, %if.end32
+for.cond.backedge:                                ; preds = %while.body, %if.end36
   br label %for.cond
 
-while.body:                                       ; preds = %if.end32, %while.body
-  %call.i52 = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx, i32 noundef 128, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
-  %19 = load atomic i32, ptr %arrayidx seq_cst, align 128
-  %tobool35.not = icmp eq i32 %19, 0
-  br i1 %tobool35.not, label %for.cond.backedge, label %while.body, !llvm.loop !14
+while.body:                                       ; preds = %if.end36, %while.body
+  %call.i73 = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx, i32 noundef 128, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
+  %23 = load atomic i32, ptr %arrayidx seq_cst, align 128
+  %tobool39.not = icmp eq i32 %23, 0
+  br i1 %tobool39.not, label %for.cond.backedge, label %while.body, !llvm.loop !14
 }
 
 ; Function Attrs: nounwind
@@ -1607,13 +1670,16 @@ declare i32 @pthread_attr_destroy(ptr noundef) local_unnamed_addr #1
 declare i64 @syscall(i64 noundef, ...) local_unnamed_addr #1
 
 ; Function Attrs: nounwind
-declare void @llvm.x86.sse2.pause() #11
+declare i32 @sched_getaffinity(i32 noundef, i64 noundef, ptr noundef) local_unnamed_addr #1
+
+; Function Attrs: nounwind
+declare i32 @__sched_cpucount(i64 noundef, ptr noundef) local_unnamed_addr #1
 
 ; Function Attrs: nounwind
 declare i32 @sched_setaffinity(i32 noundef, i64 noundef, ptr noundef) local_unnamed_addr #1
 
 ; Function Attrs: nounwind
-declare i32 @sched_getaffinity(i32 noundef, i64 noundef, ptr noundef) local_unnamed_addr #1
+declare void @llvm.x86.sse2.pause() #11
 
 ; Function Attrs: nounwind
 declare ptr @pthread_getspecific(i32 noundef) local_unnamed_addr #1
@@ -1633,6 +1699,9 @@ declare i64 @llvm.smax.i64(i64, i64) #13
 ; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
 declare i64 @llvm.smin.i64(i64, i64) #13
 
+; Function Attrs: nofree nounwind willreturn memory(argmem: read)
+declare i32 @bcmp(ptr nocapture, ptr nocapture, i64) local_unnamed_addr #14
+
 ; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
 declare i32 @llvm.umin.i32(i32, i32) #13
 
@@ -1650,8 +1719,9 @@ attributes #10 = { noreturn nounwind uwtable "no-trapping-math"="true" }
 attributes #11 = { nounwind }
 attributes #12 = { mustprogress nofree nounwind willreturn allockind("alloc,zeroed") allocsize(0,1) memory(inaccessiblemem: readwrite) "alloc-family"="malloc" "no-trapping-math"="true" }
 attributes #13 = { nocallback nofree nosync nounwind speculatable willreturn memory(none) }
-attributes #14 = { nounwind allocsize(0,1) }
-attributes #15 = { nounwind willreturn memory(none) }
+attributes #14 = { nofree nounwind willreturn memory(argmem: read) }
+attributes #15 = { nounwind allocsize(0,1) }
+attributes #16 = { nounwind willreturn memory(none) }
 
 !llvm.module.flags = !{!0, !1, !2, !3, !4}
 

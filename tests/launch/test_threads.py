@@ -310,6 +310,31 @@ def test_the_team_is_used_while_it_is_awake():
     assert seen["awake"] > 0 and seen["asleep"] <= 2
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="takes a CPU from helpers that have two")
+def test_helpers_keep_to_the_cpus_that_they_are_given():
+    """Helpers leave the caller's CPU, but never for one that somebody took from them since they started."""
+    seen = run(
+        """
+        threads.ready()
+        layers.select(threads.OWN)
+        first, second = sorted(os.sched_getaffinity(0))[:2]
+        def launches(caller, count):
+            os.sched_setaffinity(0, {caller})
+            for _ in range(count):
+                assert whole(spread(lambda task: spin(1e-4)))
+                time.sleep(1e-3)
+        for caller in (first, second) * 5: launches(caller, 20)
+        own = [int(t) for t in os.listdir("/proc/self/task") if int(t) != os.getpid()]
+        for thread in own: os.sched_setaffinity(thread, {second})
+        for caller in (first, second) * 5: launches(caller, 20)
+        kept = [sorted(os.sched_getaffinity(thread)) for thread in own]
+        print(json.dumps({"helpers": len(own), "kept": kept, "second": second}))
+        """
+    )
+    assert seen["helpers"] > 0
+    assert all(cpus == [seen["second"]] for cpus in seen["kept"])
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="stalls helpers on a CPU that the caller does not use")
 @pytest.mark.parametrize("scheduling", ["real-time", "other"])
 def test_the_caller_does_not_wait_for_stalled_helpers(scheduling):
