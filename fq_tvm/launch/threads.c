@@ -6,7 +6,7 @@
  *   own     One pool of the process.  Shares of the work are claimed one by one by whoever is there.  The caller takes part,
  *           and waits for nobody who has not begun: with no helper awake in time it does everything itself, as one thread
  *           would.  A caller that finds the pool taken, by another thread or by a launch of its own further up the stack,
- *           works alone.
+ *           works alone.  Helpers that sleep are woken where the work takes longer than that.
  *   openmp  The team that libgomp keeps for the calling thread, which is torch's: fast while it is awake, as it is for some
  *           milliseconds after each operator of torch, and then the pool's helpers would find no CPU.  It is not to be used
  *           where a member sleeps or was preempted, since libgomp waits for all of them.
@@ -59,6 +59,7 @@ enum {
   MOST_DEBT_NS = 20000000,
   PAID_BY = 16,               /* for each helper, how many times a debt is paid by launches without */
   USELESS = 4,                /* launches in a row in which no helper came in time, after which they are woken for */
+  KERNELS = 64,               /* whose last launches are remembered, by address */
   TRY_EVERY = 64,             /* of so many launches the first TRIES */
 };
 
@@ -203,6 +204,7 @@ static struct {
   int started, refused;                       /* helpers there are; whether the system would not give more */
   _Atomic int64_t ended;                      /* when the last launch did */
   unsigned useless, passed;                   /* jobs in a row that no helper came to; launches alone since */
+  int64_t lasted[KERNELS];                    /* how long the last launch of a kernel would have taken alone */
   Debt debt;
   Helper helpers[MOST_HELPERS];
 } pool;
@@ -220,8 +222,9 @@ static void wake_two(Claims seen) {
   }
 }
 
-/* Take shares until none is left; return how many.  `self` is the helper's number, -1 for the caller. */
-static int work(int self) {
+/* Take shares until none is left; return how many.  `self` is the helper's number, -1 for the caller, who wakes helpers only
+ * where what is left, by the time of the shares done since `began`, would take longer alone; at once where `began` is 0. */
+static int work(int self, int64_t began) {
   int did = 0;
   for (;;) {
     Claims seen = atomic_load(&pool.claims);
@@ -231,7 +234,8 @@ static int work(int self) {
     Group group = {0, atomic_load_explicit(&pool.shares, memory_order_relaxed)};
     Claims less = self < 0 ? seen + (1 << BITS) : seen - 1;
     if (!atomic_compare_exchange_weak(&pool.claims, &seen, less)) continue;
-    if (claims_left(less)) wake_two(less);
+    int64_t left = (int64_t)claims_end(less) - (int64_t)claims_first(less);
+    if (left > 0 && (!began || (did && (now() - began) * left > WAKING_NS * did))) wake_two(less);
     int status = f((int)(self < 0 ? claims_first(seen) : claims_end(less)), &group, closure);
     if (status) atomic_store(&pool.status, status);
     did++;
@@ -270,7 +274,7 @@ static void *help(void *number) {
     int useful = here != atomic_load_explicit(&pool.cpu, memory_order_relaxed) || (work_there(self) && leave(me, here));
     if (useful) {
       atomic_store(&me->busy, 1);
-      int did = work(self);
+      int did = work(self, 0);
       if (did) atomic_fetch_add(&pool.done, (uint32_t)did); /* the job may be over now, and another one begin */
       if (did && atomic_load(&pool.waiting)) futex_wake(&pool.done);
       atomic_store(&me->busy, 0);
@@ -376,6 +380,7 @@ static int on_pool(Lambda f, void *closure, int threads, pid_t process) {
     atomic_store(&pool.taken, 0);
     return beside_pool(f, closure);
   }
+  int64_t *lasted = &pool.lasted[(uintptr_t)f / 16 % KERNELS];
   /* Helpers look for more only where launches follow one another closely: elsewhere it would be others' time. */
   int64_t start = now(), cpu = cpu_time(CLOCK_THREAD_CPUTIME_ID);
   int closely = start - atomic_load_explicit(&pool.ended, memory_order_relaxed) < settings.look_ns;
@@ -388,10 +393,11 @@ static int on_pool(Lambda f, void *closure, int threads, pid_t process) {
   atomic_store_explicit(&pool.to_wake, 0, memory_order_relaxed);
   atomic_store_explicit(&pool.done, 0, memory_order_relaxed);
   atomic_store(&pool.claims, claims_next(atomic_load(&pool.claims), (uint64_t)helpers, (uint64_t)shares));
-  int did = work(-1);
+  int did = work(-1, closely || *lasted > WAKING_NS ? 0 : start);
   cpu = cpu_time(CLOCK_THREAD_CPUTIME_ID) - cpu;
   if (did < shares) wait_for((uint32_t)(shares - did), helpers);
-  pool.useless = did < shares ? 0 : pool.useless + 1;
+  if (did < shares) pool.useless = 0;
+  else if (atomic_load_explicit(&pool.to_wake, memory_order_relaxed)) pool.useless++;
   int status = atomic_load(&pool.status);
   int64_t end = now();
   atomic_store_explicit(&pool.ended, end, memory_order_relaxed);
@@ -399,7 +405,10 @@ static int on_pool(Lambda f, void *closure, int threads, pid_t process) {
    * what that costs is no debt, or a loop of short launches would never come to be shared. */
   int tries = atomic_load_explicit(&pool.tries, memory_order_relaxed);
   if (tries) atomic_store_explicit(&pool.tries, tries - 1, memory_order_relaxed);
-  if (did) charge(&pool.debt, end - start - (tries ? WAKING_NS : 0), cpu * shares / did);
+  if (did) {
+    *lasted = cpu * shares / did;
+    charge(&pool.debt, end - start - (tries ? WAKING_NS : 0), *lasted);
+  }
   atomic_fetch_add_explicit(&launches[OWN], 1, memory_order_relaxed);
   atomic_store(&pool.taken, 0);
   return elsewhere(status);

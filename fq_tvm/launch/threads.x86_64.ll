@@ -3,7 +3,7 @@ source_filename = "threads.c"
 target datalayout = "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:128-n8:16:32:64-S128"
 target triple = "x86_64-unknown-linux-gnu"
 
-%struct.anon.1 = type { i64, [120 x i8], i32, i32, [120 x i8], ptr, ptr, i32, i32, i32, i32, i64, [88 x i8], i32, i32, i32, i32, i32, i64, i32, i32, %struct.Debt, [80 x i8], [511 x %struct.Helper] }
+%struct.anon.1 = type { i64, [120 x i8], i32, i32, [120 x i8], ptr, ptr, i32, i32, i32, i32, i64, [88 x i8], i32, i32, i32, i32, i32, i64, i32, i32, [64 x i64], %struct.Debt, [80 x i8], [511 x %struct.Helper] }
 %struct.Debt = type { i64 }
 %struct.Helper = type { i32, i32, i32, i32, %struct.cpu_set_t, %struct.cpu_set_t, [112 x i8] }
 %struct.cpu_set_t = type { [16 x i64] }
@@ -580,18 +580,18 @@ land.end:                                         ; preds = %all_run.exit, %entr
 ; Function Attrs: nounwind uwtable
 define internal fastcc i32 @on_pool(ptr noundef %f, ptr noundef %closure, i32 noundef %threads, i32 noundef %process) unnamed_addr #0 {
 entry:
-  %t.i172 = alloca %struct.timespec, align 8
-  %t.i163 = alloca %struct.timespec, align 8
-  %t.i157 = alloca %struct.timespec, align 8
-  %t.i152 = alloca %struct.timespec, align 8
-  %t.i.i145 = alloca %struct.timespec, align 8
-  %group.i.i146 = alloca %struct.Group, align 8
+  %t.i190 = alloca %struct.timespec, align 8
+  %t.i181 = alloca %struct.timespec, align 8
+  %t.i175 = alloca %struct.timespec, align 8
+  %t.i170 = alloca %struct.timespec, align 8
+  %t.i.i163 = alloca %struct.timespec, align 8
+  %group.i.i164 = alloca %struct.Group, align 8
   %attributes.i = alloca %union.pthread_attr_t, align 8
   %all.i = alloca %struct.__sigset_t, align 8
   %before.i = alloca %struct.__sigset_t, align 8
   %thread.i = alloca i64, align 8
   %group.i = alloca %struct.Group, align 8
-  %t.i130 = alloca %struct.timespec, align 8
+  %t.i148 = alloca %struct.timespec, align 8
   %t.i.i = alloca %struct.timespec, align 8
   %group.i.i = alloca %struct.Group, align 8
   %t.i = alloca %struct.timespec, align 8
@@ -599,7 +599,7 @@ entry:
   br i1 %cmp, label %land.lhs.true, label %if.then11
 
 land.lhs.true:                                    ; preds = %entry
-  %0 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 424) monotonic, align 8
+  %0 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 936) monotonic, align 8
   %cmp.i = icmp slt i64 %0, 1
   br i1 %cmp.i, label %lor.lhs.false, label %if.then
 
@@ -624,31 +624,31 @@ if.then:                                          ; preds = %land.lhs.true
   %add.i.i = add nsw i64 %mul.i.i, %5
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #11
   store atomic i64 %add.i.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i130) #11
-  %call.i131 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i130) #11
-  %6 = load i64, ptr %t.i130, align 8
-  %tv_nsec.i133 = getelementptr inbounds nuw i8, ptr %t.i130, i64 8
-  %7 = load i64, ptr %tv_nsec.i133, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i130) #11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i148) #11
+  %call.i149 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i148) #11
+  %6 = load i64, ptr %t.i148, align 8
+  %tv_nsec.i151 = getelementptr inbounds nuw i8, ptr %t.i148, i64 8
+  %7 = load i64, ptr %tv_nsec.i151, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i148) #11
   %reass.add = sub i64 %6, %1
   %reass.mul = mul i64 %reass.add, 1000000000
-  %add.i134 = sub i64 %7, %2
-  %sub = add i64 %add.i134, %reass.mul
+  %add.i152 = sub i64 %7, %2
+  %sub = add i64 %add.i152, %reass.mul
   %sub4 = add nsw i32 %threads, -1
-  %8 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 424) monotonic, align 8
-  %conv.i135 = zext nneg i32 %sub4 to i64
-  %mul.i136 = mul nsw i64 %sub, %conv.i135
-  %div.neg.i = sdiv i64 %mul.i136, -16
+  %8 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 936) monotonic, align 8
+  %conv.i153 = zext nneg i32 %sub4 to i64
+  %mul.i154 = mul nsw i64 %sub, %conv.i153
+  %div.neg.i = sdiv i64 %mul.i154, -16
   %sub.i = add i64 %div.neg.i, %8
   %cond.i = call i64 @llvm.smax.i64(i64 %sub.i, i64 0)
-  store atomic i64 %cond.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 424) monotonic, align 8
+  store atomic i64 %cond.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 936) monotonic, align 8
   store atomic i32 4, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) monotonic, align 4
   br label %return
 
 lor.lhs.false:                                    ; preds = %land.lhs.true
   %9 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392) seq_cst, align 8
-  %cmp.i137 = icmp eq i32 %9, %process
-  br i1 %cmp.i137, label %lor.lhs.false8, label %if.end.i
+  %cmp.i155 = icmp eq i32 %9, %process
+  br i1 %cmp.i155, label %lor.lhs.false8, label %if.end.i
 
 if.end.i:                                         ; preds = %lor.lhs.false
   %cmp1.i = icmp slt i32 %9, 0
@@ -675,17 +675,17 @@ for.cond.cleanup.i:                               ; preds = %for.body.i
 
 for.body.i:                                       ; preds = %for.body.i.3, %if.end3.i
   %indvars.iv.i = phi i64 [ 0, %if.end3.i ], [ %indvars.iv.next.i.3, %for.body.i.3 ]
-  %arrayidx.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 0, i64 %indvars.iv.i
+  %arrayidx.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %indvars.iv.i
   store atomic i32 0, ptr %arrayidx.i monotonic, align 128
   %busy.i = getelementptr inbounds nuw i8, ptr %arrayidx.i, i64 4
   store atomic i32 0, ptr %busy.i monotonic, align 4
   %indvars.iv.next.i = or disjoint i64 %indvars.iv.i, 1
-  %arrayidx.i.1 = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 0, i64 %indvars.iv.next.i
+  %arrayidx.i.1 = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %indvars.iv.next.i
   store atomic i32 0, ptr %arrayidx.i.1 monotonic, align 128
   %busy.i.1 = getelementptr inbounds nuw i8, ptr %arrayidx.i.1, i64 4
   store atomic i32 0, ptr %busy.i.1 monotonic, align 4
   %indvars.iv.next.i.1 = or disjoint i64 %indvars.iv.i, 2
-  %arrayidx.i.2 = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 0, i64 %indvars.iv.next.i.1
+  %arrayidx.i.2 = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %indvars.iv.next.i.1
   store atomic i32 0, ptr %arrayidx.i.2 monotonic, align 128
   %busy.i.2 = getelementptr inbounds nuw i8, ptr %arrayidx.i.2, i64 4
   store atomic i32 0, ptr %busy.i.2 monotonic, align 4
@@ -694,7 +694,7 @@ for.body.i:                                       ; preds = %for.body.i.3, %if.e
 
 for.body.i.3:                                     ; preds = %for.body.i
   %indvars.iv.next.i.2 = or disjoint i64 %indvars.iv.i, 3
-  %arrayidx.i.3 = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 0, i64 %indvars.iv.next.i.2
+  %arrayidx.i.3 = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %indvars.iv.next.i.2
   store atomic i32 0, ptr %arrayidx.i.3 monotonic, align 128
   %busy.i.3 = getelementptr inbounds nuw i8, ptr %arrayidx.i.3, i64 4
   store atomic i32 0, ptr %busy.i.3 monotonic, align 4
@@ -710,7 +710,7 @@ if.then11:                                        ; preds = %if.end.i, %lor.lhs.
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i) #11
   call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %14 = atomicrmw add ptr @launches, i64 1 monotonic, align 16
-  %call.i138 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #11
+  %call.i156 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #11
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i) #11
   br label %return
 
@@ -721,18 +721,18 @@ if.end13:                                         ; preds = %lor.lhs.false8
   call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %all.i) #11
   call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %before.i) #11
   %15 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
-  %cmp.i139 = icmp sge i32 %15, %sub17
+  %cmp.i157 = icmp sge i32 %15, %sub17
   %16 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
   %tobool.i = icmp ne i32 %16, 0
-  %or.cond.i = select i1 %cmp.i139, i1 true, i1 %tobool.i
+  %or.cond.i = select i1 %cmp.i157, i1 true, i1 %tobool.i
   br i1 %or.cond.i, label %start_helpers.exit, label %lor.lhs.false1.i
 
 lor.lhs.false1.i:                                 ; preds = %if.end13
-  %call.i140 = call i32 @pthread_attr_init(ptr noundef nonnull %attributes.i) #11
-  %tobool2.not.i = icmp eq i32 %call.i140, 0
-  br i1 %tobool2.not.i, label %if.end.i141, label %start_helpers.exit
+  %call.i158 = call i32 @pthread_attr_init(ptr noundef nonnull %attributes.i) #11
+  %tobool2.not.i = icmp eq i32 %call.i158, 0
+  br i1 %tobool2.not.i, label %if.end.i159, label %start_helpers.exit
 
-if.end.i141:                                      ; preds = %lor.lhs.false1.i
+if.end.i159:                                      ; preds = %lor.lhs.false1.i
   %call3.i = call i32 @pthread_attr_setdetachstate(ptr noundef nonnull %attributes.i, i32 noundef 1) #11
   %call4.i = call i32 @pthread_attr_setstacksize(ptr noundef nonnull %attributes.i, i64 noundef 1048576) #11
   %call5.i = call i32 @sigfillset(ptr noundef nonnull %all.i) #11
@@ -743,27 +743,27 @@ if.end.i141:                                      ; preds = %lor.lhs.false1.i
   %18 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
   %tobool8.not19.i = icmp eq i32 %18, 0
   %19 = select i1 %cmp718.i, i1 %tobool8.not19.i, i1 false
-  br i1 %19, label %for.body.i143, label %for.cond.cleanup.i142
+  br i1 %19, label %for.body.i161, label %for.cond.cleanup.i160
 
-for.cond.cleanup.i142:                            ; preds = %if.end12.i, %if.end12.thread.i, %if.end.i141
+for.cond.cleanup.i160:                            ; preds = %if.end12.i, %if.end12.thread.i, %if.end.i159
   call void @llvm.lifetime.end.p0(i64 8, ptr nonnull %thread.i) #11
   %call13.i = call i32 @pthread_sigmask(i32 noundef 2, ptr noundef nonnull %before.i, ptr noundef null) #11
   %call14.i = call i32 @pthread_attr_destroy(ptr noundef nonnull %attributes.i) #11
   br label %start_helpers.exit
 
-for.body.i143:                                    ; preds = %if.end.i141, %if.end12.i
-  %20 = phi i32 [ %inc.i, %if.end12.i ], [ %17, %if.end.i141 ]
-  %conv.i144 = sext i32 %20 to i64
-  %21 = inttoptr i64 %conv.i144 to ptr
+for.body.i161:                                    ; preds = %if.end.i159, %if.end12.i
+  %20 = phi i32 [ %inc.i, %if.end12.i ], [ %17, %if.end.i159 ]
+  %conv.i162 = sext i32 %20 to i64
+  %21 = inttoptr i64 %conv.i162 to ptr
   %call9.i = call i32 @pthread_create(ptr noundef nonnull %thread.i, ptr noundef nonnull %attributes.i, ptr noundef nonnull @help, ptr noundef %21) #11
   %tobool10.not.i = icmp eq i32 %call9.i, 0
   br i1 %tobool10.not.i, label %if.end12.i, label %if.end12.thread.i
 
-if.end12.thread.i:                                ; preds = %for.body.i143
+if.end12.thread.i:                                ; preds = %for.body.i161
   store i32 1, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
-  br label %for.cond.cleanup.i142
+  br label %for.cond.cleanup.i160
 
-if.end12.i:                                       ; preds = %for.body.i143
+if.end12.i:                                       ; preds = %for.body.i161
   %22 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
   %inc.i = add nsw i32 %22, 1
   store i32 %inc.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
@@ -771,9 +771,9 @@ if.end12.i:                                       ; preds = %for.body.i143
   %23 = icmp eq i32 %.pre20.i, 0
   %cmp7.i = icmp slt i32 %inc.i, %sub17
   %24 = select i1 %cmp7.i, i1 %23, i1 false
-  br i1 %24, label %for.body.i143, label %for.cond.cleanup.i142, !llvm.loop !10
+  br i1 %24, label %for.body.i161, label %for.cond.cleanup.i160, !llvm.loop !10
 
-start_helpers.exit:                               ; preds = %if.end13, %lor.lhs.false1.i, %for.cond.cleanup.i142
+start_helpers.exit:                               ; preds = %if.end13, %lor.lhs.false1.i, %for.cond.cleanup.i160
   call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %before.i) #11
   call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %all.i) #11
   call void @llvm.lifetime.end.p0(i64 56, ptr nonnull %attributes.i) #11
@@ -782,7 +782,7 @@ start_helpers.exit:                               ; preds = %if.end13, %lor.lhs.
   %add = add nsw i32 %cond, 1
   %26 = load i32, ptr @settings.1, align 4
   %mul = mul nsw i32 %add, %26
-  %spec.store.select99 = call i32 @llvm.smin.i32(i32 %mul, i32 1023)
+  %spec.store.select111 = call i32 @llvm.smin.i32(i32 %mul, i32 1023)
   %tobool24.not = icmp eq i32 %cond, 0
   br i1 %tobool24.not, label %if.then29, label %lor.lhs.false25
 
@@ -801,158 +801,183 @@ land.lhs.true27:                                  ; preds = %lor.lhs.false25
 
 if.then29:                                        ; preds = %land.lhs.true27, %start_helpers.exit
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384) seq_cst, align 128
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i.i146) #11
-  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i.i146, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i.i164) #11
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i.i164, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %29 = atomicrmw add ptr @launches, i64 1 monotonic, align 16
-  %call.i.i147 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i.i146, ptr noundef %closure) #11
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i.i146) #11
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i145) #11
-  %call.i2.i148 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i145) #11
-  %30 = load i64, ptr %t.i.i145, align 8
-  %mul.i.i149 = mul nsw i64 %30, 1000000000
-  %tv_nsec.i.i150 = getelementptr inbounds nuw i8, ptr %t.i.i145, i64 8
-  %31 = load i64, ptr %tv_nsec.i.i150, align 8
-  %add.i.i151 = add nsw i64 %mul.i.i149, %31
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i145) #11
-  store atomic i64 %add.i.i151, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
+  %call.i.i165 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i.i164, ptr noundef %closure) #11
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i.i164) #11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i163) #11
+  %call.i2.i166 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i163) #11
+  %30 = load i64, ptr %t.i.i163, align 8
+  %mul.i.i167 = mul nsw i64 %30, 1000000000
+  %tv_nsec.i.i168 = getelementptr inbounds nuw i8, ptr %t.i.i163, i64 8
+  %31 = load i64, ptr %tv_nsec.i.i168, align 8
+  %add.i.i169 = add nsw i64 %mul.i.i167, %31
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i163) #11
+  store atomic i64 %add.i.i169, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
   br label %return
 
 if.end32:                                         ; preds = %land.lhs.true27, %lor.lhs.false25
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i152) #11
-  %call.i153 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i152) #11
-  %32 = load i64, ptr %t.i152, align 8
-  %mul.i154 = mul nsw i64 %32, 1000000000
-  %tv_nsec.i155 = getelementptr inbounds nuw i8, ptr %t.i152, i64 8
-  %33 = load i64, ptr %tv_nsec.i155, align 8
-  %add.i156 = add nsw i64 %mul.i154, %33
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i152) #11
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i157) #11
-  %call.i158 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i157) #11
-  %tobool.not.i = icmp eq i32 %call.i158, 0
+  %32 = ptrtoint ptr %f to i64
+  %div147 = lshr i64 %32, 4
+  %rem33 = and i64 %div147, 63
+  %arrayidx = getelementptr inbounds nuw [64 x i64], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 424), i64 0, i64 %rem33
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i170) #11
+  %call.i171 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i170) #11
+  %33 = load i64, ptr %t.i170, align 8
+  %mul.i172 = mul nsw i64 %33, 1000000000
+  %tv_nsec.i173 = getelementptr inbounds nuw i8, ptr %t.i170, i64 8
+  %34 = load i64, ptr %tv_nsec.i173, align 8
+  %add.i174 = add nsw i64 %mul.i172, %34
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i170) #11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i175) #11
+  %call.i176 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i175) #11
+  %tobool.not.i = icmp eq i32 %call.i176, 0
   br i1 %tobool.not.i, label %cond.false.i, label %cpu_time.exit
 
 cond.false.i:                                     ; preds = %if.end32
-  %34 = load i64, ptr %t.i157, align 8
-  %mul.i160 = mul nsw i64 %34, 1000000000
-  %tv_nsec.i161 = getelementptr inbounds nuw i8, ptr %t.i157, i64 8
-  %35 = load i64, ptr %tv_nsec.i161, align 8
-  %add.i162 = add nsw i64 %mul.i160, %35
+  %35 = load i64, ptr %t.i175, align 8
+  %mul.i178 = mul nsw i64 %35, 1000000000
+  %tv_nsec.i179 = getelementptr inbounds nuw i8, ptr %t.i175, i64 8
+  %36 = load i64, ptr %tv_nsec.i179, align 8
+  %add.i180 = add nsw i64 %mul.i178, %36
   br label %cpu_time.exit
 
 cpu_time.exit:                                    ; preds = %if.end32, %cond.false.i
-  %cond.i159 = phi i64 [ %add.i162, %cond.false.i ], [ -1, %if.end32 ]
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i157) #11
-  %36 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
-  %sub37 = sub nsw i64 %add.i156, %36
-  %37 = load i64, ptr @settings.2, align 8
-  %cmp38 = icmp slt i64 %sub37, %37
-  %cond44 = select i1 %cmp38, i64 %37, i64 0
-  store atomic i64 %cond44, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
-  %38 = ptrtoint ptr %f to i64
-  store atomic i64 %38, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 256) monotonic, align 128
+  %cond.i177 = phi i64 [ %add.i180, %cond.false.i ], [ -1, %if.end32 ]
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i175) #11
+  %37 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
+  %sub38 = sub nsw i64 %add.i174, %37
+  %38 = load i64, ptr @settings.2, align 8
+  %cmp39 = icmp slt i64 %sub38, %38
+  %cond45 = select i1 %cmp39, i64 %38, i64 0
+  store atomic i64 %cond45, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
+  store atomic i64 %32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 256) monotonic, align 128
   %39 = ptrtoint ptr %closure to i64
   store atomic i64 %39, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 264) monotonic, align 8
-  store atomic i32 %spec.store.select99, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 272) monotonic, align 16
-  %call49 = call i32 @sched_getcpu() #11
-  store atomic i32 %call49, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
+  store atomic i32 %spec.store.select111, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 272) monotonic, align 16
+  %call50 = call i32 @sched_getcpu() #11
+  store atomic i32 %call50, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) monotonic, align 8
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128) monotonic, align 128
   %40 = load atomic i64, ptr @pool seq_cst, align 128
-  %conv55 = sext i32 %cond to i64
-  %conv56 = sext i32 %spec.store.select99 to i64
+  %conv56 = sext i32 %cond to i64
+  %conv57 = sext i32 %spec.store.select111 to i64
   %shr.i = and i64 %40, -1073741824
   %shl.i = add i64 %shr.i, 1073741824
-  %shl1.i = shl nsw i64 %conv55, 20
+  %shl1.i = shl nsw i64 %conv56, 20
   %41 = or i64 %shl1.i, %shl.i
-  %or2.i = or i64 %41, %conv56
+  %or2.i = or i64 %41, %conv57
   store atomic i64 %or2.i, ptr @pool seq_cst, align 128
-  %call58 = call fastcc i32 @work(i32 noundef -1)
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i163) #11
-  %call.i164 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i163) #11
-  %tobool.not.i165 = icmp eq i32 %call.i164, 0
-  br i1 %tobool.not.i165, label %cond.false.i167, label %cpu_time.exit171
+  br i1 %cmp39, label %cond.end65, label %lor.lhs.false60
 
-cond.false.i167:                                  ; preds = %cpu_time.exit
-  %42 = load i64, ptr %t.i163, align 8
-  %mul.i168 = mul nsw i64 %42, 1000000000
-  %tv_nsec.i169 = getelementptr inbounds nuw i8, ptr %t.i163, i64 8
-  %43 = load i64, ptr %tv_nsec.i169, align 8
-  %add.i170 = add nsw i64 %mul.i168, %43
-  br label %cpu_time.exit171
+lor.lhs.false60:                                  ; preds = %cpu_time.exit
+  %42 = load i64, ptr %arrayidx, align 8
+  %cmp61 = icmp sgt i64 %42, 50000
+  %spec.select = select i1 %cmp61, i64 0, i64 %add.i174
+  br label %cond.end65
 
-cpu_time.exit171:                                 ; preds = %cpu_time.exit, %cond.false.i167
-  %cond.i166 = phi i64 [ %add.i170, %cond.false.i167 ], [ -1, %cpu_time.exit ]
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i163) #11
-  %sub60 = sub nsw i64 %cond.i166, %cond.i159
-  %cmp61 = icmp slt i32 %call58, %spec.store.select99
-  br i1 %cmp61, label %if.then63, label %if.end65
+cond.end65:                                       ; preds = %lor.lhs.false60, %cpu_time.exit
+  %cond66 = phi i64 [ 0, %cpu_time.exit ], [ %spec.select, %lor.lhs.false60 ]
+  %call67 = call fastcc i32 @work(i32 noundef -1, i64 noundef %cond66)
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i181) #11
+  %call.i182 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i181) #11
+  %tobool.not.i183 = icmp eq i32 %call.i182, 0
+  br i1 %tobool.not.i183, label %cond.false.i185, label %cpu_time.exit189
 
-if.then63:                                        ; preds = %cpu_time.exit171
-  %sub64 = sub nsw i32 %spec.store.select99, %call58
-  call fastcc void @wait_for(i32 noundef %sub64, i32 noundef %cond)
-  br label %if.end65
+cond.false.i185:                                  ; preds = %cond.end65
+  %43 = load i64, ptr %t.i181, align 8
+  %mul.i186 = mul nsw i64 %43, 1000000000
+  %tv_nsec.i187 = getelementptr inbounds nuw i8, ptr %t.i181, i64 8
+  %44 = load i64, ptr %tv_nsec.i187, align 8
+  %add.i188 = add nsw i64 %mul.i186, %44
+  br label %cpu_time.exit189
 
-if.end65:                                         ; preds = %if.then63, %cpu_time.exit171
-  %44 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416), align 32
-  %add70 = add i32 %44, 1
-  %cond72 = select i1 %cmp61, i32 0, i32 %add70
-  store i32 %cond72, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416), align 32
-  %45 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i172) #11
-  %call.i173 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i172) #11
-  %46 = load i64, ptr %t.i172, align 8
-  %mul.i174 = mul nsw i64 %46, 1000000000
-  %tv_nsec.i175 = getelementptr inbounds nuw i8, ptr %t.i172, i64 8
-  %47 = load i64, ptr %tv_nsec.i175, align 8
-  %add.i176 = add nsw i64 %mul.i174, %47
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i172) #11
-  store atomic i64 %add.i176, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
-  %48 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) monotonic, align 4
-  %tobool78.not = icmp eq i32 %48, 0
-  br i1 %tobool78.not, label %if.end82, label %if.then79
+cpu_time.exit189:                                 ; preds = %cond.end65, %cond.false.i185
+  %cond.i184 = phi i64 [ %add.i188, %cond.false.i185 ], [ -1, %cond.end65 ]
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i181) #11
+  %sub69 = sub nsw i64 %cond.i184, %cond.i177
+  %cmp70 = icmp slt i32 %call67, %spec.store.select111
+  br i1 %cmp70, label %if.then72, label %if.else
 
-if.then79:                                        ; preds = %if.end65
-  %sub81 = add nsw i32 %48, -1
-  store atomic i32 %sub81, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) monotonic, align 4
-  br label %if.end82
+if.then72:                                        ; preds = %cpu_time.exit189
+  %sub73 = sub nsw i32 %spec.store.select111, %call67
+  call fastcc void @wait_for(i32 noundef %sub73, i32 noundef %cond)
+  br label %if.end83.sink.split
 
-if.end82:                                         ; preds = %if.then79, %if.end65
-  %tobool83.not = icmp eq i32 %call58, 0
-  br i1 %tobool83.not, label %if.end93, label %if.then84
+if.else:                                          ; preds = %cpu_time.exit189
+  %45 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
+  %tobool79.not = icmp eq i32 %45, 0
+  br i1 %tobool79.not, label %if.end83, label %if.then80
 
-if.then84:                                        ; preds = %if.end82
-  %cond87.neg = select i1 %tobool78.not, i64 0, i64 -50000
-  %mul91 = mul nsw i64 %sub60, %conv56
-  %conv92 = sext i32 %call58 to i64
-  %div = sdiv i64 %mul91, %conv92
-  %div.neg.i178 = sdiv i64 %div, -8
-  %49 = add i64 %add.i176, %cond87.neg
-  %50 = add i64 %add.i156, %div
-  %sub.i177 = sub i64 %49, %50
-  %sub1.i = add i64 %sub.i177, %div.neg.i178
-  %cmp.i179 = icmp slt i64 %sub1.i, 2000
-  br i1 %cmp.i179, label %if.end93, label %if.end.i180
+if.then80:                                        ; preds = %if.else
+  %46 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416), align 32
+  %inc81 = add i32 %46, 1
+  br label %if.end83.sink.split
 
-if.end.i180:                                      ; preds = %if.then84
-  %51 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 424) monotonic, align 8
-  %add.i181 = add nsw i64 %51, %sub1.i
-  %cond.i182 = call i64 @llvm.smin.i64(i64 %add.i181, i64 20000000)
-  store atomic i64 %cond.i182, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 424) monotonic, align 8
+if.end83.sink.split:                              ; preds = %if.then72, %if.then80
+  %inc81.sink = phi i32 [ %inc81, %if.then80 ], [ 0, %if.then72 ]
+  store i32 %inc81.sink, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416), align 32
+  br label %if.end83
+
+if.end83:                                         ; preds = %if.end83.sink.split, %if.else
+  %47 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i190) #11
+  %call.i191 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i190) #11
+  %48 = load i64, ptr %t.i190, align 8
+  %mul.i192 = mul nsw i64 %48, 1000000000
+  %tv_nsec.i193 = getelementptr inbounds nuw i8, ptr %t.i190, i64 8
+  %49 = load i64, ptr %tv_nsec.i193, align 8
+  %add.i194 = add nsw i64 %mul.i192, %49
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i190) #11
+  store atomic i64 %add.i194, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
+  %50 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) monotonic, align 4
+  %tobool89.not = icmp eq i32 %50, 0
+  br i1 %tobool89.not, label %if.end93, label %if.then90
+
+if.then90:                                        ; preds = %if.end83
+  %sub92 = add nsw i32 %50, -1
+  store atomic i32 %sub92, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) monotonic, align 4
   br label %if.end93
 
-if.end93:                                         ; preds = %if.end.i180, %if.then84, %if.end82
-  %52 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @launches, i64 8), i64 1 monotonic, align 8
-  store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384) seq_cst, align 128
-  %tobool.not.i183 = icmp eq i32 %45, 0
-  br i1 %tobool.not.i183, label %return, label %if.then.i
+if.end93:                                         ; preds = %if.then90, %if.end83
+  %tobool94.not = icmp eq i32 %call67, 0
+  br i1 %tobool94.not, label %if.end105, label %if.then95
 
-if.then.i:                                        ; preds = %if.end93
+if.then95:                                        ; preds = %if.end93
+  %mul97 = mul nsw i64 %sub69, %conv57
+  %conv98 = sext i32 %call67 to i64
+  %div99 = sdiv i64 %mul97, %conv98
+  store i64 %div99, ptr %arrayidx, align 8
+  %cond102.neg = select i1 %tobool89.not, i64 0, i64 -50000
+  %div.neg.i196 = sdiv i64 %div99, -8
+  %51 = add i64 %add.i194, %cond102.neg
+  %52 = add i64 %add.i174, %div99
+  %sub.i195 = sub i64 %51, %52
+  %sub1.i = add i64 %sub.i195, %div.neg.i196
+  %cmp.i197 = icmp slt i64 %sub1.i, 2000
+  br i1 %cmp.i197, label %if.end105, label %if.end.i198
+
+if.end.i198:                                      ; preds = %if.then95
+  %53 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 936) monotonic, align 8
+  %add.i199 = add nsw i64 %53, %sub1.i
+  %cond.i200 = call i64 @llvm.smin.i64(i64 %add.i199, i64 20000000)
+  store atomic i64 %cond.i200, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 936) monotonic, align 8
+  br label %if.end105
+
+if.end105:                                        ; preds = %if.end.i198, %if.then95, %if.end93
+  %54 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @launches, i64 8), i64 1 monotonic, align 8
+  store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384) seq_cst, align 128
+  %tobool.not.i201 = icmp eq i32 %47, 0
+  br i1 %tobool.not.i201, label %return, label %if.then.i
+
+if.then.i:                                        ; preds = %if.end105
   call void @TVMFFIErrorSetRaisedFromCStr(ptr noundef nonnull @.str, ptr noundef nonnull @.str.1) #11
   br label %return
 
-return:                                           ; preds = %if.then.i, %if.end93, %if.then29, %if.then11, %if.then
-  %retval.1 = phi i32 [ %call.i.i, %if.then ], [ %call.i138, %if.then11 ], [ %call.i.i147, %if.then29 ], [ 0, %if.end93 ], [ %45, %if.then.i ]
+return:                                           ; preds = %if.then.i, %if.end105, %if.then29, %if.then11, %if.then
+  %retval.1 = phi i32 [ %call.i.i, %if.then ], [ %call.i156, %if.then11 ], [ %call.i.i165, %if.then29 ], [ 0, %if.end105 ], [ %47, %if.then.i ]
   ret i32 %retval.1
 }
 
@@ -1069,31 +1094,34 @@ declare void @TVMFFIErrorSetRaisedFromCStr(ptr noundef, ptr noundef) local_unnam
 declare i32 @sched_getcpu() local_unnamed_addr #1
 
 ; Function Attrs: nounwind uwtable
-define internal fastcc i32 @work(i32 noundef %self) unnamed_addr #0 {
+define internal fastcc i32 @work(i32 noundef %self, i64 noundef %began) unnamed_addr #0 {
 entry:
+  %t.i = alloca %struct.timespec, align 8
   %group = alloca %struct.Group, align 8
   %0 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i59 = lshr i64 %0, 10
-  %and.i.i60 = and i64 %shr.i.i59, 1023
-  %and.i3.i61 = and i64 %0, 1023
-  %cmp.i.not62 = icmp samesign ult i64 %and.i.i60, %and.i3.i61
-  br i1 %cmp.i.not62, label %lor.lhs.false.lr.ph, label %cleanup32
+  %shr.i.i75 = lshr i64 %0, 10
+  %and.i.i76 = and i64 %shr.i.i75, 1023
+  %and.i3.i77 = and i64 %0, 1023
+  %cmp.i.not78 = icmp samesign ult i64 %and.i.i76, %and.i3.i77
+  br i1 %cmp.i.not78, label %lor.lhs.false.lr.ph, label %cleanup45
 
 lor.lhs.false.lr.ph:                              ; preds = %entry
   %num_task = getelementptr inbounds nuw i8, ptr %group, i64 8
   %1 = getelementptr inbounds nuw i8, ptr %group, i64 12
   %cmp6 = icmp slt i32 %self, 0
   %cond.v = select i1 %cmp6, i64 1024, i64 -1
+  %tobool15.not = icmp eq i64 %began, 0
+  %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
   br label %lor.lhs.false
 
-lor.lhs.false:                                    ; preds = %lor.lhs.false.lr.ph, %cleanup31
-  %2 = phi i64 [ %0, %lor.lhs.false.lr.ph ], [ %21, %cleanup31 ]
-  %did.063 = phi i32 [ 0, %lor.lhs.false.lr.ph ], [ %did.1, %cleanup31 ]
+lor.lhs.false:                                    ; preds = %lor.lhs.false.lr.ph, %cleanup44
+  %2 = phi i64 [ %0, %lor.lhs.false.lr.ph ], [ %23, %cleanup44 ]
+  %did.079 = phi i32 [ 0, %lor.lhs.false.lr.ph ], [ %did.1, %cleanup44 ]
   %3 = trunc i64 %2 to i32
   %4 = lshr i32 %3, 20
   %conv = and i32 %4, 1023
   %cmp.not = icmp slt i32 %self, %conv
-  br i1 %cmp.not, label %if.end, label %cleanup32
+  br i1 %cmp.not, label %if.end, label %cleanup45
 
 if.end:                                           ; preds = %lor.lhs.false
   %5 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 256) monotonic, align 128
@@ -1108,38 +1136,61 @@ if.end:                                           ; preds = %lor.lhs.false
   %cond = add i64 %2, %cond.v
   %10 = cmpxchg weak ptr @pool, i64 %2, i64 %cond seq_cst seq_cst, align 128
   %11 = extractvalue { i64, i1 } %10, 1
-  br i1 %11, label %if.end9, label %cleanup31
+  br i1 %11, label %if.end9, label %cleanup44
 
 if.end9:                                          ; preds = %if.end
-  %shr.i.i45 = lshr i64 %cond, 10
-  %and.i.i46 = and i64 %shr.i.i45, 1023
-  %and.i3.i47 = and i64 %cond, 1023
-  %cmp.i48.not = icmp samesign ult i64 %and.i.i46, %and.i3.i47
-  br i1 %cmp.i48.not, label %if.then12, label %if.end13
+  %and.i63 = and i64 %cond, 1023
+  %shr.i64 = lshr i64 %cond, 10
+  %and.i65 = and i64 %shr.i64, 1023
+  %sub12 = sub nsw i64 %and.i63, %and.i65
+  %cmp13 = icmp sgt i64 %sub12, 0
+  br i1 %cmp13, label %land.lhs.true, label %if.end26
 
-if.then12:                                        ; preds = %if.end9
-  %shr.i.i50 = lshr i64 %cond, 20
-  %and.i.i51 = and i64 %shr.i.i50, 1023
-  %12 = trunc nuw nsw i64 %and.i.i51 to i32
-  %13 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
-  %cmp1.not.i = icmp ult i32 %13, %12
-  br i1 %cmp1.not.i, label %if.end.i, label %if.end13
+land.lhs.true:                                    ; preds = %if.end9
+  br i1 %tobool15.not, label %if.then25, label %lor.lhs.false16
 
-if.end.i:                                         ; preds = %if.then12
-  %14 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284), i32 1 monotonic, align 4
-  %conv4.i = zext i32 %14 to i64
-  %cmp6.not.i = icmp samesign ugt i64 %and.i.i51, %conv4.i
-  br i1 %cmp6.not.i, label %if.end9.i, label %if.end13
+lor.lhs.false16:                                  ; preds = %land.lhs.true
+  %tobool17.not = icmp eq i32 %did.079, 0
+  br i1 %tobool17.not, label %if.end26, label %land.lhs.true18
+
+land.lhs.true18:                                  ; preds = %lor.lhs.false16
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #11
+  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #11
+  %12 = load i64, ptr %t.i, align 8
+  %mul.i = mul nsw i64 %12, 1000000000
+  %13 = load i64, ptr %tv_nsec.i, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #11
+  %add.i = sub i64 %13, %began
+  %sub20 = add i64 %add.i, %mul.i
+  %mul = mul nsw i64 %sub20, %sub12
+  %mul21 = mul nsw i32 %did.079, 50000
+  %conv22 = sext i32 %mul21 to i64
+  %cmp23 = icmp sgt i64 %mul, %conv22
+  br i1 %cmp23, label %if.then25, label %if.end26
+
+if.then25:                                        ; preds = %land.lhs.true18, %land.lhs.true
+  %shr.i.i66 = lshr i64 %cond, 20
+  %and.i.i67 = and i64 %shr.i.i66, 1023
+  %14 = trunc nuw nsw i64 %and.i.i67 to i32
+  %15 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
+  %cmp1.not.i = icmp ult i32 %15, %14
+  br i1 %cmp1.not.i, label %if.end.i, label %if.end26
+
+if.end.i:                                         ; preds = %if.then25
+  %16 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284), i32 1 monotonic, align 4
+  %conv4.i = zext i32 %16 to i64
+  %cmp6.not.i = icmp samesign ugt i64 %and.i.i67, %conv4.i
+  br i1 %cmp6.not.i, label %if.end9.i, label %if.end26
 
 if.end9.i:                                        ; preds = %if.end.i
-  %arrayidx.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 0, i64 %conv4.i
-  %15 = load atomic i32, ptr %arrayidx.i seq_cst, align 128
-  %tobool.not.i = icmp eq i32 %15, 0
+  %arrayidx.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %conv4.i
+  %17 = load atomic i32, ptr %arrayidx.i seq_cst, align 128
+  %tobool.not.i = icmp eq i32 %17, 0
   br i1 %tobool.not.i, label %for.inc.i, label %land.lhs.true.i
 
 land.lhs.true.i:                                  ; preds = %if.end9.i
-  %16 = atomicrmw xchg ptr %arrayidx.i, i32 0 seq_cst, align 4
-  %tobool14.not.i = icmp eq i32 %16, 0
+  %18 = atomicrmw xchg ptr %arrayidx.i, i32 0 seq_cst, align 4
+  %tobool14.not.i = icmp eq i32 %18, 0
   br i1 %tobool14.not.i, label %for.inc.i, label %if.then15.i
 
 if.then15.i:                                      ; preds = %land.lhs.true.i
@@ -1147,60 +1198,60 @@ if.then15.i:                                      ; preds = %land.lhs.true.i
   br label %for.inc.i
 
 for.inc.i:                                        ; preds = %if.then15.i, %land.lhs.true.i, %if.end9.i
-  %17 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
-  %cmp1.not.1.i = icmp ult i32 %17, %12
-  br i1 %cmp1.not.1.i, label %if.end.1.i, label %if.end13
+  %19 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
+  %cmp1.not.1.i = icmp ult i32 %19, %14
+  br i1 %cmp1.not.1.i, label %if.end.1.i, label %if.end26
 
 if.end.1.i:                                       ; preds = %for.inc.i
-  %18 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284), i32 1 monotonic, align 4
-  %conv4.1.i = zext i32 %18 to i64
-  %cmp6.not.1.i = icmp samesign ugt i64 %and.i.i51, %conv4.1.i
-  br i1 %cmp6.not.1.i, label %if.end9.1.i, label %if.end13
+  %20 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284), i32 1 monotonic, align 4
+  %conv4.1.i = zext i32 %20 to i64
+  %cmp6.not.1.i = icmp samesign ugt i64 %and.i.i67, %conv4.1.i
+  br i1 %cmp6.not.1.i, label %if.end9.1.i, label %if.end26
 
 if.end9.1.i:                                      ; preds = %if.end.1.i
-  %arrayidx.1.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 0, i64 %conv4.1.i
-  %19 = load atomic i32, ptr %arrayidx.1.i seq_cst, align 128
-  %tobool.not.1.i = icmp eq i32 %19, 0
-  br i1 %tobool.not.1.i, label %if.end13, label %land.lhs.true.1.i
+  %arrayidx.1.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %conv4.1.i
+  %21 = load atomic i32, ptr %arrayidx.1.i seq_cst, align 128
+  %tobool.not.1.i = icmp eq i32 %21, 0
+  br i1 %tobool.not.1.i, label %if.end26, label %land.lhs.true.1.i
 
 land.lhs.true.1.i:                                ; preds = %if.end9.1.i
-  %20 = atomicrmw xchg ptr %arrayidx.1.i, i32 0 seq_cst, align 4
-  %tobool14.not.1.i = icmp eq i32 %20, 0
-  br i1 %tobool14.not.1.i, label %if.end13, label %if.then15.1.i
+  %22 = atomicrmw xchg ptr %arrayidx.1.i, i32 0 seq_cst, align 4
+  %tobool14.not.1.i = icmp eq i32 %22, 0
+  br i1 %tobool14.not.1.i, label %if.end26, label %if.then15.1.i
 
 if.then15.1.i:                                    ; preds = %land.lhs.true.1.i
   %call.i.1.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.1.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
-  br label %if.end13
+  br label %if.end26
 
-if.end13:                                         ; preds = %if.then15.1.i, %land.lhs.true.1.i, %if.end9.1.i, %if.end.1.i, %for.inc.i, %if.end.i, %if.then12, %if.end9
-  %shr.i52 = lshr i64 %2, 10
-  %and.i53 = and i64 %shr.i52, 1023
-  %cond21 = select i1 %cmp6, i64 %and.i53, i64 %and.i3.i47
-  %conv22 = trunc nuw nsw i64 %cond21 to i32
-  %call23 = call i32 %6(i32 noundef %conv22, ptr noundef nonnull %group, ptr noundef %8) #11
-  %tobool24.not = icmp eq i32 %call23, 0
-  br i1 %tobool24.not, label %if.end27, label %if.then25
+if.end26:                                         ; preds = %if.then15.1.i, %land.lhs.true.1.i, %if.end9.1.i, %if.end.1.i, %for.inc.i, %if.end.i, %if.then25, %land.lhs.true18, %lor.lhs.false16, %if.end9
+  %shr.i68 = lshr i64 %2, 10
+  %and.i69 = and i64 %shr.i68, 1023
+  %cond34 = select i1 %cmp6, i64 %and.i69, i64 %and.i63
+  %conv35 = trunc nuw nsw i64 %cond34 to i32
+  %call36 = call i32 %6(i32 noundef %conv35, ptr noundef nonnull %group, ptr noundef %8) #11
+  %tobool37.not = icmp eq i32 %call36, 0
+  br i1 %tobool37.not, label %if.end40, label %if.then38
 
-if.then25:                                        ; preds = %if.end13
-  store atomic i32 %call23, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
-  br label %if.end27
+if.then38:                                        ; preds = %if.end26
+  store atomic i32 %call36, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
+  br label %if.end40
 
-if.end27:                                         ; preds = %if.then25, %if.end13
-  %inc = add nsw i32 %did.063, 1
-  br label %cleanup31
+if.end40:                                         ; preds = %if.then38, %if.end26
+  %inc = add nsw i32 %did.079, 1
+  br label %cleanup44
 
-cleanup31:                                        ; preds = %if.end27, %if.end
-  %did.1 = phi i32 [ %inc, %if.end27 ], [ %did.063, %if.end ]
+cleanup44:                                        ; preds = %if.end40, %if.end
+  %did.1 = phi i32 [ %inc, %if.end40 ], [ %did.079, %if.end ]
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group) #11
-  %21 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i = lshr i64 %21, 10
+  %23 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i = lshr i64 %23, 10
   %and.i.i = and i64 %shr.i.i, 1023
-  %and.i3.i = and i64 %21, 1023
+  %and.i3.i = and i64 %23, 1023
   %cmp.i.not = icmp samesign ult i64 %and.i.i, %and.i3.i
-  br i1 %cmp.i.not, label %lor.lhs.false, label %cleanup32
+  br i1 %cmp.i.not, label %lor.lhs.false, label %cleanup45
 
-cleanup32:                                        ; preds = %cleanup31, %lor.lhs.false, %entry
-  %did.0.lcssa = phi i32 [ 0, %entry ], [ %did.063, %lor.lhs.false ], [ %did.1, %cleanup31 ]
+cleanup45:                                        ; preds = %cleanup44, %lor.lhs.false, %entry
+  %did.0.lcssa = phi i32 [ 0, %entry ], [ %did.079, %lor.lhs.false ], [ %did.1, %cleanup44 ]
   ret i32 %did.0.lcssa
 }
 
@@ -1291,7 +1342,7 @@ cond.end.i:                                       ; preds = %cond.true.i, %if.en
 for.body.i:                                       ; preds = %cond.end.i, %cleanup.i
   %indvars.iv.i = phi i64 [ %indvars.iv.next.i, %cleanup.i ], [ 0, %cond.end.i ]
   %found.052.i = phi i32 [ %found.1.i, %cleanup.i ], [ 0, %cond.end.i ]
-  %arrayidx5.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 0, i64 %indvars.iv.i
+  %arrayidx5.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %indvars.iv.i
   %busy.i = getelementptr inbounds nuw i8, ptr %arrayidx5.i, i64 4
   %6 = load atomic i32, ptr %busy.i seq_cst, align 4
   %tobool.not.i = icmp eq i32 %6, 0
@@ -1422,7 +1473,7 @@ for.body22:                                       ; preds = %for.cond.cleanup, %
 if.then24:                                        ; preds = %for.body22
   %thread.idx = mul nuw nsw i64 %indvars.iv, 384
   %thread.offs = or disjoint i64 %thread.idx, 8
-  %thread = getelementptr inbounds nuw i8, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 %thread.offs
+  %thread = getelementptr inbounds nuw i8, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 %thread.offs
   %23 = load i32, ptr %thread, align 8
   %call27 = call i32 @sched_setaffinity(i32 noundef %23, i64 noundef 128, ptr noundef nonnull %before) #11
   br label %for.inc29
@@ -1461,7 +1512,7 @@ entry:
   %conv = trunc i64 %0 to i32
   %sext = shl i64 %0, 32
   %idxprom = ashr exact i64 %sext, 32
-  %arrayidx = getelementptr inbounds [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 512), i64 0, i64 %idxprom
+  %arrayidx = getelementptr inbounds [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %idxprom
   %call = tail call i64 (i64, ...) @syscall(i64 noundef 186) #11
   %conv1 = trunc i64 %call to i32
   %thread = getelementptr inbounds nuw i8, ptr %arrayidx, i64 8
@@ -1552,7 +1603,7 @@ lor.end:                                          ; preds = %cond.end.i
 
 if.then12:                                        ; preds = %for.cond, %lor.end
   store atomic i32 1, ptr %busy seq_cst, align 4
-  %call13 = call fastcc i32 @work(i32 noundef %conv)
+  %call13 = call fastcc i32 @work(i32 noundef %conv, i64 noundef 0)
   %tobool14.not = icmp eq i32 %call13, 0
   br i1 %tobool14.not, label %if.end23, label %if.then15
 
