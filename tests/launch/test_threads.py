@@ -193,6 +193,38 @@ def test_many_threads_share_one_pool():
     assert max(seen["more"]) <= 3
 
 
+def test_many_streams_share_one_pool():
+    """200 aclrt streams launch in parallel, at the same time: each has a thread of its own, and all have one pool."""
+    seen = run(
+        """
+        import numpy as np, fq_tvm
+        from fq_tvm import aclnn
+        x, scale, zero = np.ones((64, 4096), np.float32), np.full(64, 0.5, np.float32), np.zeros(64, np.int32)
+        def call(out, mask):
+            status, _, executor = aclnn.aclnnFakeQuantPerChannelAffineCachemaskGetWorkspaceSize(
+                x, scale, zero, 0, -128, 127, out, mask)
+            assert status == 0
+            return executor
+        def results(): return np.empty_like(x), np.empty(x.shape, bool)
+        start, made = native(), []
+        for _ in range(200):
+            status, stream = aclnn.aclrtCreateStream()
+            assert status == 0
+            made.append((stream, results()))
+        for _ in range(3):
+            for stream, (out, mask) in made:
+                assert aclnn.aclnnFakeQuantPerChannelAffineCachemask(None, 0, call(out, mask), stream) == 0
+        during = native() - start
+        for stream, _ in made:
+            assert aclnn.aclrtSynchronizeStream(stream) == 0 and aclnn.aclrtDestroyStream(stream) == 0
+        print(json.dumps({"right": all((out == 1).all() and mask.all() for _, (out, mask) in made),
+                          "during": during, "after": settled() - start, "launches": layers.count(threads.OWN)}))
+        """
+    )
+    assert seen["right"]
+    assert seen["launches"] > 0 and seen["during"] <= 203 and seen["after"] <= 3
+
+
 def test_the_process_ends_while_helpers_look_for_work():
     for _ in range(3):
         run("threads.ready()\nfor _ in range(50): spread()")
