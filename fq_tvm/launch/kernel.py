@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
@@ -44,6 +45,7 @@ class Kernel:
         self._files = entry.files
         self._functions: dict[str, Any] = {}
         self._load: dict[bool, Callable[[str], Any]] = {}
+        self._loading = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Kernel({self.spec.name}, {self.schedule}, {self.target.cpu})"
@@ -56,20 +58,22 @@ class Kernel:
         BuildError
             If the code cannot be loaded, or is for a CPU that has features which this one lacks.
         """
-        if name not in self._functions:
-            if self.target.missing:
-                raise BuildError(
-                    f"this CPU cannot run code for {self.target.cpu}: it lacks {', '.join(self.target.missing)}. "
-                    "Unset FQ_TVM_TARGET, or set it to a CPU that this one can stand in for"
-                )
+        if (function := self._functions.get(name)) is not None:
+            return function
+        if self.target.missing:
+            raise BuildError(
+                f"this CPU cannot run code for {self.target.cpu}: it lacks {', '.join(self.target.missing)}. "
+                "Unset FQ_TVM_TARGET, or set it to a CPU that this one can stand in for"
+            )
+        with self._loading:  # one thread loads; others that are at their first launch, too, find it
             # Loaded twice rather than not at all where there are no threads, and none can be built.
             spread = name.endswith(SPREAD)
             if spread not in self._load:
-                self._load[spread] = load(self._files[OBJECT], *([threads.attachment()] if spread else []))
+                loaded = load(self._files[OBJECT], *([threads.attachment()] if spread else []))
                 if spread:
-                    threads.attach(self._load[spread])
-            self._functions[name] = self._load[spread](name)
-        return self._functions[name]
+                    threads.attach(loaded)
+                self._load[spread] = loaded
+            return self._functions.setdefault(name, self._load[spread](name))
 
     def source(self, kind: str) -> str:
         """Return a text of the kernel.

@@ -193,6 +193,27 @@ def test_many_threads_share_one_pool():
     assert max(seen["more"]) <= 3
 
 
+def test_threads_at_their_first_launch_load_a_kernel_once():
+    seen = run(
+        """
+        import numpy as np, fq_tvm
+        from fq_tvm.launch import kernel
+        load, loaded = kernel.load, []
+        kernel.load = lambda *code: loaded.append(len(code)) or load(*code)
+        x, scale, zero = np.ones((64, 4096), np.float32), np.full(64, 0.5, np.float32), np.zeros(64, np.int32)
+        gate, out = threading.Barrier(64), []
+        def call():
+            gate.wait()
+            out.append(fq_tvm.fake_quantize_per_channel_affine_cachemask(x, scale, zero, 0, -128, 127)[0])
+        at_once = [threading.Thread(target=call) for _ in range(64)]
+        for thread in at_once: thread.start()
+        for thread in at_once: thread.join()
+        print(json.dumps({"right": len(out) == 64 and all((o == 1).all() for o in out), "loaded": sorted(loaded)}))
+        """
+    )
+    assert seen == {"right": True, "loaded": [1, 2]}  # without threads, and with what attaches them
+
+
 def test_many_streams_share_one_pool():
     """200 aclrt streams launch in parallel, at the same time: each has a thread of its own, and all have one pool."""
     seen = run(
@@ -214,9 +235,11 @@ def test_many_streams_share_one_pool():
         for _ in range(3):
             for stream, (out, mask) in made:
                 assert aclnn.aclnnFakeQuantPerChannelAffineCachemask(None, 0, call(out, mask), stream) == 0
-        during = native() - start
         for stream, _ in made:
-            assert aclnn.aclrtSynchronizeStream(stream) == 0 and aclnn.aclrtDestroyStream(stream) == 0
+            assert aclnn.aclrtSynchronizeStream(stream) == 0
+        during = settled() - start
+        for stream, _ in made:
+            assert aclnn.aclrtDestroyStream(stream) == 0
         print(json.dumps({"right": all((out == 1).all() and mask.all() for _, (out, mask) in made),
                           "during": during, "after": settled() - start, "launches": layers.count(threads.OWN)}))
         """
