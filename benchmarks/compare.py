@@ -65,6 +65,8 @@ def measure_calls() -> dict[str, float]:
     """Time calls of tiny tensors, where only the way there counts."""
     import torch
 
+    import fq_tvm.torch
+
     operator = torch.ops.aten.fake_quantize_per_channel_affine_cachemask.default
     ours = fq_tvm.fake_quantize_per_channel_affine_cachemask
     result: dict[str, float] = {}
@@ -85,7 +87,9 @@ def measure_calls() -> dict[str, float]:
             {
                 "torch's operator": partial(operator, *args),
                 "the function, torch tensors": partial(ours, *args),
+                "fq_tvm.torch's operator": partial(fq_tvm.torch.fake_quantize_per_channel_affine_cachemask, *args),
                 "the function, numpy arrays": partial(ours, *arrays),
+                "the same, with out and mask": partial(ours, *arrays, out=out.numpy(), mask=mask.numpy()),
                 "relaunch of an executor": relaunch,
                 "the bare kernel": bare,
             }
