@@ -43,6 +43,8 @@ bench: $(VENV)/installed-peers
 	$(BIN)/python benchmarks/embedding.py
 	$(BIN)/python benchmarks/single_calls.py numpy --plot build/single_calls_numpy.png
 	$(BIN)/python benchmarks/single_calls.py torch --plot build/single_calls_torch.png
+	$(BIN)/python benchmarks/boundary.py numpy
+	$(BIN)/python benchmarks/boundary.py torch
 	$(BIN)/python benchmarks/training_step.py --plot build/training_step.png
 
 # AKG, which lowers to the Atlas training series: a wheel of 300 MB or so, of which a part is kept in the data folder.

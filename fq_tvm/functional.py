@@ -17,9 +17,6 @@ from .launch.arguments import Operand, Operands, check, describe
 from .launch.buffers import aligned, empty_like, run
 from .launch.registry import launch_of, launches, remember
 
-KEY_OF_INPUTS = 12
-"""Items of the key of a call that makes its results; one that is given them has their descriptions, too."""
-
 may_share_memory = np._core._multiarray_umath.may_share_memory if hasattr(np, "_core") else np.may_share_memory
 
 
@@ -116,10 +113,7 @@ def fake_quantize_per_channel_affine_cachemask(
         else:
             key = None
     elif (torch := sys.modules.get("torch")) is not None and kind is torch.Tensor:
-        key = (
-            x.dtype, x.shape, x.stride(), scale.dtype, scale.shape, scale.stride(),
-            zero_point.dtype, zero_point.shape, zero_point.stride(), axis, quant_min, quant_max,
-        )  # fmt: skip
+        key = torch_key(x, scale, zero_point, axis, quant_min, quant_max)
         here = x.is_cpu and scale.is_cpu and zero_point.is_cpu
         negated = x.is_neg() or scale.is_neg() or zero_point.is_neg()
         plain = here and not (x.requires_grad or scale.requires_grad or negated)
@@ -139,6 +133,14 @@ def fake_quantize_per_channel_affine_cachemask(
         else:
             key = None
     return _first_call(key, inputs, axis, quant_min, quant_max, out, mask)
+
+
+def torch_key(x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: int, quant_max: int) -> tuple[Any, ...]:
+    """Return the key of a launch for plain tensors of torch."""
+    return (
+        x.dtype, x.shape, x.stride(), scale.dtype, scale.shape, scale.stride(),
+        zero_point.dtype, zero_point.shape, zero_point.stride(), axis, quant_min, quant_max,
+    )  # fmt: skip
 
 
 def _apart(inputs: tuple[Any, ...], out: Any, mask: Any) -> bool:
@@ -177,13 +179,14 @@ def _first_call(
 ) -> tuple[Any, Any]:
     """Describe and check, prepare what was not seen before, then launch; remember under the caller's key, too."""
     x, scale, zero_point = map(describe, inputs, ("x", "scale", "zero_point"))
+    given = out is not None
     out = _like(inputs[0], x, x.dtype) if out is None else out
     mask = _like(inputs[0], x, "bool") if mask is None else mask
     operands = Operands(x, scale, zero_point, describe(out, "out"), describe(mask, "mask"))
     launch = launch_of(check(operands, axis, low, high))
     # The warm path hands tensors over as they are, which arrays of bfloat16 cannot be.
     if key is not None and not (isinstance(inputs[0], np.ndarray) and "bfloat16" in (o.dtype for o in operands[:4])):
-        if len(key) > KEY_OF_INPUTS and not isinstance(inputs[0], np.ndarray):
+        if given and not isinstance(inputs[0], np.ndarray):
             spans = tuple((low - o.address, high - o.address) for o in operands for low, high in [o.span()])
             remember(key, (launch, spans))
         else:

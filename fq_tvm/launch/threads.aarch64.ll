@@ -5,13 +5,14 @@ target triple = "aarch64-unknown-linux-gnu"
 
 %struct.anon.1 = type { i64, [120 x i8], i32, i32, [120 x i8], ptr, ptr, i32, i32, i32, i32, i64, [88 x i8], i32, i32, i32, i32, i32, i64, i32, i32, [64 x i64], %struct.Debt, [80 x i8], [511 x %struct.Helper] }
 %struct.Debt = type { i64 }
-%struct.Helper = type { i32, i32, i32, i32, %struct.cpu_set_t, %struct.cpu_set_t, [112 x i8] }
-%struct.cpu_set_t = type { [16 x i64] }
+%struct.Helper = type { i32, i32, i32, i32, [112 x i8] }
+%struct.Part = type { i64, i64, i64 }
 %struct.timespec = type { i64, i64 }
 %struct.Group = type { ptr, i32 }
 %struct.TeamJob = type { ptr, ptr, ptr, i64, i32 }
 %union.pthread_attr_t = type { i64, [56 x i8] }
 %struct.__sigset_t = type { [16 x i64] }
+%struct.cpu_set_t = type { [16 x i64] }
 
 @has_callers = internal unnamed_addr global i32 0, align 4
 @callers = internal global i32 0, align 4
@@ -29,6 +30,7 @@ target triple = "aarch64-unknown-linux-gnu"
 @__const.alone.group = private unnamed_addr constant { ptr, i32, [4 x i8] } { ptr null, i32 1, [4 x i8] zeroinitializer }, align 8
 @.str = private unnamed_addr constant [13 x i8] c"RuntimeError\00", align 1
 @.str.1 = private unnamed_addr constant [45 x i8] c"a share of a kernel failed in another thread\00", align 1
+@__const.help.part = private unnamed_addr constant %struct.Part { i64 0, i64 1, i64 0 }, align 8
 
 ; Function Attrs: nounwind uwtable
 define noundef i32 @__tvm_ffi_launcher(ptr nocapture noundef readnone %self, ptr nocapture noundef readnone %args, i32 noundef %count, ptr nocapture noundef writeonly initializes((0, 16)) %result) local_unnamed_addr #0 {
@@ -38,7 +40,7 @@ entry:
   br i1 %tobool.not, label %if.then, label %if.end
 
 if.then:                                          ; preds = %entry
-  %call = tail call i32 @pthread_key_create(ptr noundef nonnull @callers, ptr noundef nonnull @free) #14
+  %call = tail call i32 @pthread_key_create(ptr noundef nonnull @callers, ptr noundef nonnull @free) #13
   %tobool1.not = icmp eq i32 %call, 0
   %lnot.ext = zext i1 %tobool1.not to i32
   store i32 %lnot.ext, ptr @has_callers, align 4
@@ -70,24 +72,24 @@ entry:
 
 if.end.i:                                         ; preds = %entry
   %1 = load i32, ptr @callers, align 4
-  %call.i = tail call ptr @pthread_getspecific(i32 noundef %1) #14
+  %call.i = tail call ptr @pthread_getspecific(i32 noundef %1) #13
   %tobool1.not.i = icmp eq ptr %call.i, null
   br i1 %tobool1.not.i, label %lor.lhs.false.i, label %cond.end
 
 lor.lhs.false.i:                                  ; preds = %if.end.i
-  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #15
+  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #14
   %tobool3.not.i = icmp eq ptr %call2.i, null
   br i1 %tobool3.not.i, label %if.end, label %if.end5.i
 
 if.end5.i:                                        ; preds = %lor.lhs.false.i
   store i32 3, ptr %call2.i, align 8
   %2 = load i32, ptr @callers, align 4
-  %call6.i = tail call i32 @pthread_setspecific(i32 noundef %2, ptr noundef nonnull %call2.i) #14
+  %call6.i = tail call i32 @pthread_setspecific(i32 noundef %2, ptr noundef nonnull %call2.i) #13
   %tobool7.not.i = icmp eq i32 %call6.i, 0
   br i1 %tobool7.not.i, label %cond.end, label %if.end9.i
 
 if.end9.i:                                        ; preds = %if.end5.i
-  tail call void @free(ptr noundef nonnull %call2.i) #14
+  tail call void @free(ptr noundef nonnull %call2.i) #13
   br label %if.end
 
 cond.end:                                         ; preds = %if.end.i, %if.end5.i
@@ -97,18 +99,18 @@ cond.end:                                         ; preds = %if.end.i, %if.end5.
   br i1 %cmp, label %if.then, label %if.end
 
 if.then:                                          ; preds = %cond.end
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i) #13
   call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %4 = atomicrmw add ptr @launches, i64 1 monotonic, align 8
-  %call.i96 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #14
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i) #14
+  %call.i96 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i) #13
   br label %cleanup57
 
 if.end:                                           ; preds = %entry, %if.end9.i, %lor.lhs.false.i, %cond.end
   %cond114 = phi i32 [ %3, %cond.end ], [ 1, %lor.lhs.false.i ], [ 1, %if.end9.i ], [ 1, %entry ]
   %retval.1.i109113 = phi ptr [ %retval.1.i, %cond.end ], [ null, %lor.lhs.false.i ], [ null, %if.end9.i ], [ null, %entry ]
   %5 = load i32, ptr @settings.0, align 8
-  %call3 = tail call i32 @getpid() #14
+  %call3 = tail call i32 @getpid() #13
   %cmp4 = icmp ne i32 %cond114, 1
   %6 = load ptr, ptr @openmp.0, align 8
   %tobool5 = icmp ne ptr %6, null
@@ -120,13 +122,13 @@ if.end:                                           ; preds = %entry, %if.end9.i, 
 
 if.then8:                                         ; preds = %if.end
   %8 = load ptr, ptr @openmp.4, align 8
-  %call9 = tail call i32 %8() #14
+  %call9 = tail call i32 %8() #13
   %tobool10.not = icmp eq i32 %call9, 0
   br i1 %tobool10.not, label %cond.false12, label %cond.end14
 
 cond.false12:                                     ; preds = %if.then8
   %9 = load ptr, ptr @openmp.3, align 8
-  %call13 = tail call i32 %9() #14
+  %call13 = tail call i32 %9() #13
   br label %cond.end14
 
 cond.end14:                                       ; preds = %if.then8, %cond.false12
@@ -137,11 +139,11 @@ cond.end14:                                       ; preds = %if.then8, %cond.fal
   br i1 %or.cond61, label %if.then19, label %if.end21
 
 if.then19:                                        ; preds = %cond.end14
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i97) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i97) #13
   call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i97, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %10 = atomicrmw add ptr @launches, i64 1 monotonic, align 8
-  %call.i98 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i97, ptr noundef %closure) #14
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i97) #14
+  %call.i98 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i97, ptr noundef %closure) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i97) #13
   br label %cleanup57
 
 if.end21:                                         ; preds = %cond.end14
@@ -216,19 +218,19 @@ if.end38:                                         ; preds = %land.end.thread, %l
 if.then45:                                        ; preds = %if.end38.thread133, %if.end38
   %threads.0141 = phi i32 [ %threads.0138, %if.end38.thread133 ], [ %threads.0, %if.end38 ]
   %debt119140 = phi ptr [ %debt120126, %if.end38.thread133 ], [ %debt119, %if.end38 ]
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #14
-  %call.i99 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #13
+  %call.i99 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #13
   %17 = load i64, ptr %t.i, align 8
   %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
   %18 = load i64, ptr %tv_nsec.i, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #13
   %call47 = call fastcc i32 @on_pool(ptr noundef %f, ptr noundef %closure, i32 noundef %threads.0141, i32 noundef %call3)
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i100) #14
-  %call.i101 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i100) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i100) #13
+  %call.i101 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i100) #13
   %19 = load i64, ptr %t.i100, align 8
   %tv_nsec.i103 = getelementptr inbounds nuw i8, ptr %t.i100, i64 8
   %20 = load i64, ptr %tv_nsec.i103, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i100) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i100) #13
   %reass.add = sub i64 %19, %17
   %reass.mul = mul i64 %reass.add, 1000000000
   %add.i104 = sub i64 %20, %18
@@ -296,7 +298,7 @@ entry:
   %8 = load i64, ptr %value8, align 8
   %9 = inttoptr i64 %8 to ptr
   store ptr %9, ptr @openmp.0, align 8
-  %call = tail call i32 @getpid() #14
+  %call = tail call i32 @getpid() #13
   store i32 %call, ptr @openmp.5, align 8
   store <2 x i32> <i32 1, i32 0>, ptr %result, align 8
   %value1.i = getelementptr inbounds nuw i8, ptr %result, i64 8
@@ -316,24 +318,24 @@ entry:
 
 if.end.i:                                         ; preds = %entry
   %1 = load i32, ptr @callers, align 4
-  %call.i = tail call ptr @pthread_getspecific(i32 noundef %1) #14
+  %call.i = tail call ptr @pthread_getspecific(i32 noundef %1) #13
   %tobool1.not.i = icmp eq ptr %call.i, null
   br i1 %tobool1.not.i, label %lor.lhs.false.i, label %if.then
 
 lor.lhs.false.i:                                  ; preds = %if.end.i
-  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #15
+  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #14
   %tobool3.not.i = icmp eq ptr %call2.i, null
   br i1 %tobool3.not.i, label %if.end, label %if.end5.i
 
 if.end5.i:                                        ; preds = %lor.lhs.false.i
   store i32 3, ptr %call2.i, align 8
   %2 = load i32, ptr @callers, align 4
-  %call6.i = tail call i32 @pthread_setspecific(i32 noundef %2, ptr noundef nonnull %call2.i) #14
+  %call6.i = tail call i32 @pthread_setspecific(i32 noundef %2, ptr noundef nonnull %call2.i) #13
   %tobool7.not.i = icmp eq i32 %call6.i, 0
   br i1 %tobool7.not.i, label %if.then, label %if.end9.i
 
 if.end9.i:                                        ; preds = %if.end5.i
-  tail call void @free(ptr noundef nonnull %call2.i) #14
+  tail call void @free(ptr noundef nonnull %call2.i) #13
   br label %if.end
 
 if.then:                                          ; preds = %if.end5.i, %if.end.i
@@ -393,15 +395,15 @@ entry:
   %t.i11 = alloca %struct.timespec, align 8
   %t.i = alloca %struct.timespec, align 8
   %job = alloca %struct.TeamJob, align 8
-  call void @llvm.lifetime.start.p0(i64 40, ptr nonnull %job) #14
+  call void @llvm.lifetime.start.p0(i64 40, ptr nonnull %job) #13
   store ptr %f, ptr %job, align 8
   %closure2 = getelementptr inbounds nuw i8, ptr %job, i64 8
   store ptr %closure, ptr %closure2, align 8
   %caller3 = getelementptr inbounds nuw i8, ptr %job, i64 16
   store ptr %caller, ptr %caller3, align 8
   %cpu = getelementptr inbounds nuw i8, ptr %job, i64 24
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #14
-  %call.i = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #13
+  %call.i = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i) #13
   %tobool.not.i = icmp eq i32 %call.i, 0
   %0 = load i64, ptr %t.i, align 8
   %mul.i = mul nsw i64 %0, 1000000000
@@ -409,24 +411,24 @@ entry:
   %1 = load i64, ptr %tv_nsec.i, align 8
   %add.i = add nsw i64 %mul.i, %1
   %cond.i = select i1 %tobool.not.i, i64 %add.i, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #13
   store i64 %cond.i, ptr %cpu, align 8
   %status = getelementptr inbounds nuw i8, ptr %job, i64 32
   store <2 x i32> zeroinitializer, ptr %status, align 8
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i11) #14
-  %call.i12 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i11) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i11) #13
+  %call.i12 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i11) #13
   %2 = load i64, ptr %t.i11, align 8
   %tv_nsec.i14 = getelementptr inbounds nuw i8, ptr %t.i11, i64 8
   %3 = load i64, ptr %tv_nsec.i14, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i11) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i11) #13
   %4 = load ptr, ptr @openmp.0, align 8
-  call void %4(ptr noundef nonnull @member, ptr noundef nonnull %job, i32 noundef 0, i32 noundef 0) #14
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i16) #14
-  %call.i17 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i16) #14
+  call void %4(ptr noundef nonnull @member, ptr noundef nonnull %job, i32 noundef 0, i32 noundef 0) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i16) #13
+  %call.i17 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i16) #13
   %5 = load i64, ptr %t.i16, align 8
   %tv_nsec.i19 = getelementptr inbounds nuw i8, ptr %t.i16, i64 8
   %6 = load i64, ptr %tv_nsec.i19, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i16) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i16) #13
   %7 = load i64, ptr %cpu, align 8
   %members = getelementptr inbounds nuw i8, ptr %caller, i64 8
   %8 = load i32, ptr %members, align 8
@@ -457,11 +459,11 @@ charge.exit:                                      ; preds = %entry, %if.end.i
   br i1 %tobool.not.i23, label %elsewhere.exit, label %if.then.i
 
 if.then.i:                                        ; preds = %charge.exit
-  call void @TVMFFIErrorSetRaisedFromCStr(ptr noundef nonnull @.str, ptr noundef nonnull @.str.1) #14
+  call void @TVMFFIErrorSetRaisedFromCStr(ptr noundef nonnull @.str, ptr noundef nonnull @.str.1) #13
   br label %elsewhere.exit
 
 elsewhere.exit:                                   ; preds = %charge.exit, %if.then.i
-  call void @llvm.lifetime.end.p0(i64 40, ptr nonnull %job) #14
+  call void @llvm.lifetime.end.p0(i64 40, ptr nonnull %job) #13
   ret i32 %atomic-load
 }
 
@@ -481,15 +483,15 @@ land.rhs:                                         ; preds = %entry
   %cond = add nsw i32 %1, -1
   %tv_nsec.i.i = getelementptr inbounds nuw i8, ptr %t.i.i, i64 8
   %2 = load i32, ptr %clocks, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #14
-  %call.i.i = call i32 @clock_gettime(i32 noundef %2, ptr noundef nonnull %t.i.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
+  %call.i.i = call i32 @clock_gettime(i32 noundef %2, ptr noundef nonnull %t.i.i) #13
   %tobool.not.i.i = icmp eq i32 %call.i.i, 0
   %3 = load i64, ptr %t.i.i, align 8
   %mul.i.i = mul nsw i64 %3, 1000000000
   %4 = load i64, ptr %tv_nsec.i.i, align 8
   %add.i.i = add nsw i64 %mul.i.i, %4
   %cond.i.i = select i1 %tobool.not.i.i, i64 %add.i.i, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
   %cmp3.i = icmp slt i64 %cond.i.i, 0
   br i1 %cmp3.i, label %land.end, label %for.cond.i
 
@@ -500,15 +502,15 @@ for.cond.i:                                       ; preds = %land.rhs
 for.body.i.1:                                     ; preds = %for.cond.i
   %arrayidx.i.1 = getelementptr inbounds nuw i8, ptr %caller, i64 16
   %5 = load i32, ptr %arrayidx.i.1, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #14
-  %call.i.i.1 = call i32 @clock_gettime(i32 noundef %5, ptr noundef nonnull %t.i.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
+  %call.i.i.1 = call i32 @clock_gettime(i32 noundef %5, ptr noundef nonnull %t.i.i) #13
   %tobool.not.i.i.1 = icmp eq i32 %call.i.i.1, 0
   %6 = load i64, ptr %t.i.i, align 8
   %mul.i.i.1 = mul nsw i64 %6, 1000000000
   %7 = load i64, ptr %tv_nsec.i.i, align 8
   %add.i.i.1 = add nsw i64 %mul.i.i.1, %7
   %cond.i.i.1 = select i1 %tobool.not.i.i.1, i64 %add.i.i.1, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
   %cmp3.i.1 = icmp slt i64 %cond.i.i.1, 0
   br i1 %cmp3.i.1, label %land.end, label %for.cond.i.1
 
@@ -519,15 +521,15 @@ for.cond.i.1:                                     ; preds = %for.body.i.1
 for.body.i.2:                                     ; preds = %for.cond.i.1
   %arrayidx.i.2 = getelementptr inbounds nuw i8, ptr %caller, i64 20
   %8 = load i32, ptr %arrayidx.i.2, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #14
-  %call.i.i.2 = call i32 @clock_gettime(i32 noundef %8, ptr noundef nonnull %t.i.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
+  %call.i.i.2 = call i32 @clock_gettime(i32 noundef %8, ptr noundef nonnull %t.i.i) #13
   %tobool.not.i.i.2 = icmp eq i32 %call.i.i.2, 0
   %9 = load i64, ptr %t.i.i, align 8
   %mul.i.i.2 = mul nsw i64 %9, 1000000000
   %10 = load i64, ptr %tv_nsec.i.i, align 8
   %add.i.i.2 = add nsw i64 %mul.i.i.2, %10
   %cond.i.i.2 = select i1 %tobool.not.i.i.2, i64 %add.i.i.2, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
   %cmp3.i.2 = icmp slt i64 %cond.i.i.2, 0
   br i1 %cmp3.i.2, label %land.end, label %for.cond.i.2
 
@@ -538,15 +540,15 @@ for.cond.i.2:                                     ; preds = %for.body.i.2
 for.body.i.3:                                     ; preds = %for.cond.i.2
   %arrayidx.i.3 = getelementptr inbounds nuw i8, ptr %caller, i64 24
   %11 = load i32, ptr %arrayidx.i.3, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #14
-  %call.i.i.3 = call i32 @clock_gettime(i32 noundef %11, ptr noundef nonnull %t.i.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
+  %call.i.i.3 = call i32 @clock_gettime(i32 noundef %11, ptr noundef nonnull %t.i.i) #13
   %tobool.not.i.i.3 = icmp eq i32 %call.i.i.3, 0
   %12 = load i64, ptr %t.i.i, align 8
   %mul.i.i.3 = mul nsw i64 %12, 1000000000
   %13 = load i64, ptr %tv_nsec.i.i, align 8
   %add.i.i.3 = add nsw i64 %mul.i.i.3, %13
   %cond.i.i.3 = select i1 %tobool.not.i.i.3, i64 %add.i.i.3, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
   %cmp3.i.3 = icmp slt i64 %cond.i.i.3, 0
   br i1 %cmp3.i.3, label %land.end, label %for.cond5.preheader.i
 
@@ -556,15 +558,15 @@ for.cond5.preheader.i:                            ; preds = %for.body.i.3, %for.
   %before.i.sroa.8.0 = phi i64 [ undef, %for.cond.i ], [ undef, %for.cond.i.1 ], [ undef, %for.cond.i.2 ], [ %cond.i.i.3, %for.body.i.3 ]
   %tv_nsec.i37.i = getelementptr inbounds nuw i8, ptr %t.i33.i, i64 8
   %14 = load i32, ptr %clocks, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #14
-  %call.i34.i = call i32 @clock_gettime(i32 noundef %14, ptr noundef nonnull %t.i33.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #13
+  %call.i34.i = call i32 @clock_gettime(i32 noundef %14, ptr noundef nonnull %t.i33.i) #13
   %tobool.not.i35.i = icmp eq i32 %call.i34.i, 0
   %15 = load i64, ptr %t.i33.i, align 8
   %mul.i36.i = mul nsw i64 %15, 1000000000
   %16 = load i64, ptr %tv_nsec.i37.i, align 8
   %add.i38.i = add nsw i64 %mul.i36.i, %16
   %cond.i39.i = select i1 %tobool.not.i35.i, i64 %add.i38.i, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #13
   %cmp14.not.i = icmp sgt i64 %cond.i39.i, %cond.i.i
   %exitcond48.not.i = icmp ne i32 %cond, 1
   %or.cond.not.i = select i1 %cmp14.not.i, i1 %exitcond48.not.i, i1 false
@@ -573,15 +575,15 @@ for.cond5.preheader.i:                            ; preds = %for.body.i.3, %for.
 for.body8.i.1:                                    ; preds = %for.cond5.preheader.i
   %arrayidx10.i.1 = getelementptr inbounds nuw i8, ptr %caller, i64 16
   %17 = load i32, ptr %arrayidx10.i.1, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #14
-  %call.i34.i.1 = call i32 @clock_gettime(i32 noundef %17, ptr noundef nonnull %t.i33.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #13
+  %call.i34.i.1 = call i32 @clock_gettime(i32 noundef %17, ptr noundef nonnull %t.i33.i) #13
   %tobool.not.i35.i.1 = icmp eq i32 %call.i34.i.1, 0
   %18 = load i64, ptr %t.i33.i, align 8
   %mul.i36.i.1 = mul nsw i64 %18, 1000000000
   %19 = load i64, ptr %tv_nsec.i37.i, align 8
   %add.i38.i.1 = add nsw i64 %mul.i36.i.1, %19
   %cond.i39.i.1 = select i1 %tobool.not.i35.i.1, i64 %add.i38.i.1, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #13
   %cmp14.not.i.1 = icmp sgt i64 %cond.i39.i.1, %before.i.sroa.4.0
   %exitcond48.not.i.1 = icmp ne i32 %cond, 2
   %or.cond.not.i.1 = select i1 %cmp14.not.i.1, i1 %exitcond48.not.i.1, i1 false
@@ -590,15 +592,15 @@ for.body8.i.1:                                    ; preds = %for.cond5.preheader
 for.body8.i.2:                                    ; preds = %for.body8.i.1
   %arrayidx10.i.2 = getelementptr inbounds nuw i8, ptr %caller, i64 20
   %20 = load i32, ptr %arrayidx10.i.2, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #14
-  %call.i34.i.2 = call i32 @clock_gettime(i32 noundef %20, ptr noundef nonnull %t.i33.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #13
+  %call.i34.i.2 = call i32 @clock_gettime(i32 noundef %20, ptr noundef nonnull %t.i33.i) #13
   %tobool.not.i35.i.2 = icmp eq i32 %call.i34.i.2, 0
   %21 = load i64, ptr %t.i33.i, align 8
   %mul.i36.i.2 = mul nsw i64 %21, 1000000000
   %22 = load i64, ptr %tv_nsec.i37.i, align 8
   %add.i38.i.2 = add nsw i64 %mul.i36.i.2, %22
   %cond.i39.i.2 = select i1 %tobool.not.i35.i.2, i64 %add.i38.i.2, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #13
   %cmp14.not.i.2 = icmp sgt i64 %cond.i39.i.2, %before.i.sroa.6.0
   %exitcond48.not.i.2 = icmp ne i32 %cond, 3
   %or.cond.not.i.2 = select i1 %cmp14.not.i.2, i1 %exitcond48.not.i.2, i1 false
@@ -607,14 +609,14 @@ for.body8.i.2:                                    ; preds = %for.body8.i.1
 for.body8.i.3:                                    ; preds = %for.body8.i.2
   %arrayidx10.i.3 = getelementptr inbounds nuw i8, ptr %caller, i64 24
   %23 = load i32, ptr %arrayidx10.i.3, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #14
-  %call.i34.i.3 = call i32 @clock_gettime(i32 noundef %23, ptr noundef nonnull %t.i33.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i) #13
+  %call.i34.i.3 = call i32 @clock_gettime(i32 noundef %23, ptr noundef nonnull %t.i33.i) #13
   %tobool.not.i35.i.3 = icmp eq i32 %call.i34.i.3, 0
   %24 = load i64, ptr %t.i33.i, align 8
   %mul.i36.i.3 = mul nsw i64 %24, 1000000000
   %25 = load i64, ptr %tv_nsec.i37.i, align 8
   %add.i38.i.3 = add nsw i64 %mul.i36.i.3, %25
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i) #13
   %cmp14.not.i.36 = icmp sgt i64 %add.i38.i.3, %before.i.sroa.8.0
   %cmp14.not.i.3 = select i1 %tobool.not.i35.i.3, i1 %cmp14.not.i.36, i1 false
   br label %cleanup19.i
@@ -632,21 +634,23 @@ land.end:                                         ; preds = %cleanup19.i, %for.b
 ; Function Attrs: nounwind uwtable
 define internal fastcc i32 @on_pool(ptr noundef %f, ptr noundef %closure, i32 noundef %threads, i32 noundef %process) unnamed_addr #0 {
 entry:
-  %t.i188 = alloca %struct.timespec, align 8
-  %t.i181 = alloca %struct.timespec, align 8
-  %t.i175 = alloca %struct.timespec, align 8
-  %t.i170 = alloca %struct.timespec, align 8
-  %t.i.i163 = alloca %struct.timespec, align 8
-  %group.i.i164 = alloca %struct.Group, align 8
+  %t.i210 = alloca %struct.timespec, align 8
+  %t.i205 = alloca %struct.timespec, align 8
+  %t.i198 = alloca %struct.timespec, align 8
+  %t.i192 = alloca %struct.timespec, align 8
+  %t.i187 = alloca %struct.timespec, align 8
+  %t.i.i180 = alloca %struct.timespec, align 8
+  %group.i.i181 = alloca %struct.Group, align 8
   %attributes.i = alloca %union.pthread_attr_t, align 8
   %all.i = alloca %struct.__sigset_t, align 8
   %before.i = alloca %struct.__sigset_t, align 8
   %thread.i = alloca i64, align 8
   %group.i = alloca %struct.Group, align 8
-  %t.i148 = alloca %struct.timespec, align 8
+  %t.i165 = alloca %struct.timespec, align 8
   %t.i.i = alloca %struct.timespec, align 8
   %group.i.i = alloca %struct.Group, align 8
   %t.i = alloca %struct.timespec, align 8
+  %part = alloca %struct.Part, align 8
   %cmp = icmp sgt i32 %threads, 1
   br i1 %cmp, label %land.lhs.true, label %if.then11
 
@@ -656,41 +660,41 @@ land.lhs.true:                                    ; preds = %entry
   br i1 %cmp.i, label %lor.lhs.false, label %if.then
 
 if.then:                                          ; preds = %land.lhs.true
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #14
-  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #13
+  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #13
   %1 = load i64, ptr %t.i, align 8
   %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
   %2 = load i64, ptr %tv_nsec.i, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #14
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i.i) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i.i) #13
   call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i.i, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %3 = atomicrmw add ptr @launches, i64 1 monotonic, align 8
-  %call.i.i = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i.i, ptr noundef %closure) #14
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i.i) #14
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #14
-  %call.i2.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i) #14
+  %call.i.i = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i.i, ptr noundef %closure) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i.i) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
+  %call.i2.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i) #13
   %4 = load i64, ptr %t.i.i, align 8
   %mul.i.i = mul nsw i64 %4, 1000000000
   %tv_nsec.i.i = getelementptr inbounds nuw i8, ptr %t.i.i, i64 8
   %5 = load i64, ptr %tv_nsec.i.i, align 8
   %add.i.i = add nsw i64 %mul.i.i, %5
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
   store atomic i64 %add.i.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i148) #14
-  %call.i149 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i148) #14
-  %6 = load i64, ptr %t.i148, align 8
-  %tv_nsec.i151 = getelementptr inbounds nuw i8, ptr %t.i148, i64 8
-  %7 = load i64, ptr %tv_nsec.i151, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i148) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i165) #13
+  %call.i166 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i165) #13
+  %6 = load i64, ptr %t.i165, align 8
+  %tv_nsec.i168 = getelementptr inbounds nuw i8, ptr %t.i165, i64 8
+  %7 = load i64, ptr %tv_nsec.i168, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i165) #13
   %reass.add = sub i64 %6, %1
   %reass.mul = mul i64 %reass.add, 1000000000
-  %add.i152 = sub i64 %7, %2
-  %sub = add i64 %add.i152, %reass.mul
+  %add.i169 = sub i64 %7, %2
+  %sub = add i64 %add.i169, %reass.mul
   %sub4 = add nsw i32 %threads, -1
   %8 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 936) monotonic, align 8
-  %conv.i153 = zext nneg i32 %sub4 to i64
-  %mul.i154 = mul nsw i64 %sub, %conv.i153
-  %div.neg.i = sdiv i64 %mul.i154, -16
+  %conv.i170 = zext nneg i32 %sub4 to i64
+  %mul.i171 = mul nsw i64 %sub, %conv.i170
+  %div.neg.i = sdiv i64 %mul.i171, -16
   %sub.i = add i64 %div.neg.i, %8
   %cond.i = call i64 @llvm.smax.i64(i64 %sub.i, i64 0)
   store atomic i64 %cond.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 936) monotonic, align 8
@@ -699,8 +703,8 @@ if.then:                                          ; preds = %land.lhs.true
 
 lor.lhs.false:                                    ; preds = %land.lhs.true
   %9 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392) seq_cst, align 8
-  %cmp.i155 = icmp eq i32 %9, %process
-  br i1 %cmp.i155, label %lor.lhs.false8, label %if.end.i
+  %cmp.i172 = icmp eq i32 %9, %process
+  br i1 %cmp.i172, label %lor.lhs.false8, label %if.end.i
 
 if.end.i:                                         ; preds = %lor.lhs.false
   %cmp1.i = icmp slt i32 %9, 0
@@ -740,63 +744,63 @@ lor.lhs.false8:                                   ; preds = %for.cond.cleanup.i,
   br i1 %tobool10.not, label %if.end13, label %if.then11
 
 if.then11:                                        ; preds = %if.end.i, %lor.lhs.false.i, %entry, %lor.lhs.false8
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i) #13
   call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %14 = atomicrmw add ptr @launches, i64 1 monotonic, align 8
-  %call.i156 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #14
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i) #14
+  %call.i173 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i) #13
   br label %return
 
 if.end13:                                         ; preds = %lor.lhs.false8
   %spec.store.select = tail call i32 @llvm.smin.i32(i32 %threads, i32 512)
   %sub17 = add nsw i32 %spec.store.select, -1
-  call void @llvm.lifetime.start.p0(i64 64, ptr nonnull %attributes.i) #14
-  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %all.i) #14
-  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %before.i) #14
+  call void @llvm.lifetime.start.p0(i64 64, ptr nonnull %attributes.i) #13
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %all.i) #13
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %before.i) #13
   %15 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
-  %cmp.i157 = icmp sge i32 %15, %sub17
+  %cmp.i174 = icmp sge i32 %15, %sub17
   %16 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
   %tobool.i = icmp ne i32 %16, 0
-  %or.cond.i = select i1 %cmp.i157, i1 true, i1 %tobool.i
+  %or.cond.i = select i1 %cmp.i174, i1 true, i1 %tobool.i
   br i1 %or.cond.i, label %start_helpers.exit, label %lor.lhs.false1.i
 
 lor.lhs.false1.i:                                 ; preds = %if.end13
-  %call.i158 = call i32 @pthread_attr_init(ptr noundef nonnull %attributes.i) #14
-  %tobool2.not.i = icmp eq i32 %call.i158, 0
-  br i1 %tobool2.not.i, label %if.end.i159, label %start_helpers.exit
+  %call.i175 = call i32 @pthread_attr_init(ptr noundef nonnull %attributes.i) #13
+  %tobool2.not.i = icmp eq i32 %call.i175, 0
+  br i1 %tobool2.not.i, label %if.end.i176, label %start_helpers.exit
 
-if.end.i159:                                      ; preds = %lor.lhs.false1.i
-  %call3.i = call i32 @pthread_attr_setdetachstate(ptr noundef nonnull %attributes.i, i32 noundef 1) #14
-  %call4.i = call i32 @pthread_attr_setstacksize(ptr noundef nonnull %attributes.i, i64 noundef 1048576) #14
-  %call5.i = call i32 @sigfillset(ptr noundef nonnull %all.i) #14
-  %call6.i = call i32 @pthread_sigmask(i32 noundef 2, ptr noundef nonnull %all.i, ptr noundef nonnull %before.i) #14
-  call void @llvm.lifetime.start.p0(i64 8, ptr nonnull %thread.i) #14
+if.end.i176:                                      ; preds = %lor.lhs.false1.i
+  %call3.i = call i32 @pthread_attr_setdetachstate(ptr noundef nonnull %attributes.i, i32 noundef 1) #13
+  %call4.i = call i32 @pthread_attr_setstacksize(ptr noundef nonnull %attributes.i, i64 noundef 1048576) #13
+  %call5.i = call i32 @sigfillset(ptr noundef nonnull %all.i) #13
+  %call6.i = call i32 @pthread_sigmask(i32 noundef 2, ptr noundef nonnull %all.i, ptr noundef nonnull %before.i) #13
+  call void @llvm.lifetime.start.p0(i64 8, ptr nonnull %thread.i) #13
   %17 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
   %cmp718.i = icmp slt i32 %17, %sub17
   %18 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
   %tobool8.not19.i = icmp eq i32 %18, 0
   %19 = select i1 %cmp718.i, i1 %tobool8.not19.i, i1 false
-  br i1 %19, label %for.body.i161, label %for.cond.cleanup.i160
+  br i1 %19, label %for.body.i178, label %for.cond.cleanup.i177
 
-for.cond.cleanup.i160:                            ; preds = %if.end12.i, %if.end12.thread.i, %if.end.i159
-  call void @llvm.lifetime.end.p0(i64 8, ptr nonnull %thread.i) #14
-  %call13.i = call i32 @pthread_sigmask(i32 noundef 2, ptr noundef nonnull %before.i, ptr noundef null) #14
-  %call14.i = call i32 @pthread_attr_destroy(ptr noundef nonnull %attributes.i) #14
+for.cond.cleanup.i177:                            ; preds = %if.end12.i, %if.end12.thread.i, %if.end.i176
+  call void @llvm.lifetime.end.p0(i64 8, ptr nonnull %thread.i) #13
+  %call13.i = call i32 @pthread_sigmask(i32 noundef 2, ptr noundef nonnull %before.i, ptr noundef null) #13
+  %call14.i = call i32 @pthread_attr_destroy(ptr noundef nonnull %attributes.i) #13
   br label %start_helpers.exit
 
-for.body.i161:                                    ; preds = %if.end.i159, %if.end12.i
-  %20 = phi i32 [ %inc.i, %if.end12.i ], [ %17, %if.end.i159 ]
-  %conv.i162 = sext i32 %20 to i64
-  %21 = inttoptr i64 %conv.i162 to ptr
-  %call9.i = call i32 @pthread_create(ptr noundef nonnull %thread.i, ptr noundef nonnull %attributes.i, ptr noundef nonnull @help, ptr noundef %21) #14
+for.body.i178:                                    ; preds = %if.end.i176, %if.end12.i
+  %20 = phi i32 [ %inc.i, %if.end12.i ], [ %17, %if.end.i176 ]
+  %conv.i179 = sext i32 %20 to i64
+  %21 = inttoptr i64 %conv.i179 to ptr
+  %call9.i = call i32 @pthread_create(ptr noundef nonnull %thread.i, ptr noundef nonnull %attributes.i, ptr noundef nonnull @help, ptr noundef %21) #13
   %tobool10.not.i = icmp eq i32 %call9.i, 0
   br i1 %tobool10.not.i, label %if.end12.i, label %if.end12.thread.i
 
-if.end12.thread.i:                                ; preds = %for.body.i161
+if.end12.thread.i:                                ; preds = %for.body.i178
   store i32 1, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
-  br label %for.cond.cleanup.i160
+  br label %for.cond.cleanup.i177
 
-if.end12.i:                                       ; preds = %for.body.i161
+if.end12.i:                                       ; preds = %for.body.i178
   %22 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
   %inc.i = add nsw i32 %22, 1
   store i32 %inc.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
@@ -804,18 +808,18 @@ if.end12.i:                                       ; preds = %for.body.i161
   %23 = icmp eq i32 %.pre20.i, 0
   %cmp7.i = icmp slt i32 %inc.i, %sub17
   %24 = select i1 %cmp7.i, i1 %23, i1 false
-  br i1 %24, label %for.body.i161, label %for.cond.cleanup.i160, !llvm.loop !10
+  br i1 %24, label %for.body.i178, label %for.cond.cleanup.i177, !llvm.loop !10
 
-start_helpers.exit:                               ; preds = %if.end13, %lor.lhs.false1.i, %for.cond.cleanup.i160
-  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %before.i) #14
-  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %all.i) #14
-  call void @llvm.lifetime.end.p0(i64 64, ptr nonnull %attributes.i) #14
+start_helpers.exit:                               ; preds = %if.end13, %lor.lhs.false1.i, %for.cond.cleanup.i177
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %before.i) #13
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %all.i) #13
+  call void @llvm.lifetime.end.p0(i64 64, ptr nonnull %attributes.i) #13
   %25 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
   %cond = call i32 @llvm.smin.i32(i32 %25, i32 %sub17)
   %add = add nsw i32 %cond, 1
   %26 = load i32, ptr @settings.1, align 4
   %mul = mul nsw i32 %add, %26
-  %spec.store.select111 = call i32 @llvm.smin.i32(i32 %mul, i32 1023)
+  %spec.store.select126 = call i32 @llvm.smin.i32(i32 %mul, i32 1023)
   %tobool24.not = icmp eq i32 %cond, 0
   br i1 %tobool24.not, label %if.then29, label %lor.lhs.false25
 
@@ -834,171 +838,208 @@ land.lhs.true27:                                  ; preds = %lor.lhs.false25
 
 if.then29:                                        ; preds = %land.lhs.true27, %start_helpers.exit
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384) seq_cst, align 128
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i.i164) #14
-  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i.i164, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i.i181) #13
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i.i181, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %29 = atomicrmw add ptr @launches, i64 1 monotonic, align 8
-  %call.i.i165 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i.i164, ptr noundef %closure) #14
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i.i164) #14
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i163) #14
-  %call.i2.i166 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i163) #14
-  %30 = load i64, ptr %t.i.i163, align 8
-  %mul.i.i167 = mul nsw i64 %30, 1000000000
-  %tv_nsec.i.i168 = getelementptr inbounds nuw i8, ptr %t.i.i163, i64 8
-  %31 = load i64, ptr %tv_nsec.i.i168, align 8
-  %add.i.i169 = add nsw i64 %mul.i.i167, %31
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i163) #14
-  store atomic i64 %add.i.i169, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
+  %call.i.i182 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i.i181, ptr noundef %closure) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i.i181) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i180) #13
+  %call.i2.i183 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i180) #13
+  %30 = load i64, ptr %t.i.i180, align 8
+  %mul.i.i184 = mul nsw i64 %30, 1000000000
+  %tv_nsec.i.i185 = getelementptr inbounds nuw i8, ptr %t.i.i180, i64 8
+  %31 = load i64, ptr %tv_nsec.i.i185, align 8
+  %add.i.i186 = add nsw i64 %mul.i.i184, %31
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i180) #13
+  store atomic i64 %add.i.i186, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
   br label %return
 
 if.end32:                                         ; preds = %land.lhs.true27, %lor.lhs.false25
   %32 = ptrtoint ptr %f to i64
-  %div147 = lshr i64 %32, 4
-  %rem33 = and i64 %div147, 63
+  %div164 = lshr i64 %32, 4
+  %rem33 = and i64 %div164, 63
   %arrayidx = getelementptr inbounds nuw [64 x i64], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 424), i64 0, i64 %rem33
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i170) #14
-  %call.i171 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i170) #14
-  %33 = load i64, ptr %t.i170, align 8
-  %mul.i172 = mul nsw i64 %33, 1000000000
-  %tv_nsec.i173 = getelementptr inbounds nuw i8, ptr %t.i170, i64 8
-  %34 = load i64, ptr %tv_nsec.i173, align 8
-  %add.i174 = add nsw i64 %mul.i172, %34
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i170) #14
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i175) #14
-  %call.i176 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i175) #14
-  %tobool.not.i = icmp eq i32 %call.i176, 0
-  %35 = load i64, ptr %t.i175, align 8
-  %mul.i177 = mul nsw i64 %35, 1000000000
-  %tv_nsec.i178 = getelementptr inbounds nuw i8, ptr %t.i175, i64 8
-  %36 = load i64, ptr %tv_nsec.i178, align 8
-  %add.i179 = add nsw i64 %mul.i177, %36
-  %cond.i180 = select i1 %tobool.not.i, i64 %add.i179, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i175) #14
-  %37 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
-  %sub38 = sub nsw i64 %add.i174, %37
-  %38 = load i64, ptr @settings.2, align 8
-  %cmp39 = icmp slt i64 %sub38, %38
-  %cond45 = select i1 %cmp39, i64 %38, i64 0
-  store atomic i64 %cond45, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i187) #13
+  %call.i188 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i187) #13
+  %33 = load i64, ptr %t.i187, align 8
+  %mul.i189 = mul nsw i64 %33, 1000000000
+  %tv_nsec.i190 = getelementptr inbounds nuw i8, ptr %t.i187, i64 8
+  %34 = load i64, ptr %tv_nsec.i190, align 8
+  %add.i191 = add nsw i64 %mul.i189, %34
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i187) #13
+  %35 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
+  %sub37 = sub nsw i64 %add.i191, %35
+  %36 = load i64, ptr @settings.2, align 8
+  %cmp38 = icmp slt i64 %sub37, %36
+  %cond44 = select i1 %cmp38, i64 %36, i64 0
+  store atomic i64 %cond44, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
   store atomic i64 %32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 256) monotonic, align 128
-  %39 = ptrtoint ptr %closure to i64
-  store atomic i64 %39, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 264) monotonic, align 8
-  store atomic i32 %spec.store.select111, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 272) monotonic, align 16
-  %call50 = call i32 @sched_getcpu() #14
-  store atomic i32 %call50, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
+  %37 = ptrtoint ptr %closure to i64
+  store atomic i64 %37, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 264) monotonic, align 8
+  store atomic i32 %spec.store.select126, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 272) monotonic, align 16
+  %call49 = call i32 @sched_getcpu() #13
+  store atomic i32 %call49, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) monotonic, align 8
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128) monotonic, align 128
-  %40 = load atomic i64, ptr @pool seq_cst, align 128
-  %conv56 = sext i32 %cond to i64
-  %conv57 = sext i32 %spec.store.select111 to i64
-  %shr.i = and i64 %40, -1073741824
+  %38 = load atomic i64, ptr @pool seq_cst, align 128
+  %conv55 = sext i32 %cond to i64
+  %conv56 = sext i32 %spec.store.select126 to i64
+  %shr.i = and i64 %38, -1073741824
   %shl.i = add i64 %shr.i, 1073741824
-  %shl1.i = shl nsw i64 %conv56, 20
-  %41 = or i64 %shl1.i, %shl.i
-  %or2.i = or i64 %41, %conv57
+  %shl1.i = shl nsw i64 %conv55, 20
+  %39 = or i64 %shl1.i, %shl.i
+  %or2.i = or i64 %39, %conv56
   store atomic i64 %or2.i, ptr @pool seq_cst, align 128
-  br i1 %cmp39, label %cond.end65, label %lor.lhs.false60
+  call void @llvm.lifetime.start.p0(i64 24, ptr nonnull %part) #13
+  store i64 %add.i191, ptr %part, align 8
+  %cpu = getelementptr inbounds nuw i8, ptr %part, i64 8
+  br i1 %cmp38, label %cond.true62, label %lor.lhs.false59
 
-lor.lhs.false60:                                  ; preds = %if.end32
-  %42 = load i64, ptr %arrayidx, align 8
-  %cmp61 = icmp sgt i64 %42, 50000
-  %spec.select = select i1 %cmp61, i64 0, i64 %add.i174
+lor.lhs.false59:                                  ; preds = %if.end32
+  %40 = load i64, ptr %arrayidx, align 8
+  %cmp60 = icmp sgt i64 %40, 100000
+  br i1 %cmp60, label %cond.true62, label %cond.end65
+
+cond.true62:                                      ; preds = %lor.lhs.false59, %if.end32
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i192) #13
+  %call.i193 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i192) #13
+  %tobool.not.i = icmp eq i32 %call.i193, 0
+  %41 = load i64, ptr %t.i192, align 8
+  %mul.i194 = mul nsw i64 %41, 1000000000
+  %tv_nsec.i195 = getelementptr inbounds nuw i8, ptr %t.i192, i64 8
+  %42 = load i64, ptr %tv_nsec.i195, align 8
+  %add.i196 = add nsw i64 %mul.i194, %42
+  %cond.i197 = select i1 %tobool.not.i, i64 %add.i196, i64 -1
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i192) #13
   br label %cond.end65
 
-cond.end65:                                       ; preds = %lor.lhs.false60, %if.end32
-  %cond66 = phi i64 [ 0, %if.end32 ], [ %spec.select, %lor.lhs.false60 ]
-  %call67 = call fastcc i32 @work(i32 noundef -1, i64 noundef %cond66)
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i181) #14
-  %call.i182 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i181) #14
-  %tobool.not.i183 = icmp eq i32 %call.i182, 0
-  %43 = load i64, ptr %t.i181, align 8
-  %mul.i184 = mul nsw i64 %43, 1000000000
-  %tv_nsec.i185 = getelementptr inbounds nuw i8, ptr %t.i181, i64 8
-  %44 = load i64, ptr %tv_nsec.i185, align 8
-  %add.i186 = add nsw i64 %mul.i184, %44
-  %cond.i187 = select i1 %tobool.not.i183, i64 %add.i186, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i181) #14
-  %sub69 = sub nsw i64 %cond.i187, %cond.i180
-  %cmp70 = icmp slt i32 %call67, %spec.store.select111
-  br i1 %cmp70, label %if.then72, label %if.else
+cond.end65:                                       ; preds = %lor.lhs.false59, %cond.true62
+  %cond66 = phi i64 [ %cond.i197, %cond.true62 ], [ 0, %lor.lhs.false59 ]
+  store i64 %cond66, ptr %cpu, align 8
+  %waking = getelementptr inbounds nuw i8, ptr %part, i64 16
+  store i64 0, ptr %waking, align 8
+  %call67 = call fastcc i32 @work(i32 noundef -1, ptr noundef %part)
+  %43 = load i64, ptr %cpu, align 8
+  %tobool69.not = icmp eq i64 %43, 0
+  br i1 %tobool69.not, label %cond.false74, label %cond.true70
 
-if.then72:                                        ; preds = %cond.end65
-  %sub73 = sub nsw i32 %spec.store.select111, %call67
-  call fastcc void @wait_for(i32 noundef %sub73, i32 noundef %cond)
-  br label %if.end83.sink.split
+cond.true70:                                      ; preds = %cond.end65
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i198) #13
+  %call.i199 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i198) #13
+  %tobool.not.i200 = icmp eq i32 %call.i199, 0
+  %44 = load i64, ptr %t.i198, align 8
+  %mul.i201 = mul nsw i64 %44, 1000000000
+  %tv_nsec.i202 = getelementptr inbounds nuw i8, ptr %t.i198, i64 8
+  %45 = load i64, ptr %tv_nsec.i202, align 8
+  %add.i203 = add nsw i64 %mul.i201, %45
+  %cond.i204 = select i1 %tobool.not.i200, i64 %add.i203, i64 -1
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i198) #13
+  %sub73 = sub nsw i64 %cond.i204, %43
+  br label %cond.end77
 
-if.else:                                          ; preds = %cond.end65
-  %45 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
-  %tobool79.not = icmp eq i32 %45, 0
-  br i1 %tobool79.not, label %if.end83, label %if.then80
+cond.false74:                                     ; preds = %cond.end65
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i205) #13
+  %call.i206 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i205) #13
+  %46 = load i64, ptr %t.i205, align 8
+  %mul.i207 = mul nsw i64 %46, 1000000000
+  %tv_nsec.i208 = getelementptr inbounds nuw i8, ptr %t.i205, i64 8
+  %47 = load i64, ptr %tv_nsec.i208, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i205) #13
+  %add.i209 = sub i64 %47, %add.i191
+  %sub76 = add i64 %add.i209, %mul.i207
+  br label %cond.end77
 
-if.then80:                                        ; preds = %if.else
-  %46 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416), align 32
-  %inc81 = add i32 %46, 1
-  br label %if.end83.sink.split
+cond.end77:                                       ; preds = %cond.false74, %cond.true70
+  %cond78 = phi i64 [ %sub73, %cond.true70 ], [ %sub76, %cond.false74 ]
+  %cmp79 = icmp slt i32 %call67, %spec.store.select126
+  br i1 %cmp79, label %if.then81, label %if.else
 
-if.end83.sink.split:                              ; preds = %if.then72, %if.then80
-  %inc81.sink = phi i32 [ %inc81, %if.then80 ], [ 0, %if.then72 ]
-  store i32 %inc81.sink, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416), align 32
-  br label %if.end83
+if.then81:                                        ; preds = %cond.end77
+  %sub82 = sub nsw i32 %spec.store.select126, %call67
+  call fastcc void @wait_for(i32 noundef %sub82, i32 noundef %cond)
+  br label %if.end92.sink.split
 
-if.end83:                                         ; preds = %if.end83.sink.split, %if.else
-  %47 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i188) #14
-  %call.i189 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i188) #14
-  %48 = load i64, ptr %t.i188, align 8
-  %mul.i190 = mul nsw i64 %48, 1000000000
-  %tv_nsec.i191 = getelementptr inbounds nuw i8, ptr %t.i188, i64 8
-  %49 = load i64, ptr %tv_nsec.i191, align 8
-  %add.i192 = add nsw i64 %mul.i190, %49
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i188) #14
-  store atomic i64 %add.i192, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
-  %50 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) monotonic, align 4
-  %tobool89.not = icmp eq i32 %50, 0
-  br i1 %tobool89.not, label %if.end93, label %if.then90
+if.else:                                          ; preds = %cond.end77
+  %48 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
+  %tobool88.not = icmp eq i32 %48, 0
+  br i1 %tobool88.not, label %if.end92, label %if.then89
 
-if.then90:                                        ; preds = %if.end83
-  %sub92 = add nsw i32 %50, -1
-  store atomic i32 %sub92, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) monotonic, align 4
-  br label %if.end93
+if.then89:                                        ; preds = %if.else
+  %49 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416), align 32
+  %inc90 = add i32 %49, 1
+  br label %if.end92.sink.split
 
-if.end93:                                         ; preds = %if.then90, %if.end83
-  %tobool94.not = icmp eq i32 %call67, 0
-  br i1 %tobool94.not, label %if.end105, label %if.then95
+if.end92.sink.split:                              ; preds = %if.then81, %if.then89
+  %inc90.sink = phi i32 [ %inc90, %if.then89 ], [ 0, %if.then81 ]
+  store i32 %inc90.sink, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416), align 32
+  br label %if.end92
 
-if.then95:                                        ; preds = %if.end93
-  %mul97 = mul nsw i64 %sub69, %conv57
-  %conv98 = sext i32 %call67 to i64
-  %div99 = sdiv i64 %mul97, %conv98
-  store i64 %div99, ptr %arrayidx, align 8
-  %cond102.neg = select i1 %tobool89.not, i64 0, i64 -50000
-  %div.neg.i194 = sdiv i64 %div99, -8
-  %51 = add i64 %add.i192, %cond102.neg
-  %52 = add i64 %add.i174, %div99
-  %sub.i193 = sub i64 %51, %52
-  %sub1.i = add i64 %sub.i193, %div.neg.i194
-  %cmp.i195 = icmp slt i64 %sub1.i, 2000
-  br i1 %cmp.i195, label %if.end105, label %if.end.i196
+if.end92:                                         ; preds = %if.end92.sink.split, %if.else
+  %50 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i210) #13
+  %call.i211 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i210) #13
+  %51 = load i64, ptr %t.i210, align 8
+  %mul.i212 = mul nsw i64 %51, 1000000000
+  %tv_nsec.i213 = getelementptr inbounds nuw i8, ptr %t.i210, i64 8
+  %52 = load i64, ptr %tv_nsec.i213, align 8
+  %add.i214 = add nsw i64 %mul.i212, %52
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i210) #13
+  store atomic i64 %add.i214, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
+  %53 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) monotonic, align 4
+  %tobool98.not = icmp eq i32 %53, 0
+  br i1 %tobool98.not, label %if.end102, label %if.then99
 
-if.end.i196:                                      ; preds = %if.then95
-  %53 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 936) monotonic, align 8
-  %add.i197 = add nsw i64 %53, %sub1.i
-  %cond.i198 = call i64 @llvm.smin.i64(i64 %add.i197, i64 20000000)
-  store atomic i64 %cond.i198, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 936) monotonic, align 8
-  br label %if.end105
+if.then99:                                        ; preds = %if.end92
+  %sub101 = add nsw i32 %53, -1
+  store atomic i32 %sub101, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) monotonic, align 4
+  br label %if.end102
 
-if.end105:                                        ; preds = %if.end.i196, %if.then95, %if.end93
-  %54 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @launches, i64 8), i64 1 monotonic, align 8
+if.end102:                                        ; preds = %if.then99, %if.end92
+  %tobool103.not = icmp eq i32 %call67, 0
+  br i1 %tobool103.not, label %if.end120, label %if.then104
+
+if.then104:                                       ; preds = %if.end102
+  %54 = load i64, ptr %waking, align 8
+  %sub106 = sub nsw i64 %cond78, %54
+  %mul108 = mul nsw i64 %sub106, %conv56
+  %conv109 = sext i32 %call67 to i64
+  %div110 = sdiv i64 %mul108, %conv109
+  store i64 %div110, ptr %arrayidx, align 8
+  %cond113.neg = select i1 %tobool98.not, i64 0, i64 -100000
+  %mul117 = mul nsw i64 %cond78, %conv56
+  %div119 = sdiv i64 %mul117, %conv109
+  %div.neg.i216 = sdiv i64 %div119, -8
+  %55 = add i64 %add.i214, %cond113.neg
+  %56 = add i64 %add.i191, %div119
+  %sub.i215 = sub i64 %55, %56
+  %sub1.i = add i64 %sub.i215, %div.neg.i216
+  %cmp.i217 = icmp slt i64 %sub1.i, 2000
+  br i1 %cmp.i217, label %if.end120, label %if.end.i218
+
+if.end.i218:                                      ; preds = %if.then104
+  %57 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 936) monotonic, align 8
+  %add.i219 = add nsw i64 %57, %sub1.i
+  %cond.i220 = call i64 @llvm.smin.i64(i64 %add.i219, i64 20000000)
+  store atomic i64 %cond.i220, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 936) monotonic, align 8
+  br label %if.end120
+
+if.end120:                                        ; preds = %if.end.i218, %if.then104, %if.end102
+  %58 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @launches, i64 8), i64 1 monotonic, align 8
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384) seq_cst, align 128
-  %tobool.not.i199 = icmp eq i32 %47, 0
-  br i1 %tobool.not.i199, label %return, label %if.then.i
+  %tobool.not.i221 = icmp eq i32 %50, 0
+  br i1 %tobool.not.i221, label %elsewhere.exit, label %if.then.i
 
-if.then.i:                                        ; preds = %if.end105
-  call void @TVMFFIErrorSetRaisedFromCStr(ptr noundef nonnull @.str, ptr noundef nonnull @.str.1) #14
+if.then.i:                                        ; preds = %if.end120
+  call void @TVMFFIErrorSetRaisedFromCStr(ptr noundef nonnull @.str, ptr noundef nonnull @.str.1) #13
+  br label %elsewhere.exit
+
+elsewhere.exit:                                   ; preds = %if.end120, %if.then.i
+  call void @llvm.lifetime.end.p0(i64 24, ptr nonnull %part) #13
   br label %return
 
-return:                                           ; preds = %if.then.i, %if.end105, %if.then29, %if.then11, %if.then
-  %retval.1 = phi i32 [ %call.i.i, %if.then ], [ %call.i156, %if.then11 ], [ %call.i.i165, %if.then29 ], [ 0, %if.end105 ], [ %47, %if.then.i ]
+return:                                           ; preds = %if.then29, %elsewhere.exit, %if.then11, %if.then
+  %retval.1 = phi i32 [ %call.i.i, %if.then ], [ %call.i173, %if.then11 ], [ %call.i.i182, %if.then29 ], [ %50, %elsewhere.exit ]
   ret i32 %retval.1
 }
 
@@ -1014,12 +1055,12 @@ entry:
   %t.i = alloca %struct.timespec, align 8
   %group = alloca %struct.Group, align 8
   %0 = load ptr, ptr @openmp.1, align 8
-  %call = tail call i32 %0() #14
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group) #14
+  %call = tail call i32 %0() #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group) #13
   store ptr null, ptr %group, align 8
   %num_task = getelementptr inbounds nuw i8, ptr %group, i64 8
   %1 = load ptr, ptr @openmp.2, align 8
-  %call1 = tail call i32 %1() #14
+  %call1 = tail call i32 %1() #13
   store i32 %call1, ptr %num_task, align 8
   %2 = getelementptr inbounds nuw i8, ptr %group, i64 12
   store i32 0, ptr %2, align 4
@@ -1038,14 +1079,14 @@ if.else:                                          ; preds = %entry
   br i1 %cmp, label %land.lhs.true, label %if.end13
 
 land.lhs.true:                                    ; preds = %if.else
-  %call3 = tail call i64 @pthread_self() #16
+  %call3 = tail call i64 @pthread_self() #15
   %caller4 = getelementptr inbounds nuw i8, ptr %data, i64 16
   %4 = load ptr, ptr %caller4, align 8
   %clocks = getelementptr inbounds nuw i8, ptr %4, i64 12
   %sub = add nsw i32 %call, -1
   %idxprom = sext i32 %sub to i64
   %arrayidx = getelementptr inbounds [4 x i32], ptr %clocks, i64 0, i64 %idxprom
-  %call5 = tail call i32 @pthread_getcpuclockid(i64 noundef %call3, ptr noundef nonnull %arrayidx) #14
+  %call5 = tail call i32 @pthread_getcpuclockid(i64 noundef %call3, ptr noundef nonnull %arrayidx) #13
   %tobool6.not = icmp eq i32 %call5, 0
   br i1 %tobool6.not, label %if.end13, label %if.then7
 
@@ -1060,7 +1101,7 @@ if.end13:                                         ; preds = %if.else, %land.lhs.
   %6 = load ptr, ptr %data, align 8
   %closure = getelementptr inbounds nuw i8, ptr %data, i64 8
   %7 = load ptr, ptr %closure, align 8
-  %call14 = call i32 %6(i32 noundef %call, ptr noundef nonnull %group, ptr noundef %7) #14
+  %call14 = call i32 %6(i32 noundef %call, ptr noundef nonnull %group, ptr noundef %7) #13
   %tobool15.not = icmp eq i32 %call14, 0
   br i1 %tobool15.not, label %if.end18, label %if.then16
 
@@ -1073,8 +1114,8 @@ if.end18:                                         ; preds = %if.then16, %if.end1
   br i1 %tobool.not, label %if.then20, label %if.end24
 
 if.then20:                                        ; preds = %if.end18
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #14
-  %call.i = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #13
+  %call.i = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i) #13
   %tobool.not.i = icmp eq i32 %call.i, 0
   %8 = load i64, ptr %t.i, align 8
   %mul.i = mul nsw i64 %8, 1000000000
@@ -1082,7 +1123,7 @@ if.then20:                                        ; preds = %if.end18
   %9 = load i64, ptr %tv_nsec.i, align 8
   %add.i = add nsw i64 %mul.i, %9
   %cond.i = select i1 %tobool.not.i, i64 %add.i, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #13
   %cpu = getelementptr inbounds nuw i8, ptr %data, i64 24
   %10 = load i64, ptr %cpu, align 8
   %sub22 = sub nsw i64 %cond.i, %10
@@ -1090,7 +1131,7 @@ if.then20:                                        ; preds = %if.end18
   br label %if.end24
 
 if.end24:                                         ; preds = %if.then20, %if.end18
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group) #13
   ret void
 }
 
@@ -1109,41 +1150,50 @@ declare void @TVMFFIErrorSetRaisedFromCStr(ptr noundef, ptr noundef) local_unnam
 declare i32 @sched_getcpu() local_unnamed_addr #1
 
 ; Function Attrs: nounwind uwtable
-define internal fastcc i32 @work(i32 noundef %self, i64 noundef %began) unnamed_addr #0 {
+define internal fastcc i32 @work(i32 noundef %self, ptr nocapture noundef nonnull %part) unnamed_addr #0 {
 entry:
+  %t.i105 = alloca %struct.timespec, align 8
+  %given.i.i = alloca %struct.cpu_set_t, align 8
+  %others.i.i = alloca %struct.cpu_set_t, align 8
+  %t.i98 = alloca %struct.timespec, align 8
+  %t.i93 = alloca %struct.timespec, align 8
   %t.i = alloca %struct.timespec, align 8
   %group = alloca %struct.Group, align 8
   %0 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i75 = lshr i64 %0, 10
-  %and.i.i76 = and i64 %shr.i.i75, 1023
-  %and.i3.i77 = and i64 %0, 1023
-  %cmp.i.not78 = icmp samesign ult i64 %and.i.i76, %and.i3.i77
-  br i1 %cmp.i.not78, label %lor.lhs.false.lr.ph, label %cleanup45
+  %shr.i.i117 = lshr i64 %0, 10
+  %and.i.i118 = and i64 %shr.i.i117, 1023
+  %and.i3.i119 = and i64 %0, 1023
+  %cmp.i.not120 = icmp samesign ult i64 %and.i.i118, %and.i3.i119
+  br i1 %cmp.i.not120, label %lor.lhs.false.lr.ph, label %cleanup64
 
 lor.lhs.false.lr.ph:                              ; preds = %entry
   %num_task = getelementptr inbounds nuw i8, ptr %group, i64 8
   %1 = getelementptr inbounds nuw i8, ptr %group, i64 12
   %cmp6 = icmp slt i32 %self, 0
   %cond.v = select i1 %cmp6, i64 1024, i64 -1
-  %tobool15.not = icmp eq i64 %began, 0
+  %cpu = getelementptr inbounds nuw i8, ptr %part, i64 8
   %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
+  %tv_nsec.i96 = getelementptr inbounds nuw i8, ptr %t.i93, i64 8
+  %tv_nsec.i101 = getelementptr inbounds nuw i8, ptr %t.i98, i64 8
+  %tv_nsec.i108 = getelementptr inbounds nuw i8, ptr %t.i105, i64 8
+  %waking = getelementptr inbounds nuw i8, ptr %part, i64 16
   br label %lor.lhs.false
 
-lor.lhs.false:                                    ; preds = %lor.lhs.false.lr.ph, %cleanup44
-  %2 = phi i64 [ %0, %lor.lhs.false.lr.ph ], [ %23, %cleanup44 ]
-  %did.079 = phi i32 [ 0, %lor.lhs.false.lr.ph ], [ %did.1, %cleanup44 ]
+lor.lhs.false:                                    ; preds = %lor.lhs.false.lr.ph, %cleanup63
+  %2 = phi i64 [ %0, %lor.lhs.false.lr.ph ], [ %45, %cleanup63 ]
+  %did.0121 = phi i32 [ 0, %lor.lhs.false.lr.ph ], [ %did.1, %cleanup63 ]
   %3 = trunc i64 %2 to i32
   %4 = lshr i32 %3, 20
   %conv = and i32 %4, 1023
   %cmp.not = icmp slt i32 %self, %conv
-  br i1 %cmp.not, label %if.end, label %cleanup45
+  br i1 %cmp.not, label %if.end, label %cleanup64
 
 if.end:                                           ; preds = %lor.lhs.false
   %5 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 256) monotonic, align 128
   %6 = inttoptr i64 %5 to ptr
   %7 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 264) monotonic, align 8
   %8 = inttoptr i64 %7 to ptr
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group) #13
   store ptr null, ptr %group, align 8
   %9 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 272) monotonic, align 16
   store i32 %9, ptr %num_task, align 8
@@ -1151,122 +1201,279 @@ if.end:                                           ; preds = %lor.lhs.false
   %cond = add i64 %2, %cond.v
   %10 = cmpxchg weak ptr @pool, i64 %2, i64 %cond seq_cst seq_cst, align 128
   %11 = extractvalue { i64, i1 } %10, 1
-  br i1 %11, label %if.end9, label %cleanup44
+  br i1 %11, label %if.end9, label %cleanup63
 
 if.end9:                                          ; preds = %if.end
-  %and.i63 = and i64 %cond, 1023
-  %shr.i64 = lshr i64 %cond, 10
-  %and.i65 = and i64 %shr.i64, 1023
-  %sub12 = sub nsw i64 %and.i63, %and.i65
+  %and.i88 = and i64 %cond, 1023
+  %shr.i89 = lshr i64 %cond, 10
+  %and.i90 = and i64 %shr.i89, 1023
+  %sub12 = sub nsw i64 %and.i88, %and.i90
   %cmp13 = icmp sgt i64 %sub12, 0
-  br i1 %cmp13, label %land.lhs.true, label %if.end26
+  br i1 %cmp13, label %land.rhs, label %if.end45
 
-land.lhs.true:                                    ; preds = %if.end9
-  br i1 %tobool15.not, label %if.then25, label %lor.lhs.false16
+land.rhs:                                         ; preds = %if.end9
+  %12 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
+  %conv16 = zext i32 %12 to i64
+  %shr.i91 = lshr i64 %cond, 20
+  %and.i92 = and i64 %shr.i91, 1023
+  %cmp18 = icmp samesign ugt i64 %and.i92, %conv16
+  br i1 %cmp18, label %land.lhs.true, label %if.end45
 
-lor.lhs.false16:                                  ; preds = %land.lhs.true
-  %tobool17.not = icmp eq i32 %did.079, 0
-  br i1 %tobool17.not, label %if.end26, label %land.lhs.true18
+land.lhs.true:                                    ; preds = %land.rhs
+  %13 = load i64, ptr %cpu, align 8
+  %tobool21.not = icmp eq i64 %13, 0
+  br i1 %tobool21.not, label %lor.lhs.false22, label %if.then31
 
-land.lhs.true18:                                  ; preds = %lor.lhs.false16
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #14
-  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #14
-  %12 = load i64, ptr %t.i, align 8
-  %mul.i = mul nsw i64 %12, 1000000000
-  %13 = load i64, ptr %tv_nsec.i, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #14
-  %add.i = sub i64 %13, %began
-  %sub20 = add i64 %add.i, %mul.i
-  %mul = mul nsw i64 %sub20, %sub12
-  %mul21 = mul nsw i32 %did.079, 50000
-  %conv22 = sext i32 %mul21 to i64
-  %cmp23 = icmp sgt i64 %mul, %conv22
-  br i1 %cmp23, label %if.then25, label %if.end26
+lor.lhs.false22:                                  ; preds = %land.lhs.true
+  %tobool23.not = icmp eq i32 %did.0121, 0
+  br i1 %tobool23.not, label %if.end45, label %land.lhs.true24
 
-if.then25:                                        ; preds = %land.lhs.true18, %land.lhs.true
-  %shr.i.i66 = lshr i64 %cond, 20
-  %and.i.i67 = and i64 %shr.i.i66, 1023
-  %14 = trunc nuw nsw i64 %and.i.i67 to i32
-  %15 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
-  %cmp1.not.i = icmp ult i32 %15, %14
-  br i1 %cmp1.not.i, label %if.end.i, label %if.end26
+land.lhs.true24:                                  ; preds = %lor.lhs.false22
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #13
+  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #13
+  %14 = load i64, ptr %t.i, align 8
+  %mul.i = mul nsw i64 %14, 1000000000
+  %15 = load i64, ptr %tv_nsec.i, align 8
+  %add.i = add nsw i64 %mul.i, %15
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #13
+  %16 = load i64, ptr %part, align 8
+  %sub26 = sub i64 %add.i, %16
+  %mul = mul nsw i64 %sub26, %sub12
+  %mul27 = mul nsw i32 %did.0121, 100000
+  %conv28 = sext i32 %mul27 to i64
+  %cmp29 = icmp sgt i64 %mul, %conv28
+  br i1 %cmp29, label %if.then31, label %if.end45
 
-if.end.i:                                         ; preds = %if.then25
-  %16 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284), i32 1 monotonic, align 4
-  %conv4.i = zext i32 %16 to i64
-  %cmp6.not.i = icmp samesign ugt i64 %and.i.i67, %conv4.i
-  br i1 %cmp6.not.i, label %if.end9.i, label %if.end26
+if.then31:                                        ; preds = %land.lhs.true24, %land.lhs.true
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i93) #13
+  %call.i94 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i93) #13
+  %17 = load i64, ptr %t.i93, align 8
+  %mul.i95.neg = mul i64 %17, -1000000000
+  %18 = load i64, ptr %tv_nsec.i96, align 8
+  %add.i97.neg124 = sub i64 %mul.i95.neg, %18
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i93) #13
+  %19 = load i64, ptr %cpu, align 8
+  %tobool34.not = icmp eq i64 %19, 0
+  br i1 %tobool34.not, label %if.then35, label %if.end41
+
+if.then35:                                        ; preds = %if.then31
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i98) #13
+  %call.i99 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i98) #13
+  %tobool.not.i = icmp eq i32 %call.i99, 0
+  %20 = load i64, ptr %t.i98, align 8
+  %mul.i100 = mul nsw i64 %20, 1000000000
+  %21 = load i64, ptr %tv_nsec.i101, align 8
+  %add.i102 = add nsw i64 %mul.i100, %21
+  %cond.i = select i1 %tobool.not.i, i64 %add.i102, i64 -1
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i98) #13
+  %22 = load i64, ptr %part, align 8
+  %sub38.neg = add i64 %22, %add.i97.neg124
+  %sub39 = add i64 %sub38.neg, %cond.i
+  store i64 %sub39, ptr %cpu, align 8
+  br label %if.end41
+
+if.end41:                                         ; preds = %if.then35, %if.then31
+  %23 = trunc nuw nsw i64 %and.i92 to i32
+  %24 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
+  %cmp1.not.i = icmp ult i32 %24, %23
+  br i1 %cmp1.not.i, label %if.end.i, label %wake_two.exit
+
+if.end.i:                                         ; preds = %if.end41
+  %25 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284), i32 1 monotonic, align 4
+  %conv4.i = zext i32 %25 to i64
+  %cmp6.not.i = icmp samesign ugt i64 %and.i92, %conv4.i
+  br i1 %cmp6.not.i, label %if.end9.i, label %wake_two.exit
 
 if.end9.i:                                        ; preds = %if.end.i
   %arrayidx.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %conv4.i
-  %17 = load atomic i32, ptr %arrayidx.i seq_cst, align 128
-  %tobool.not.i = icmp eq i32 %17, 0
-  br i1 %tobool.not.i, label %for.inc.i, label %land.lhs.true.i
+  %26 = load atomic i32, ptr %arrayidx.i seq_cst, align 128
+  %tobool.not.i.i = icmp eq i32 %26, 0
+  br i1 %tobool.not.i.i, label %wake.exit.i, label %lor.lhs.false.i.i
 
-land.lhs.true.i:                                  ; preds = %if.end9.i
-  %18 = atomicrmw xchg ptr %arrayidx.i, i32 0 seq_cst, align 4
-  %tobool14.not.i = icmp eq i32 %18, 0
-  br i1 %tobool14.not.i, label %for.inc.i, label %if.then15.i
+lor.lhs.false.i.i:                                ; preds = %if.end9.i
+  %27 = atomicrmw xchg ptr %arrayidx.i, i32 0 seq_cst, align 128
+  %tobool3.not.i.i = icmp eq i32 %27, 0
+  br i1 %tobool3.not.i.i, label %wake.exit.i, label %if.end.i.i
 
-if.then15.i:                                      ; preds = %land.lhs.true.i
-  %call.i.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #14
-  br label %for.inc.i
+if.end.i.i:                                       ; preds = %lor.lhs.false.i.i
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %given.i.i) #13
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %others.i.i) #13
+  %thread.i.i = getelementptr inbounds nuw i8, ptr %arrayidx.i, i64 8
+  %28 = load i32, ptr %thread.i.i, align 8
+  %call.i.i = call i32 @sched_getaffinity(i32 noundef %28, i64 noundef 128, ptr noundef nonnull %given.i.i) #13
+  %tobool4.not.not.i.i = icmp eq i32 %call.i.i, 0
+  br i1 %tobool4.not.not.i.i, label %if.then6.i.i, label %if.end17.thread.i.i
 
-for.inc.i:                                        ; preds = %if.then15.i, %land.lhs.true.i, %if.end9.i
-  %19 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
-  %cmp1.not.1.i = icmp ult i32 %19, %14
-  br i1 %cmp1.not.1.i, label %if.end.1.i, label %if.end26
+if.end17.thread.i.i:                              ; preds = %if.end.i.i
+  %call.i36.i.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
+  br label %if.end23.i.i
 
-if.end.1.i:                                       ; preds = %for.inc.i
-  %20 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284), i32 1 monotonic, align 4
-  %conv4.1.i = zext i32 %20 to i64
-  %cmp6.not.1.i = icmp samesign ugt i64 %and.i.i67, %conv4.1.i
-  br i1 %cmp6.not.1.i, label %if.end9.1.i, label %if.end26
+if.then6.i.i:                                     ; preds = %if.end.i.i
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(128) %others.i.i, ptr noundef nonnull align 8 dereferenceable(128) %given.i.i, i64 128, i1 false)
+  %29 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
+  %cmp.i.i = icmp ult i32 %29, 1024
+  br i1 %cmp.i.i, label %cond.true.i.i, label %cond.end.i.i
+
+cond.true.i.i:                                    ; preds = %if.then6.i.i
+  %conv.i.i = zext nneg i32 %29 to i64
+  %rem.i.i = and i64 %conv.i.i, 63
+  %shl.i.i = shl nuw i64 1, %rem.i.i
+  %not.i.i = xor i64 %shl.i.i, -1
+  %div933.i.i = lshr i64 %conv.i.i, 6
+  %arrayidx.i.i = getelementptr inbounds nuw i64, ptr %others.i.i, i64 %div933.i.i
+  %30 = load i64, ptr %arrayidx.i.i, align 8
+  %and.i18.i = and i64 %30, %not.i.i
+  store i64 %and.i18.i, ptr %arrayidx.i.i, align 8
+  br label %cond.end.i.i
+
+cond.end.i.i:                                     ; preds = %cond.true.i.i, %if.then6.i.i
+  %call10.i.i = call i32 @__sched_cpucount(i64 noundef 128, ptr noundef nonnull %others.i.i) #13
+  %tobool11.not.i.i = icmp eq i32 %call10.i.i, 0
+  br i1 %tobool11.not.i.i, label %if.end23.critedge.i.i, label %if.end17.i.i
+
+if.end17.i.i:                                     ; preds = %cond.end.i.i
+  %31 = load i32, ptr %thread.i.i, align 8
+  %call13.i.i = call i32 @sched_setaffinity(i32 noundef %31, i64 noundef 128, ptr noundef nonnull %others.i.i) #13
+  %tobool14.not.not.i.i = icmp eq i32 %call13.i.i, 0
+  %call.i.i.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
+  br i1 %tobool14.not.not.i.i, label %if.then20.i.i, label %if.end23.i.i
+
+if.then20.i.i:                                    ; preds = %if.end17.i.i
+  %32 = load i32, ptr %thread.i.i, align 8
+  %call22.i.i = call i32 @sched_setaffinity(i32 noundef %32, i64 noundef 128, ptr noundef nonnull %given.i.i) #13
+  br label %if.end23.i.i
+
+if.end23.critedge.i.i:                            ; preds = %cond.end.i.i
+  %call.i34.i.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
+  br label %if.end23.i.i
+
+if.end23.i.i:                                     ; preds = %if.end23.critedge.i.i, %if.then20.i.i, %if.end17.i.i, %if.end17.thread.i.i
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %others.i.i) #13
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %given.i.i) #13
+  br label %wake.exit.i
+
+wake.exit.i:                                      ; preds = %if.end23.i.i, %lor.lhs.false.i.i, %if.end9.i
+  %33 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
+  %cmp1.not.1.i = icmp ult i32 %33, %23
+  br i1 %cmp1.not.1.i, label %if.end.1.i, label %wake_two.exit
+
+if.end.1.i:                                       ; preds = %wake.exit.i
+  %34 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284), i32 1 monotonic, align 4
+  %conv4.1.i = zext i32 %34 to i64
+  %cmp6.not.1.i = icmp samesign ugt i64 %and.i92, %conv4.1.i
+  br i1 %cmp6.not.1.i, label %if.end9.1.i, label %wake_two.exit
 
 if.end9.1.i:                                      ; preds = %if.end.1.i
   %arrayidx.1.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %conv4.1.i
-  %21 = load atomic i32, ptr %arrayidx.1.i seq_cst, align 128
-  %tobool.not.1.i = icmp eq i32 %21, 0
-  br i1 %tobool.not.1.i, label %if.end26, label %land.lhs.true.1.i
+  %35 = load atomic i32, ptr %arrayidx.1.i seq_cst, align 128
+  %tobool.not.i.1.i = icmp eq i32 %35, 0
+  br i1 %tobool.not.i.1.i, label %wake_two.exit, label %lor.lhs.false.i.1.i
 
-land.lhs.true.1.i:                                ; preds = %if.end9.1.i
-  %22 = atomicrmw xchg ptr %arrayidx.1.i, i32 0 seq_cst, align 4
-  %tobool14.not.1.i = icmp eq i32 %22, 0
-  br i1 %tobool14.not.1.i, label %if.end26, label %if.then15.1.i
+lor.lhs.false.i.1.i:                              ; preds = %if.end9.1.i
+  %36 = atomicrmw xchg ptr %arrayidx.1.i, i32 0 seq_cst, align 128
+  %tobool3.not.i.1.i = icmp eq i32 %36, 0
+  br i1 %tobool3.not.i.1.i, label %wake_two.exit, label %if.end.i.1.i
 
-if.then15.1.i:                                    ; preds = %land.lhs.true.1.i
-  %call.i.1.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx.1.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #14
-  br label %if.end26
+if.end.i.1.i:                                     ; preds = %lor.lhs.false.i.1.i
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %given.i.i) #13
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %others.i.i) #13
+  %thread.i.1.i = getelementptr inbounds nuw i8, ptr %arrayidx.1.i, i64 8
+  %37 = load i32, ptr %thread.i.1.i, align 8
+  %call.i.1.i = call i32 @sched_getaffinity(i32 noundef %37, i64 noundef 128, ptr noundef nonnull %given.i.i) #13
+  %tobool4.not.not.i.1.i = icmp eq i32 %call.i.1.i, 0
+  br i1 %tobool4.not.not.i.1.i, label %if.then6.i.1.i, label %if.end17.thread.i.1.i
 
-if.end26:                                         ; preds = %if.then15.1.i, %land.lhs.true.1.i, %if.end9.1.i, %if.end.1.i, %for.inc.i, %if.end.i, %if.then25, %land.lhs.true18, %lor.lhs.false16, %if.end9
-  %shr.i68 = lshr i64 %2, 10
-  %and.i69 = and i64 %shr.i68, 1023
-  %cond34 = select i1 %cmp6, i64 %and.i69, i64 %and.i63
-  %conv35 = trunc nuw nsw i64 %cond34 to i32
-  %call36 = call i32 %6(i32 noundef %conv35, ptr noundef nonnull %group, ptr noundef %8) #14
-  %tobool37.not = icmp eq i32 %call36, 0
-  br i1 %tobool37.not, label %if.end40, label %if.then38
+if.end17.thread.i.1.i:                            ; preds = %if.end.i.1.i
+  %call.i36.i.1.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx.1.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
+  br label %if.end23.i.1.i
 
-if.then38:                                        ; preds = %if.end26
-  store atomic i32 %call36, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
-  br label %if.end40
+if.then6.i.1.i:                                   ; preds = %if.end.i.1.i
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(128) %others.i.i, ptr noundef nonnull align 8 dereferenceable(128) %given.i.i, i64 128, i1 false)
+  %38 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
+  %cmp.i.1.i = icmp ult i32 %38, 1024
+  br i1 %cmp.i.1.i, label %cond.true.i.1.i, label %cond.end.i.1.i
 
-if.end40:                                         ; preds = %if.then38, %if.end26
-  %inc = add nsw i32 %did.079, 1
-  br label %cleanup44
+cond.true.i.1.i:                                  ; preds = %if.then6.i.1.i
+  %conv.i.1.i = zext nneg i32 %38 to i64
+  %rem.i.1.i = and i64 %conv.i.1.i, 63
+  %shl.i.1.i = shl nuw i64 1, %rem.i.1.i
+  %not.i.1.i = xor i64 %shl.i.1.i, -1
+  %div933.i.1.i = lshr i64 %conv.i.1.i, 6
+  %arrayidx.i.1.i = getelementptr inbounds nuw i64, ptr %others.i.i, i64 %div933.i.1.i
+  %39 = load i64, ptr %arrayidx.i.1.i, align 8
+  %and.i18.1.i = and i64 %39, %not.i.1.i
+  store i64 %and.i18.1.i, ptr %arrayidx.i.1.i, align 8
+  br label %cond.end.i.1.i
 
-cleanup44:                                        ; preds = %if.end40, %if.end
-  %did.1 = phi i32 [ %inc, %if.end40 ], [ %did.079, %if.end ]
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group) #14
-  %23 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i = lshr i64 %23, 10
+cond.end.i.1.i:                                   ; preds = %cond.true.i.1.i, %if.then6.i.1.i
+  %call10.i.1.i = call i32 @__sched_cpucount(i64 noundef 128, ptr noundef nonnull %others.i.i) #13
+  %tobool11.not.i.1.i = icmp eq i32 %call10.i.1.i, 0
+  br i1 %tobool11.not.i.1.i, label %if.end23.critedge.i.1.i, label %if.end17.i.1.i
+
+if.end17.i.1.i:                                   ; preds = %cond.end.i.1.i
+  %40 = load i32, ptr %thread.i.1.i, align 8
+  %call13.i.1.i = call i32 @sched_setaffinity(i32 noundef %40, i64 noundef 128, ptr noundef nonnull %others.i.i) #13
+  %tobool14.not.not.i.1.i = icmp eq i32 %call13.i.1.i, 0
+  %call.i.i.1.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx.1.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
+  br i1 %tobool14.not.not.i.1.i, label %if.then20.i.1.i, label %if.end23.i.1.i
+
+if.then20.i.1.i:                                  ; preds = %if.end17.i.1.i
+  %41 = load i32, ptr %thread.i.1.i, align 8
+  %call22.i.1.i = call i32 @sched_setaffinity(i32 noundef %41, i64 noundef 128, ptr noundef nonnull %given.i.i) #13
+  br label %if.end23.i.1.i
+
+if.end23.critedge.i.1.i:                          ; preds = %cond.end.i.1.i
+  %call.i34.i.1.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx.1.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
+  br label %if.end23.i.1.i
+
+if.end23.i.1.i:                                   ; preds = %if.end23.critedge.i.1.i, %if.then20.i.1.i, %if.end17.i.1.i, %if.end17.thread.i.1.i
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %others.i.i) #13
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %given.i.i) #13
+  br label %wake_two.exit
+
+wake_two.exit:                                    ; preds = %if.end41, %if.end.i, %wake.exit.i, %if.end.1.i, %if.end9.1.i, %lor.lhs.false.i.1.i, %if.end23.i.1.i
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i105) #13
+  %call.i106 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i105) #13
+  %42 = load i64, ptr %t.i105, align 8
+  %mul.i107 = mul nsw i64 %42, 1000000000
+  %43 = load i64, ptr %tv_nsec.i108, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i105) #13
+  %44 = load i64, ptr %waking, align 8
+  %add.i109 = add i64 %43, %add.i97.neg124
+  %sub43 = add i64 %add.i109, %mul.i107
+  %add44 = add nsw i64 %sub43, %44
+  store i64 %add44, ptr %waking, align 8
+  br label %if.end45
+
+if.end45:                                         ; preds = %if.end9, %wake_two.exit, %land.lhs.true24, %lor.lhs.false22, %land.rhs
+  %shr.i110 = lshr i64 %2, 10
+  %and.i111 = and i64 %shr.i110, 1023
+  %cond53 = select i1 %cmp6, i64 %and.i111, i64 %and.i88
+  %conv54 = trunc nuw nsw i64 %cond53 to i32
+  %call55 = call i32 %6(i32 noundef %conv54, ptr noundef nonnull %group, ptr noundef %8) #13
+  %tobool56.not = icmp eq i32 %call55, 0
+  br i1 %tobool56.not, label %if.end59, label %if.then57
+
+if.then57:                                        ; preds = %if.end45
+  store atomic i32 %call55, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
+  br label %if.end59
+
+if.end59:                                         ; preds = %if.then57, %if.end45
+  %inc = add nsw i32 %did.0121, 1
+  br label %cleanup63
+
+cleanup63:                                        ; preds = %if.end59, %if.end
+  %did.1 = phi i32 [ %inc, %if.end59 ], [ %did.0121, %if.end ]
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group) #13
+  %45 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i = lshr i64 %45, 10
   %and.i.i = and i64 %shr.i.i, 1023
-  %and.i3.i = and i64 %23, 1023
+  %and.i3.i = and i64 %45, 1023
   %cmp.i.not = icmp samesign ult i64 %and.i.i, %and.i3.i
-  br i1 %cmp.i.not, label %lor.lhs.false, label %cleanup45
+  br i1 %cmp.i.not, label %lor.lhs.false, label %cleanup64
 
-cleanup45:                                        ; preds = %cleanup44, %lor.lhs.false, %entry
-  %did.0.lcssa = phi i32 [ 0, %entry ], [ %did.079, %lor.lhs.false ], [ %did.1, %cleanup44 ]
+cleanup64:                                        ; preds = %cleanup63, %lor.lhs.false, %entry
+  %did.0.lcssa = phi i32 [ 0, %entry ], [ %did.0121, %lor.lhs.false ], [ %did.1, %cleanup63 ]
   ret i32 %did.0.lcssa
 }
 
@@ -1281,17 +1488,17 @@ entry:
   %t.i = alloca %struct.timespec, align 8
   %moved = alloca [8 x i64], align 8
   %before = alloca %struct.cpu_set_t, align 8
-  call void @llvm.lifetime.start.p0(i64 64, ptr nonnull %moved) #14
+  call void @llvm.lifetime.start.p0(i64 64, ptr nonnull %moved) #13
   call void @llvm.memset.p0.i64(ptr noundef nonnull align 8 dereferenceable(64) %moved, i8 0, i64 64, i1 false)
-  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %before) #14
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #14
-  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #14
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %before) #13
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #13
+  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #13
   %0 = load i64, ptr %t.i, align 8
   %mul.i = mul nsw i64 %0, 1000000000
   %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
   %1 = load i64, ptr %tv_nsec.i, align 8
   %add.i = add nsw i64 %mul.i, %1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #13
   %tv_nsec.i46 = getelementptr inbounds nuw i8, ptr %t.i43, i64 8
   %cmp350.i = icmp sgt i32 %helpers, 0
   %tv_nsec.i.i.i = getelementptr inbounds nuw i8, ptr %t.i.i.i, i64 8
@@ -1309,21 +1516,21 @@ for.cond:                                         ; preds = %for.cond.outer, %fo
   br i1 %cmp.not, label %for.cond.cleanup, label %for.body4.preheader
 
 for.body4.preheader:                              ; preds = %for.cond
-  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i43) #14
-  %call.i44 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i43) #14
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i43) #13
+  %call.i44 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i43) #13
   %3 = load i64, ptr %t.i43, align 8
   %mul.i45 = mul nsw i64 %3, 1000000000
   %4 = load i64, ptr %tv_nsec.i46, align 8
   %add.i47 = add nsw i64 %mul.i45, %4
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i43) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i43) #13
   %sub = sub nsw i64 %add.i47, %asked.0.ph
   %cmp6 = icmp slt i64 %sub, 10000
   br i1 %cmp6, label %for.cond, label %if.end, !llvm.loop !12
@@ -1333,9 +1540,9 @@ for.cond.cleanup:                                 ; preds = %for.cond
   br i1 %cmp350.i, label %for.body22, label %for.cond.cleanup21
 
 if.end:                                           ; preds = %for.body4.preheader
-  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %here.i) #14
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %here.i) #13
   call void @llvm.memset.p0.i64(ptr noundef nonnull align 8 dereferenceable(128) %here.i, i8 0, i64 128, i1 false)
-  %call.i48 = call i32 @sched_getcpu() #14
+  %call.i48 = call i32 @sched_getcpu() #13
   %cmp.i = icmp ult i32 %call.i48, 1024
   br i1 %cmp.i, label %cond.true.i, label %cond.end.i
 
@@ -1376,42 +1583,42 @@ lor.lhs.false.i:                                  ; preds = %for.body.i
 lor.lhs.false11.i:                                ; preds = %lor.lhs.false.i
   %clock.i = getelementptr inbounds nuw i8, ptr %arrayidx5.i, i64 12
   %10 = load i32, ptr %clock.i, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i.i) #14
-  %call.i.i.i = call i32 @clock_gettime(i32 noundef %10, ptr noundef nonnull %t.i.i.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i.i) #13
+  %call.i.i.i = call i32 @clock_gettime(i32 noundef %10, ptr noundef nonnull %t.i.i.i) #13
   %tobool.not.i.i.i = icmp eq i32 %call.i.i.i, 0
   %11 = load i64, ptr %t.i.i.i, align 8
   %mul.i.i.i = mul nsw i64 %11, 1000000000
   %12 = load i64, ptr %tv_nsec.i.i.i, align 8
   %add.i.i.i = add nsw i64 %mul.i.i.i, %12
   %cond.i.i.i = select i1 %tobool.not.i.i.i, i64 %add.i.i.i, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i.i) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i.i) #13
   %cmp3.i.i = icmp slt i64 %cond.i.i.i, 0
   br i1 %cmp3.i.i, label %if.end.i, label %for.cond.i.i
 
 for.cond.i.i:                                     ; preds = %lor.lhs.false11.i
   %13 = load i32, ptr %clock.i, align 4
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i.i) #14
-  %call.i34.i.i = call i32 @clock_gettime(i32 noundef %13, ptr noundef nonnull %t.i33.i.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i33.i.i) #13
+  %call.i34.i.i = call i32 @clock_gettime(i32 noundef %13, ptr noundef nonnull %t.i33.i.i) #13
   %tobool.not.i35.i.i = icmp eq i32 %call.i34.i.i, 0
   %14 = load i64, ptr %t.i33.i.i, align 8
   %mul.i36.i.i = mul nsw i64 %14, 1000000000
   %15 = load i64, ptr %tv_nsec.i37.i.i, align 8
   %add.i38.i.i = add nsw i64 %mul.i36.i.i, %15
   %cond.i39.i.i = select i1 %tobool.not.i35.i.i, i64 %add.i38.i.i, i64 -1
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i.i) #14
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i33.i.i) #13
   %cmp14.not.i.i = icmp sgt i64 %cond.i39.i.i, %cond.i.i.i
   br i1 %cmp14.not.i.i, label %cleanup.i, label %if.end.i
 
 if.end.i:                                         ; preds = %for.cond.i.i, %lor.lhs.false11.i
   %thread.i = getelementptr inbounds nuw i8, ptr %arrayidx5.i, i64 8
   %16 = load i32, ptr %thread.i, align 8
-  %call14.i = call i32 @sched_getaffinity(i32 noundef %16, i64 noundef 128, ptr noundef nonnull %before) #14
+  %call14.i = call i32 @sched_getaffinity(i32 noundef %16, i64 noundef 128, ptr noundef nonnull %before) #13
   %tobool15.not.i = icmp eq i32 %call14.i, 0
   br i1 %tobool15.not.i, label %if.end17.i, label %cleanup.i
 
 if.end17.i:                                       ; preds = %if.end.i
   %17 = load i32, ptr %thread.i, align 8
-  %call19.i = call i32 @sched_setaffinity(i32 noundef %17, i64 noundef 128, ptr noundef nonnull %here.i) #14
+  %call19.i = call i32 @sched_setaffinity(i32 noundef %17, i64 noundef 128, ptr noundef nonnull %here.i) #13
   %tobool20.not.i = icmp eq i32 %call19.i, 0
   br i1 %tobool20.not.i, label %if.then21.i, label %cleanup.i
 
@@ -1432,7 +1639,7 @@ fetch_stalled.exit.loopexit:                      ; preds = %cleanup.i
 
 fetch_stalled.exit:                               ; preds = %fetch_stalled.exit.loopexit, %cond.end.i
   %found.0.lcssa.i = phi i1 [ true, %cond.end.i ], [ %18, %fetch_stalled.exit.loopexit ]
-  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %here.i) #14
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %here.i) #13
   %sub8 = sub nsw i64 %add.i47, %add.i
   %cmp9 = icmp slt i64 %sub8, 50000
   %or.cond = select i1 %found.0.lcssa.i, i1 %cmp9, i1 false
@@ -1448,15 +1655,15 @@ for.cond.outer.backedge:                          ; preds = %if.end11, %if.then1
   br label %for.cond.outer, !llvm.loop !12
 
 if.then14:                                        ; preds = %if.end11
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %most.i) #14
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %most.i) #13
   store <2 x i64> <i64 0, i64 200000>, ptr %most.i, align 16
-  %call.i50 = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 128, i32 noundef %19, ptr noundef nonnull %most.i, ptr noundef null, i32 noundef 0) #14
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %most.i) #14
+  %call.i50 = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 128, i32 noundef %19, ptr noundef nonnull %most.i, ptr noundef null, i32 noundef 0) #13
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %most.i) #13
   br label %for.cond.outer.backedge
 
 for.cond.cleanup21:                               ; preds = %for.inc29, %for.cond.cleanup
-  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %before) #14
-  call void @llvm.lifetime.end.p0(i64 64, ptr nonnull %moved) #14
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %before) #13
+  call void @llvm.lifetime.end.p0(i64 64, ptr nonnull %moved) #13
   ret void
 
 for.body22:                                       ; preds = %for.cond.cleanup, %for.inc29
@@ -1472,11 +1679,11 @@ for.body22:                                       ; preds = %for.cond.cleanup, %
   br i1 %tobool23.not, label %for.inc29, label %if.then24
 
 if.then24:                                        ; preds = %for.body22
-  %thread.idx = mul nuw nsw i64 %indvars.iv, 384
+  %thread.idx = shl nuw nsw i64 %indvars.iv, 7
   %thread.offs = or disjoint i64 %thread.idx, 8
   %thread = getelementptr inbounds nuw i8, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 %thread.offs
   %23 = load i32, ptr %thread, align 8
-  %call27 = call i32 @sched_setaffinity(i32 noundef %23, i64 noundef 128, ptr noundef nonnull %before) #14
+  %call27 = call i32 @sched_setaffinity(i32 noundef %23, i64 noundef 128, ptr noundef nonnull %before) #13
   br label %for.inc29
 
 for.inc29:                                        ; preds = %for.body22, %if.then24
@@ -1508,19 +1715,19 @@ define internal noundef ptr @help(ptr noundef %number) #10 {
 entry:
   %t.i13.i = alloca %struct.timespec, align 8
   %t.i.i = alloca %struct.timespec, align 8
-  %now.i = alloca %struct.cpu_set_t, align 8
+  %part = alloca %struct.Part, align 8
   %0 = ptrtoint ptr %number to i64
   %conv = trunc i64 %0 to i32
   %sext = shl i64 %0, 32
   %idxprom = ashr exact i64 %sext, 32
   %arrayidx = getelementptr inbounds [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %idxprom
-  %call = tail call i64 (i64, ...) @syscall(i64 noundef 178) #14
+  %call = tail call i64 (i64, ...) @syscall(i64 noundef 178) #13
   %conv1 = trunc i64 %call to i32
   %thread = getelementptr inbounds nuw i8, ptr %arrayidx, i64 8
   store i32 %conv1, ptr %thread, align 8
-  %call2 = tail call i64 @pthread_self() #16
+  %call2 = tail call i64 @pthread_self() #15
   %clock = getelementptr inbounds nuw i8, ptr %arrayidx, i64 12
-  %call3 = tail call i32 @pthread_getcpuclockid(i64 noundef %call2, ptr noundef nonnull %clock) #14
+  %call3 = tail call i32 @pthread_getcpuclockid(i64 noundef %call2, ptr noundef nonnull %clock) #13
   %tobool.not = icmp eq i32 %call3, 0
   br i1 %tobool.not, label %if.end, label %if.then
 
@@ -1529,190 +1736,131 @@ if.then:                                          ; preds = %entry
   br label %if.end
 
 if.end:                                           ; preds = %if.then, %entry
-  %chosen.i = getelementptr inbounds nuw i8, ptr %arrayidx, i64 144
-  %given.i = getelementptr inbounds nuw i8, ptr %arrayidx, i64 16
   %busy = getelementptr inbounds nuw i8, ptr %arrayidx, i64 4
   %tv_nsec.i.i = getelementptr inbounds nuw i8, ptr %t.i.i, i64 8
   %tv_nsec.i16.i = getelementptr inbounds nuw i8, ptr %t.i13.i, i64 8
   br label %for.cond
 
 for.cond:                                         ; preds = %for.cond.backedge, %if.end
-  %call5 = call i32 @sched_getcpu() #14
+  %call5 = call i32 @sched_getcpu() #13
   %1 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
   %cmp.not = icmp eq i32 %call5, %1
-  br i1 %cmp.not, label %lor.rhs, label %if.then12
+  br i1 %cmp.not, label %if.end32.sink.split, label %if.then8
 
-lor.rhs:                                          ; preds = %for.cond
-  %2 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i.i = lshr i64 %2, 10
-  %and.i.i.i = and i64 %shr.i.i.i, 1023
-  %and.i3.i.i = and i64 %2, 1023
-  %cmp.i.not.i = icmp samesign uge i64 %and.i.i.i, %and.i3.i.i
-  %3 = trunc i64 %2 to i32
-  %4 = lshr i32 %3, 20
-  %conv.i = and i32 %4, 1023
-  %cmp.i = icmp sle i32 %conv.i, %conv
-  %narrow.i.not = or i1 %cmp.i.not.i, %cmp.i
-  br i1 %narrow.i.not, label %if.end36.sink.split, label %land.rhs
-
-land.rhs:                                         ; preds = %lor.rhs
-  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %now.i) #14
-  %call.i = call i32 @sched_getaffinity(i32 noundef 0, i64 noundef 128, ptr noundef nonnull %now.i) #14
-  %tobool.not.i = icmp eq i32 %call.i, 0
-  br i1 %tobool.not.i, label %if.end.i, label %lor.end.thread75
-
-if.end.i:                                         ; preds = %land.rhs
-  %bcmp.i = call i32 @bcmp(ptr noundef nonnull dereferenceable(128) %now.i, ptr noundef nonnull dereferenceable(128) %chosen.i, i64 128)
-  %cmp.i58 = icmp eq i32 %bcmp.i, 0
-  br i1 %cmp.i58, label %if.end3.i, label %if.then2.i
-
-if.then2.i:                                       ; preds = %if.end.i
-  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 16 dereferenceable(128) %given.i, ptr noundef nonnull align 8 dereferenceable(128) %now.i, i64 128, i1 false)
-  br label %if.end3.i
-
-if.end3.i:                                        ; preds = %if.then2.i, %if.end.i
-  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 16 dereferenceable(128) %chosen.i, ptr noundef nonnull align 16 dereferenceable(128) %given.i, i64 128, i1 false)
-  %cmp6.i = icmp ult i32 %call5, 1024
-  br i1 %cmp6.i, label %cond.true.i, label %cond.end.i
-
-cond.true.i:                                      ; preds = %if.end3.i
-  %conv.i59 = zext nneg i32 %call5 to i64
-  %rem.i = and i64 %conv.i59, 63
-  %shl.i = shl nuw i64 1, %rem.i
-  %not.i = xor i64 %shl.i, -1
-  %div925.i = lshr i64 %conv.i59, 6
-  %arrayidx.i = getelementptr inbounds nuw i64, ptr %chosen.i, i64 %div925.i
-  %5 = load i64, ptr %arrayidx.i, align 8
-  %and.i = and i64 %5, %not.i
-  store i64 %and.i, ptr %arrayidx.i, align 8
-  br label %cond.end.i
-
-cond.end.i:                                       ; preds = %cond.true.i, %if.end3.i
-  %call11.i = call i32 @__sched_cpucount(i64 noundef 128, ptr noundef nonnull %chosen.i) #14
-  %tobool12.not.i = icmp eq i32 %call11.i, 0
-  br i1 %tobool12.not.i, label %lor.end.thread75, label %lor.end
-
-lor.end.thread75:                                 ; preds = %land.rhs, %cond.end.i
-  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %now.i) #14
-  br label %if.end36.sink.split
-
-lor.end:                                          ; preds = %cond.end.i
-  %call14.i = call i32 @sched_setaffinity(i32 noundef 0, i64 noundef 128, ptr noundef nonnull %chosen.i) #14
-  %tobool15.not.i = icmp eq i32 %call14.i, 0
-  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %now.i) #14
-  br i1 %tobool15.not.i, label %if.then12, label %if.end36.sink.split
-
-if.then12:                                        ; preds = %for.cond, %lor.end
+if.then8:                                         ; preds = %for.cond
   store atomic i32 1, ptr %busy seq_cst, align 4
-  %call13 = call fastcc i32 @work(i32 noundef %conv, i64 noundef 0)
-  %tobool14.not = icmp eq i32 %call13, 0
-  br i1 %tobool14.not, label %if.end23, label %if.then15
+  call void @llvm.lifetime.start.p0(i64 24, ptr nonnull %part) #13
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(24) %part, ptr noundef nonnull align 8 dereferenceable(24) @__const.help.part, i64 24, i1 false)
+  %call9 = call fastcc i32 @work(i32 noundef %conv, ptr noundef %part)
+  %tobool10.not = icmp eq i32 %call9, 0
+  br i1 %tobool10.not, label %if.end19, label %if.then11
 
-if.then15:                                        ; preds = %if.then12
-  %6 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 %call13 seq_cst, align 128
-  %7 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 132) seq_cst, align 4
-  %tobool21.not = icmp eq i32 %7, 0
-  br i1 %tobool21.not, label %if.end23, label %if.then22
+if.then11:                                        ; preds = %if.then8
+  %2 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 %call9 seq_cst, align 128
+  %3 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 132) seq_cst, align 4
+  %tobool17.not = icmp eq i32 %3, 0
+  br i1 %tobool17.not, label %if.end19, label %if.then18
 
-if.then22:                                        ; preds = %if.then15
-  %call.i60 = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #14
-  br label %if.end23
+if.then18:                                        ; preds = %if.then11
+  %call.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
+  br label %if.end19
 
-if.end23:                                         ; preds = %if.then12, %if.then22, %if.then15
+if.end19:                                         ; preds = %if.then8, %if.then18, %if.then11
   store atomic i32 0, ptr %busy seq_cst, align 4
-  %8 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
-  %tobool.not.i61 = icmp eq i64 %8, 0
-  br i1 %tobool.not.i61, label %land.lhs.true30, label %cond.end.i62
+  %4 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
+  %tobool.not.i = icmp eq i64 %4, 0
+  br i1 %tobool.not.i, label %land.lhs.true26, label %cond.end.i
 
-cond.end.i62:                                     ; preds = %if.end23
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #14
-  %call.i.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i) #14
-  %9 = load i64, ptr %t.i.i, align 8
-  %mul.i.i = mul nsw i64 %9, 1000000000
-  %10 = load i64, ptr %tv_nsec.i.i, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #14
-  %add.i.i = add i64 %10, %8
+cond.end.i:                                       ; preds = %if.end19
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
+  %call.i.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i) #13
+  %5 = load i64, ptr %t.i.i, align 8
+  %mul.i.i = mul nsw i64 %5, 1000000000
+  %6 = load i64, ptr %tv_nsec.i.i, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
+  %add.i.i = add i64 %6, %4
   %add.i = add i64 %add.i.i, %mul.i.i
   %tobool1.not.i = icmp eq i64 %add.i, 0
-  br i1 %tobool1.not.i, label %land.lhs.true30, label %land.lhs.true.lr.ph.i
+  br i1 %tobool1.not.i, label %land.lhs.true26, label %land.lhs.true.lr.ph.i
 
-land.lhs.true.lr.ph.i:                            ; preds = %cond.end.i62
-  %11 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i.i.i78 = lshr i64 %11, 10
-  %and.i.i.i.i79 = and i64 %shr.i.i.i.i78, 1023
-  %and.i3.i.i.i80 = and i64 %11, 1023
-  %cmp.i.not.i.i81 = icmp samesign uge i64 %and.i.i.i.i79, %and.i3.i.i.i80
-  %12 = trunc i64 %11 to i32
-  %13 = lshr i32 %12, 20
-  %conv.i.i82 = and i32 %13, 1023
-  %cmp.i.i83 = icmp sle i32 %conv.i.i82, %conv
-  %narrow.i.not.i84 = or i1 %cmp.i.not.i.i81, %cmp.i.i83
-  br i1 %narrow.i.not.i84, label %land.rhs.i63, label %land.lhs.true30
+land.lhs.true.lr.ph.i:                            ; preds = %cond.end.i
+  %7 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i.i53 = lshr i64 %7, 10
+  %and.i.i.i.i54 = and i64 %shr.i.i.i.i53, 1023
+  %and.i3.i.i.i55 = and i64 %7, 1023
+  %cmp.i.not.i.i56 = icmp samesign uge i64 %and.i.i.i.i54, %and.i3.i.i.i55
+  %8 = trunc i64 %7 to i32
+  %9 = lshr i32 %8, 20
+  %conv.i.i57 = and i32 %9, 1023
+  %cmp.i.i58 = icmp sle i32 %conv.i.i57, %conv
+  %narrow.i.not.i59 = or i1 %cmp.i.not.i.i56, %cmp.i.i58
+  br i1 %narrow.i.not.i59, label %land.rhs.i, label %land.lhs.true26
 
-land.rhs.i63:                                     ; preds = %land.lhs.true.lr.ph.i, %for.body8.preheader.i
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i13.i) #14
-  %call.i14.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i13.i) #14
-  %14 = load i64, ptr %t.i13.i, align 8
-  %mul.i15.i = mul nsw i64 %14, 1000000000
-  %15 = load i64, ptr %tv_nsec.i16.i, align 8
-  %add.i17.i = add nsw i64 %mul.i15.i, %15
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i13.i) #14
-  %cmp.i64 = icmp slt i64 %add.i17.i, %add.i
-  br i1 %cmp.i64, label %for.body8.preheader.i, label %land.lhs.true30
+land.rhs.i:                                       ; preds = %land.lhs.true.lr.ph.i, %for.body8.preheader.i
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i13.i) #13
+  %call.i14.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i13.i) #13
+  %10 = load i64, ptr %t.i13.i, align 8
+  %mul.i15.i = mul nsw i64 %10, 1000000000
+  %11 = load i64, ptr %tv_nsec.i16.i, align 8
+  %add.i17.i = add nsw i64 %mul.i15.i, %11
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i13.i) #13
+  %cmp.i = icmp slt i64 %add.i17.i, %add.i
+  br i1 %cmp.i, label %for.body8.preheader.i, label %land.lhs.true26
 
-for.body8.preheader.i:                            ; preds = %land.rhs.i63
-  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
-  call void asm sideeffect "isb", "~{memory}"() #14, !srcloc !11
-  %16 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i.i.i = lshr i64 %16, 10
+for.body8.preheader.i:                            ; preds = %land.rhs.i
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
+  %12 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i.i = lshr i64 %12, 10
   %and.i.i.i.i = and i64 %shr.i.i.i.i, 1023
-  %and.i3.i.i.i = and i64 %16, 1023
+  %and.i3.i.i.i = and i64 %12, 1023
   %cmp.i.not.i.i = icmp samesign uge i64 %and.i.i.i.i, %and.i3.i.i.i
-  %17 = trunc i64 %16 to i32
-  %18 = lshr i32 %17, 20
-  %conv.i.i = and i32 %18, 1023
+  %13 = trunc i64 %12 to i32
+  %14 = lshr i32 %13, 20
+  %conv.i.i = and i32 %14, 1023
   %cmp.i.i = icmp sle i32 %conv.i.i, %conv
   %narrow.i.not.i = or i1 %cmp.i.not.i.i, %cmp.i.i
-  br i1 %narrow.i.not.i, label %land.rhs.i63, label %land.lhs.true30
+  br i1 %narrow.i.not.i, label %land.rhs.i, label %land.lhs.true26
 
-land.lhs.true30:                                  ; preds = %for.body8.preheader.i, %land.rhs.i63, %land.lhs.true.lr.ph.i, %cond.end.i62, %if.end23
+land.lhs.true26:                                  ; preds = %for.body8.preheader.i, %land.rhs.i, %land.lhs.true.lr.ph.i, %cond.end.i, %if.end19
+  call void @llvm.lifetime.end.p0(i64 24, ptr nonnull %part) #13
   store atomic i32 1, ptr %arrayidx seq_cst, align 128
-  %19 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i.i65 = lshr i64 %19, 10
-  %and.i.i.i66 = and i64 %shr.i.i.i65, 1023
-  %and.i3.i.i67 = and i64 %19, 1023
-  %cmp.i.not.i68 = icmp samesign uge i64 %and.i.i.i66, %and.i3.i.i67
-  %20 = trunc i64 %19 to i32
-  %21 = lshr i32 %20, 20
-  %conv.i69 = and i32 %21, 1023
-  %cmp.i70 = icmp sle i32 %conv.i69, %conv
-  %narrow.i71.not = or i1 %cmp.i.not.i68, %cmp.i70
-  br i1 %narrow.i71.not, label %if.end36, label %if.end36.sink.split
+  %15 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i = lshr i64 %15, 10
+  %and.i.i.i = and i64 %shr.i.i.i, 1023
+  %and.i3.i.i = and i64 %15, 1023
+  %cmp.i.not.i = icmp samesign uge i64 %and.i.i.i, %and.i3.i.i
+  %16 = trunc i64 %15 to i32
+  %17 = lshr i32 %16, 20
+  %conv.i = and i32 %17, 1023
+  %cmp.i51 = icmp sle i32 %conv.i, %conv
+  %narrow.i.not = or i1 %cmp.i.not.i, %cmp.i51
+  br i1 %narrow.i.not, label %if.end32, label %if.end32.sink.split
 
-if.end36.sink.split:                              ; preds = %lor.end, %lor.end.thread75, %lor.rhs, %land.lhs.true30
-  %.sink = phi i32 [ 0, %land.lhs.true30 ], [ 1, %lor.rhs ], [ 1, %lor.end.thread75 ], [ 1, %lor.end ]
+if.end32.sink.split:                              ; preds = %for.cond, %land.lhs.true26
+  %.sink = phi i32 [ 0, %land.lhs.true26 ], [ 1, %for.cond ]
   store atomic i32 %.sink, ptr %arrayidx seq_cst, align 128
-  br label %if.end36
+  br label %if.end32
 
-if.end36:                                         ; preds = %if.end36.sink.split, %land.lhs.true30
-  %22 = load atomic i32, ptr %arrayidx seq_cst, align 128
-  %tobool39.not85 = icmp eq i32 %22, 0
-  br i1 %tobool39.not85, label %for.cond.backedge, label %while.body
+if.end32:                                         ; preds = %if.end32.sink.split, %land.lhs.true26
+  %18 = load atomic i32, ptr %arrayidx seq_cst, align 128
+  %tobool35.not60 = icmp eq i32 %18, 0
+  br i1 %tobool35.not60, label %for.cond.backedge, label %while.body
 
-for.cond.backedge:                                ; preds = %while.body, %if.end36
+for.cond.backedge:                                ; preds = %while.body, %if.end32
   br label %for.cond
 
-while.body:                                       ; preds = %if.end36, %while.body
-  %call.i73 = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx, i32 noundef 128, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #14
-  %23 = load atomic i32, ptr %arrayidx seq_cst, align 128
-  %tobool39.not = icmp eq i32 %23, 0
-  br i1 %tobool39.not, label %for.cond.backedge, label %while.body, !llvm.loop !15
+while.body:                                       ; preds = %if.end32, %while.body
+  %call.i52 = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx, i32 noundef 128, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
+  %19 = load atomic i32, ptr %arrayidx seq_cst, align 128
+  %tobool35.not = icmp eq i32 %19, 0
+  br i1 %tobool35.not, label %for.cond.backedge, label %while.body, !llvm.loop !15
 }
 
 ; Function Attrs: nounwind
@@ -1748,9 +1896,6 @@ declare i64 @llvm.smax.i64(i64, i64) #12
 ; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
 declare i64 @llvm.smin.i64(i64, i64) #12
 
-; Function Attrs: nofree nounwind willreturn memory(argmem: read)
-declare i32 @bcmp(ptr nocapture, ptr nocapture, i64) local_unnamed_addr #13
-
 ; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
 declare i32 @llvm.umin.i32(i32, i32) #12
 
@@ -1767,10 +1912,9 @@ attributes #9 = { "no-trapping-math"="true" }
 attributes #10 = { noreturn nounwind uwtable "no-trapping-math"="true" }
 attributes #11 = { mustprogress nofree nounwind willreturn allockind("alloc,zeroed") allocsize(0,1) memory(inaccessiblemem: readwrite) "alloc-family"="malloc" "no-trapping-math"="true" }
 attributes #12 = { nocallback nofree nosync nounwind speculatable willreturn memory(none) }
-attributes #13 = { nofree nounwind willreturn memory(argmem: read) }
-attributes #14 = { nounwind }
-attributes #15 = { nounwind allocsize(0,1) }
-attributes #16 = { nounwind willreturn memory(none) }
+attributes #13 = { nounwind }
+attributes #14 = { nounwind allocsize(0,1) }
+attributes #15 = { nounwind willreturn memory(none) }
 
 !llvm.module.flags = !{!0, !1, !2, !3, !4}
 

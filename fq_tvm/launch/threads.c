@@ -53,7 +53,7 @@ enum {
   LEARN_AT = 8,               /* launch of a thread from torch at which it gets to know its team: short-lived ones make none */
   PATIENCE_NS = 10000,        /* how long a caller waits for the last shares before it asks whether their threads run */
   LOOK_AGAIN_NS = 200000,     /* and how long it sleeps before it asks again */
-  WAKING_NS = 50000,          /* that waking may cost each of the first launches after some that ran alone */
+  WAKING_NS = 100000,         /* that waking may cost each of the first launches after some that ran alone */
   TRIES = 4,                  /* which so many are: helpers have to be woken, and then found looking for work */
   STALL_NS = 2000,            /* time lost in a launch from which it is a stall */
   MOST_DEBT_NS = 20000000,
@@ -186,7 +186,6 @@ typedef struct {
   _Atomic int busy;                             /* may have shares that it has not reported */
   pid_t thread;                                 /* these two are written before it is busy */
   clockid_t clock;
-  cpu_set_t given, chosen;                      /* CPUs that it may use; those left when it last left one */
 } Helper;
 
 static struct {
@@ -209,6 +208,21 @@ static struct {
   Helper helpers[MOST_HELPERS];
 } pool;
 
+/* Wake a helper if it sleeps, on another CPU than the caller's, where the scheduler likes to put it and where it would only be
+ * in the way.  Which CPUs it may use is as before when this returns. */
+static void wake(Helper *helper) {
+  if (!atomic_load(&helper->asleep) || !atomic_exchange(&helper->asleep, 0)) return;
+  cpu_set_t given, others;
+  int narrowed = !sched_getaffinity(helper->thread, sizeof given, &given);
+  if (narrowed) {
+    others = given;
+    CPU_CLR((size_t)atomic_load_explicit(&pool.cpu, memory_order_relaxed), &others);
+    narrowed = CPU_COUNT(&others) && !sched_setaffinity(helper->thread, sizeof others, &others);
+  }
+  futex_wake(&helper->asleep);
+  if (narrowed) sched_setaffinity(helper->thread, sizeof given, &given); /* moves nobody from an allowed CPU */
+}
+
 /* Wake helpers that sleep, two before each share: so the number of threads doubles, no wake-up is the task of a thread that
  * may itself be stalled, and the caller is not kept from its own first share for long. */
 static void wake_two(Claims seen) {
@@ -217,14 +231,20 @@ static void wake_two(Claims seen) {
     if (next >= claims_helpers(seen)) return;
     next = atomic_fetch_add_explicit(&pool.to_wake, 1, memory_order_relaxed);
     if (next >= claims_helpers(seen)) return;
-    _Atomic uint32_t *asleep = &pool.helpers[next].asleep;
-    if (atomic_load(asleep) && atomic_exchange(asleep, 0)) futex_wake(asleep);
+    wake(&pool.helpers[next]);
   }
 }
 
-/* Take shares until none is left; return how many.  `self` is the helper's number, -1 for the caller, who wakes helpers only
- * where what is left, by the time of the shares done since `began`, would take longer alone; at once where `began` is 0. */
-static int work(int self, int64_t began) {
+/* What the time of a caller's part of the work is known by. */
+typedef struct {
+  int64_t began;
+  int64_t cpu;    /* by its own CPU clock, which takes longer to read than a small share; 0 as long as nobody is to help */
+  int64_t waking; /* ns that waking took of it */
+} Part;
+
+/* Take shares until none is left; return how many.  `self` is the helper's number, -1 for the caller, who wakes helpers once
+ * `part->cpu` is set, or what is left, by the time of the shares done, would take longer alone than waking them. */
+static int work(int self, Part *part) {
   int did = 0;
   for (;;) {
     Claims seen = atomic_load(&pool.claims);
@@ -234,8 +254,14 @@ static int work(int self, int64_t began) {
     Group group = {0, atomic_load_explicit(&pool.shares, memory_order_relaxed)};
     Claims less = self < 0 ? seen + (1 << BITS) : seen - 1;
     if (!atomic_compare_exchange_weak(&pool.claims, &seen, less)) continue;
-    int64_t left = (int64_t)claims_end(less) - (int64_t)claims_first(less);
-    if (left > 0 && (!began || (did && (now() - began) * left > WAKING_NS * did))) wake_two(less);
+    int64_t left = (int64_t)claims_end(less) - (int64_t)claims_first(less), start;
+    int some_asleep = left > 0 && atomic_load_explicit(&pool.to_wake, memory_order_relaxed) < claims_helpers(less);
+    if (some_asleep && (part->cpu || (did && (now() - part->began) * left > WAKING_NS * did))) {
+      start = now();
+      if (!part->cpu) part->cpu = cpu_time(CLOCK_THREAD_CPUTIME_ID) - (start - part->began);
+      wake_two(less);
+      part->waking += now() - start;
+    }
     int status = f((int)(self < 0 ? claims_first(seen) : claims_end(less)), &group, closure);
     if (status) atomic_store(&pool.status, status);
     did++;
@@ -252,29 +278,17 @@ static void look(int self, int64_t ns) {
     for (int i = 0; i < 8; i++) relax();
 }
 
-/* Leave a CPU that the caller is on, where a woken thread often finds itself.  The others that it may use are those it was
- * given, at its start or by somebody who set its affinity since. */
-static int leave(Helper *me, int cpu) {
-  cpu_set_t now;
-  if (sched_getaffinity(0, sizeof now, &now)) return 0;
-  if (!CPU_EQUAL(&now, &me->chosen)) me->given = now;
-  me->chosen = me->given;
-  CPU_CLR((size_t)cpu, &me->chosen);
-  return CPU_COUNT(&me->chosen) && !sched_setaffinity(0, sizeof me->chosen, &me->chosen);
-}
-
 static void *help(void *number) {
   int self = (int)(intptr_t)number;
   Helper *me = &pool.helpers[self];
   me->thread = (pid_t)syscall(SYS_gettid);
   if (pthread_getcpuclockid(pthread_self(), &me->clock)) me->clock = -1;
   for (;;) {
-    /* On the caller's own CPU it would only be in the way. */
-    int here = sched_getcpu();
-    int useful = here != atomic_load_explicit(&pool.cpu, memory_order_relaxed) || (work_there(self) && leave(me, here));
+    int useful = sched_getcpu() != atomic_load_explicit(&pool.cpu, memory_order_relaxed);
     if (useful) {
       atomic_store(&me->busy, 1);
-      int did = work(self, 0);
+      Part part = {0, 1, 0};
+      int did = work(self, &part);
       if (did) atomic_fetch_add(&pool.done, (uint32_t)did); /* the job may be over now, and another one begin */
       if (did && atomic_load(&pool.waiting)) futex_wake(&pool.done);
       atomic_store(&me->busy, 0);
@@ -382,7 +396,7 @@ static int on_pool(Lambda f, void *closure, int threads, pid_t process) {
   }
   int64_t *lasted = &pool.lasted[(uintptr_t)f / 16 % KERNELS];
   /* Helpers look for more only where launches follow one another closely: elsewhere it would be others' time. */
-  int64_t start = now(), cpu = cpu_time(CLOCK_THREAD_CPUTIME_ID);
+  int64_t start = now();
   int closely = start - atomic_load_explicit(&pool.ended, memory_order_relaxed) < settings.look_ns;
   atomic_store_explicit(&pool.look_ns, closely ? settings.look_ns : 0, memory_order_relaxed);
   atomic_store_explicit(&pool.f, f, memory_order_relaxed);
@@ -393,8 +407,9 @@ static int on_pool(Lambda f, void *closure, int threads, pid_t process) {
   atomic_store_explicit(&pool.to_wake, 0, memory_order_relaxed);
   atomic_store_explicit(&pool.done, 0, memory_order_relaxed);
   atomic_store(&pool.claims, claims_next(atomic_load(&pool.claims), (uint64_t)helpers, (uint64_t)shares));
-  int did = work(-1, closely || *lasted > WAKING_NS ? 0 : start);
-  cpu = cpu_time(CLOCK_THREAD_CPUTIME_ID) - cpu;
+  Part part = {start, closely || *lasted > WAKING_NS ? cpu_time(CLOCK_THREAD_CPUTIME_ID) : 0, 0};
+  int did = work(-1, &part);
+  int64_t took = part.cpu ? cpu_time(CLOCK_THREAD_CPUTIME_ID) - part.cpu : now() - start;
   if (did < shares) wait_for((uint32_t)(shares - did), helpers);
   if (did < shares) pool.useless = 0;
   else if (atomic_load_explicit(&pool.to_wake, memory_order_relaxed)) pool.useless++;
@@ -406,8 +421,8 @@ static int on_pool(Lambda f, void *closure, int threads, pid_t process) {
   int tries = atomic_load_explicit(&pool.tries, memory_order_relaxed);
   if (tries) atomic_store_explicit(&pool.tries, tries - 1, memory_order_relaxed);
   if (did) {
-    *lasted = cpu * shares / did;
-    charge(&pool.debt, end - start - (tries ? WAKING_NS : 0), *lasted);
+    *lasted = (took - part.waking) * shares / did;
+    charge(&pool.debt, end - start - (tries ? WAKING_NS : 0), took * shares / did);
   }
   atomic_fetch_add_explicit(&launches[OWN], 1, memory_order_relaxed);
   atomic_store(&pool.taken, 0);

@@ -5,13 +5,14 @@ target triple = "x86_64-unknown-linux-gnu"
 
 %struct.anon.1 = type { i64, [120 x i8], i32, i32, [120 x i8], ptr, ptr, i32, i32, i32, i32, i64, [88 x i8], i32, i32, i32, i32, i32, i64, i32, i32, [64 x i64], %struct.Debt, [80 x i8], [511 x %struct.Helper] }
 %struct.Debt = type { i64 }
-%struct.Helper = type { i32, i32, i32, i32, %struct.cpu_set_t, %struct.cpu_set_t, [112 x i8] }
-%struct.cpu_set_t = type { [16 x i64] }
+%struct.Helper = type { i32, i32, i32, i32, [112 x i8] }
+%struct.Part = type { i64, i64, i64 }
 %struct.timespec = type { i64, i64 }
 %struct.Group = type { ptr, i32 }
 %struct.TeamJob = type { ptr, ptr, ptr, i64, i32 }
 %union.pthread_attr_t = type { i64, [48 x i8] }
 %struct.__sigset_t = type { [16 x i64] }
+%struct.cpu_set_t = type { [16 x i64] }
 
 @has_callers = internal unnamed_addr global i32 0, align 4
 @callers = internal global i32 0, align 4
@@ -29,6 +30,7 @@ target triple = "x86_64-unknown-linux-gnu"
 @__const.alone.group = private unnamed_addr constant { ptr, i32, [4 x i8] } { ptr null, i32 1, [4 x i8] zeroinitializer }, align 8
 @.str = private unnamed_addr constant [13 x i8] c"RuntimeError\00", align 1
 @.str.1 = private unnamed_addr constant [45 x i8] c"a share of a kernel failed in another thread\00", align 1
+@__const.help.part = private unnamed_addr constant %struct.Part { i64 0, i64 1, i64 0 }, align 8
 
 ; Function Attrs: nounwind uwtable
 define noundef i32 @__tvm_ffi_launcher(ptr nocapture noundef readnone %self, ptr nocapture noundef readnone %args, i32 noundef %count, ptr nocapture noundef writeonly initializes((0, 16)) %result) local_unnamed_addr #0 {
@@ -77,7 +79,7 @@ if.end.i:                                         ; preds = %entry
   br i1 %tobool1.not.i, label %lor.lhs.false.i, label %cond.end
 
 lor.lhs.false.i:                                  ; preds = %if.end.i
-  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #15
+  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #14
   %tobool3.not.i = icmp eq ptr %call2.i, null
   br i1 %tobool3.not.i, label %if.end, label %if.end5.i
 
@@ -327,7 +329,7 @@ if.end.i:                                         ; preds = %entry
   br i1 %tobool1.not.i, label %lor.lhs.false.i, label %if.then
 
 lor.lhs.false.i:                                  ; preds = %if.end.i
-  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #15
+  %call2.i = tail call noalias dereferenceable_or_null(40) ptr @calloc(i64 noundef 1, i64 noundef 40) #14
   %tobool3.not.i = icmp eq ptr %call2.i, null
   br i1 %tobool3.not.i, label %if.end, label %if.end5.i
 
@@ -580,21 +582,23 @@ land.end:                                         ; preds = %all_run.exit, %entr
 ; Function Attrs: nounwind uwtable
 define internal fastcc i32 @on_pool(ptr noundef %f, ptr noundef %closure, i32 noundef %threads, i32 noundef %process) unnamed_addr #0 {
 entry:
-  %t.i190 = alloca %struct.timespec, align 8
-  %t.i181 = alloca %struct.timespec, align 8
-  %t.i175 = alloca %struct.timespec, align 8
-  %t.i170 = alloca %struct.timespec, align 8
-  %t.i.i163 = alloca %struct.timespec, align 8
-  %group.i.i164 = alloca %struct.Group, align 8
+  %t.i212 = alloca %struct.timespec, align 8
+  %t.i207 = alloca %struct.timespec, align 8
+  %t.i198 = alloca %struct.timespec, align 8
+  %t.i192 = alloca %struct.timespec, align 8
+  %t.i187 = alloca %struct.timespec, align 8
+  %t.i.i180 = alloca %struct.timespec, align 8
+  %group.i.i181 = alloca %struct.Group, align 8
   %attributes.i = alloca %union.pthread_attr_t, align 8
   %all.i = alloca %struct.__sigset_t, align 8
   %before.i = alloca %struct.__sigset_t, align 8
   %thread.i = alloca i64, align 8
   %group.i = alloca %struct.Group, align 8
-  %t.i148 = alloca %struct.timespec, align 8
+  %t.i165 = alloca %struct.timespec, align 8
   %t.i.i = alloca %struct.timespec, align 8
   %group.i.i = alloca %struct.Group, align 8
   %t.i = alloca %struct.timespec, align 8
+  %part = alloca %struct.Part, align 8
   %cmp = icmp sgt i32 %threads, 1
   br i1 %cmp, label %land.lhs.true, label %if.then11
 
@@ -624,21 +628,21 @@ if.then:                                          ; preds = %land.lhs.true
   %add.i.i = add nsw i64 %mul.i.i, %5
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #11
   store atomic i64 %add.i.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i148) #11
-  %call.i149 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i148) #11
-  %6 = load i64, ptr %t.i148, align 8
-  %tv_nsec.i151 = getelementptr inbounds nuw i8, ptr %t.i148, i64 8
-  %7 = load i64, ptr %tv_nsec.i151, align 8
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i148) #11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i165) #11
+  %call.i166 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i165) #11
+  %6 = load i64, ptr %t.i165, align 8
+  %tv_nsec.i168 = getelementptr inbounds nuw i8, ptr %t.i165, i64 8
+  %7 = load i64, ptr %tv_nsec.i168, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i165) #11
   %reass.add = sub i64 %6, %1
   %reass.mul = mul i64 %reass.add, 1000000000
-  %add.i152 = sub i64 %7, %2
-  %sub = add i64 %add.i152, %reass.mul
+  %add.i169 = sub i64 %7, %2
+  %sub = add i64 %add.i169, %reass.mul
   %sub4 = add nsw i32 %threads, -1
   %8 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 936) monotonic, align 8
-  %conv.i153 = zext nneg i32 %sub4 to i64
-  %mul.i154 = mul nsw i64 %sub, %conv.i153
-  %div.neg.i = sdiv i64 %mul.i154, -16
+  %conv.i170 = zext nneg i32 %sub4 to i64
+  %mul.i171 = mul nsw i64 %sub, %conv.i170
+  %div.neg.i = sdiv i64 %mul.i171, -16
   %sub.i = add i64 %div.neg.i, %8
   %cond.i = call i64 @llvm.smax.i64(i64 %sub.i, i64 0)
   store atomic i64 %cond.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 936) monotonic, align 8
@@ -647,8 +651,8 @@ if.then:                                          ; preds = %land.lhs.true
 
 lor.lhs.false:                                    ; preds = %land.lhs.true
   %9 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 392) seq_cst, align 8
-  %cmp.i155 = icmp eq i32 %9, %process
-  br i1 %cmp.i155, label %lor.lhs.false8, label %if.end.i
+  %cmp.i172 = icmp eq i32 %9, %process
+  br i1 %cmp.i172, label %lor.lhs.false8, label %if.end.i
 
 if.end.i:                                         ; preds = %lor.lhs.false
   %cmp1.i = icmp slt i32 %9, 0
@@ -710,7 +714,7 @@ if.then11:                                        ; preds = %if.end.i, %lor.lhs.
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i) #11
   call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %14 = atomicrmw add ptr @launches, i64 1 monotonic, align 16
-  %call.i156 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #11
+  %call.i173 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i, ptr noundef %closure) #11
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i) #11
   br label %return
 
@@ -721,18 +725,18 @@ if.end13:                                         ; preds = %lor.lhs.false8
   call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %all.i) #11
   call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %before.i) #11
   %15 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
-  %cmp.i157 = icmp sge i32 %15, %sub17
+  %cmp.i174 = icmp sge i32 %15, %sub17
   %16 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
   %tobool.i = icmp ne i32 %16, 0
-  %or.cond.i = select i1 %cmp.i157, i1 true, i1 %tobool.i
+  %or.cond.i = select i1 %cmp.i174, i1 true, i1 %tobool.i
   br i1 %or.cond.i, label %start_helpers.exit, label %lor.lhs.false1.i
 
 lor.lhs.false1.i:                                 ; preds = %if.end13
-  %call.i158 = call i32 @pthread_attr_init(ptr noundef nonnull %attributes.i) #11
-  %tobool2.not.i = icmp eq i32 %call.i158, 0
-  br i1 %tobool2.not.i, label %if.end.i159, label %start_helpers.exit
+  %call.i175 = call i32 @pthread_attr_init(ptr noundef nonnull %attributes.i) #11
+  %tobool2.not.i = icmp eq i32 %call.i175, 0
+  br i1 %tobool2.not.i, label %if.end.i176, label %start_helpers.exit
 
-if.end.i159:                                      ; preds = %lor.lhs.false1.i
+if.end.i176:                                      ; preds = %lor.lhs.false1.i
   %call3.i = call i32 @pthread_attr_setdetachstate(ptr noundef nonnull %attributes.i, i32 noundef 1) #11
   %call4.i = call i32 @pthread_attr_setstacksize(ptr noundef nonnull %attributes.i, i64 noundef 1048576) #11
   %call5.i = call i32 @sigfillset(ptr noundef nonnull %all.i) #11
@@ -743,27 +747,27 @@ if.end.i159:                                      ; preds = %lor.lhs.false1.i
   %18 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
   %tobool8.not19.i = icmp eq i32 %18, 0
   %19 = select i1 %cmp718.i, i1 %tobool8.not19.i, i1 false
-  br i1 %19, label %for.body.i161, label %for.cond.cleanup.i160
+  br i1 %19, label %for.body.i178, label %for.cond.cleanup.i177
 
-for.cond.cleanup.i160:                            ; preds = %if.end12.i, %if.end12.thread.i, %if.end.i159
+for.cond.cleanup.i177:                            ; preds = %if.end12.i, %if.end12.thread.i, %if.end.i176
   call void @llvm.lifetime.end.p0(i64 8, ptr nonnull %thread.i) #11
   %call13.i = call i32 @pthread_sigmask(i32 noundef 2, ptr noundef nonnull %before.i, ptr noundef null) #11
   %call14.i = call i32 @pthread_attr_destroy(ptr noundef nonnull %attributes.i) #11
   br label %start_helpers.exit
 
-for.body.i161:                                    ; preds = %if.end.i159, %if.end12.i
-  %20 = phi i32 [ %inc.i, %if.end12.i ], [ %17, %if.end.i159 ]
-  %conv.i162 = sext i32 %20 to i64
-  %21 = inttoptr i64 %conv.i162 to ptr
+for.body.i178:                                    ; preds = %if.end.i176, %if.end12.i
+  %20 = phi i32 [ %inc.i, %if.end12.i ], [ %17, %if.end.i176 ]
+  %conv.i179 = sext i32 %20 to i64
+  %21 = inttoptr i64 %conv.i179 to ptr
   %call9.i = call i32 @pthread_create(ptr noundef nonnull %thread.i, ptr noundef nonnull %attributes.i, ptr noundef nonnull @help, ptr noundef %21) #11
   %tobool10.not.i = icmp eq i32 %call9.i, 0
   br i1 %tobool10.not.i, label %if.end12.i, label %if.end12.thread.i
 
-if.end12.thread.i:                                ; preds = %for.body.i161
+if.end12.thread.i:                                ; preds = %for.body.i178
   store i32 1, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 400), align 16
-  br label %for.cond.cleanup.i160
+  br label %for.cond.cleanup.i177
 
-if.end12.i:                                       ; preds = %for.body.i161
+if.end12.i:                                       ; preds = %for.body.i178
   %22 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
   %inc.i = add nsw i32 %22, 1
   store i32 %inc.i, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 396), align 4
@@ -771,9 +775,9 @@ if.end12.i:                                       ; preds = %for.body.i161
   %23 = icmp eq i32 %.pre20.i, 0
   %cmp7.i = icmp slt i32 %inc.i, %sub17
   %24 = select i1 %cmp7.i, i1 %23, i1 false
-  br i1 %24, label %for.body.i161, label %for.cond.cleanup.i160, !llvm.loop !10
+  br i1 %24, label %for.body.i178, label %for.cond.cleanup.i177, !llvm.loop !10
 
-start_helpers.exit:                               ; preds = %if.end13, %lor.lhs.false1.i, %for.cond.cleanup.i160
+start_helpers.exit:                               ; preds = %if.end13, %lor.lhs.false1.i, %for.cond.cleanup.i177
   call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %before.i) #11
   call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %all.i) #11
   call void @llvm.lifetime.end.p0(i64 56, ptr nonnull %attributes.i) #11
@@ -782,7 +786,7 @@ start_helpers.exit:                               ; preds = %if.end13, %lor.lhs.
   %add = add nsw i32 %cond, 1
   %26 = load i32, ptr @settings.1, align 4
   %mul = mul nsw i32 %add, %26
-  %spec.store.select111 = call i32 @llvm.smin.i32(i32 %mul, i32 1023)
+  %spec.store.select126 = call i32 @llvm.smin.i32(i32 %mul, i32 1023)
   %tobool24.not = icmp eq i32 %cond, 0
   br i1 %tobool24.not, label %if.then29, label %lor.lhs.false25
 
@@ -801,183 +805,220 @@ land.lhs.true27:                                  ; preds = %lor.lhs.false25
 
 if.then29:                                        ; preds = %land.lhs.true27, %start_helpers.exit
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384) seq_cst, align 128
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i.i164) #11
-  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i.i164, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %group.i.i181) #11
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %group.i.i181, ptr noundef nonnull align 8 dereferenceable(16) @__const.alone.group, i64 16, i1 false)
   %29 = atomicrmw add ptr @launches, i64 1 monotonic, align 16
-  %call.i.i165 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i.i164, ptr noundef %closure) #11
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i.i164) #11
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i163) #11
-  %call.i2.i166 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i163) #11
-  %30 = load i64, ptr %t.i.i163, align 8
-  %mul.i.i167 = mul nsw i64 %30, 1000000000
-  %tv_nsec.i.i168 = getelementptr inbounds nuw i8, ptr %t.i.i163, i64 8
-  %31 = load i64, ptr %tv_nsec.i.i168, align 8
-  %add.i.i169 = add nsw i64 %mul.i.i167, %31
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i163) #11
-  store atomic i64 %add.i.i169, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
+  %call.i.i182 = call i32 %f(i32 noundef 0, ptr noundef nonnull %group.i.i181, ptr noundef %closure) #11
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group.i.i181) #11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i180) #11
+  %call.i2.i183 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i180) #11
+  %30 = load i64, ptr %t.i.i180, align 8
+  %mul.i.i184 = mul nsw i64 %30, 1000000000
+  %tv_nsec.i.i185 = getelementptr inbounds nuw i8, ptr %t.i.i180, i64 8
+  %31 = load i64, ptr %tv_nsec.i.i185, align 8
+  %add.i.i186 = add nsw i64 %mul.i.i184, %31
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i180) #11
+  store atomic i64 %add.i.i186, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
   br label %return
 
 if.end32:                                         ; preds = %land.lhs.true27, %lor.lhs.false25
   %32 = ptrtoint ptr %f to i64
-  %div147 = lshr i64 %32, 4
-  %rem33 = and i64 %div147, 63
+  %div164 = lshr i64 %32, 4
+  %rem33 = and i64 %div164, 63
   %arrayidx = getelementptr inbounds nuw [64 x i64], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 424), i64 0, i64 %rem33
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i170) #11
-  %call.i171 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i170) #11
-  %33 = load i64, ptr %t.i170, align 8
-  %mul.i172 = mul nsw i64 %33, 1000000000
-  %tv_nsec.i173 = getelementptr inbounds nuw i8, ptr %t.i170, i64 8
-  %34 = load i64, ptr %tv_nsec.i173, align 8
-  %add.i174 = add nsw i64 %mul.i172, %34
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i170) #11
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i175) #11
-  %call.i176 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i175) #11
-  %tobool.not.i = icmp eq i32 %call.i176, 0
-  br i1 %tobool.not.i, label %cond.false.i, label %cpu_time.exit
-
-cond.false.i:                                     ; preds = %if.end32
-  %35 = load i64, ptr %t.i175, align 8
-  %mul.i178 = mul nsw i64 %35, 1000000000
-  %tv_nsec.i179 = getelementptr inbounds nuw i8, ptr %t.i175, i64 8
-  %36 = load i64, ptr %tv_nsec.i179, align 8
-  %add.i180 = add nsw i64 %mul.i178, %36
-  br label %cpu_time.exit
-
-cpu_time.exit:                                    ; preds = %if.end32, %cond.false.i
-  %cond.i177 = phi i64 [ %add.i180, %cond.false.i ], [ -1, %if.end32 ]
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i175) #11
-  %37 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
-  %sub38 = sub nsw i64 %add.i174, %37
-  %38 = load i64, ptr @settings.2, align 8
-  %cmp39 = icmp slt i64 %sub38, %38
-  %cond45 = select i1 %cmp39, i64 %38, i64 0
-  store atomic i64 %cond45, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i187) #11
+  %call.i188 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i187) #11
+  %33 = load i64, ptr %t.i187, align 8
+  %mul.i189 = mul nsw i64 %33, 1000000000
+  %tv_nsec.i190 = getelementptr inbounds nuw i8, ptr %t.i187, i64 8
+  %34 = load i64, ptr %tv_nsec.i190, align 8
+  %add.i191 = add nsw i64 %mul.i189, %34
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i187) #11
+  %35 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
+  %sub37 = sub nsw i64 %add.i191, %35
+  %36 = load i64, ptr @settings.2, align 8
+  %cmp38 = icmp slt i64 %sub37, %36
+  %cond44 = select i1 %cmp38, i64 %36, i64 0
+  store atomic i64 %cond44, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
   store atomic i64 %32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 256) monotonic, align 128
-  %39 = ptrtoint ptr %closure to i64
-  store atomic i64 %39, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 264) monotonic, align 8
-  store atomic i32 %spec.store.select111, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 272) monotonic, align 16
-  %call50 = call i32 @sched_getcpu() #11
-  store atomic i32 %call50, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
+  %37 = ptrtoint ptr %closure to i64
+  store atomic i64 %37, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 264) monotonic, align 8
+  store atomic i32 %spec.store.select126, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 272) monotonic, align 16
+  %call49 = call i32 @sched_getcpu() #11
+  store atomic i32 %call49, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) monotonic, align 8
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128) monotonic, align 128
-  %40 = load atomic i64, ptr @pool seq_cst, align 128
-  %conv56 = sext i32 %cond to i64
-  %conv57 = sext i32 %spec.store.select111 to i64
-  %shr.i = and i64 %40, -1073741824
+  %38 = load atomic i64, ptr @pool seq_cst, align 128
+  %conv55 = sext i32 %cond to i64
+  %conv56 = sext i32 %spec.store.select126 to i64
+  %shr.i = and i64 %38, -1073741824
   %shl.i = add i64 %shr.i, 1073741824
-  %shl1.i = shl nsw i64 %conv56, 20
-  %41 = or i64 %shl1.i, %shl.i
-  %or2.i = or i64 %41, %conv57
+  %shl1.i = shl nsw i64 %conv55, 20
+  %39 = or i64 %shl1.i, %shl.i
+  %or2.i = or i64 %39, %conv56
   store atomic i64 %or2.i, ptr @pool seq_cst, align 128
-  br i1 %cmp39, label %cond.end65, label %lor.lhs.false60
+  call void @llvm.lifetime.start.p0(i64 24, ptr nonnull %part) #11
+  store i64 %add.i191, ptr %part, align 8
+  %cpu = getelementptr inbounds nuw i8, ptr %part, i64 8
+  br i1 %cmp38, label %cond.true62, label %lor.lhs.false59
 
-lor.lhs.false60:                                  ; preds = %cpu_time.exit
-  %42 = load i64, ptr %arrayidx, align 8
-  %cmp61 = icmp sgt i64 %42, 50000
-  %spec.select = select i1 %cmp61, i64 0, i64 %add.i174
+lor.lhs.false59:                                  ; preds = %if.end32
+  %40 = load i64, ptr %arrayidx, align 8
+  %cmp60 = icmp sgt i64 %40, 100000
+  br i1 %cmp60, label %cond.true62, label %cond.end65
+
+cond.true62:                                      ; preds = %lor.lhs.false59, %if.end32
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i192) #11
+  %call.i193 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i192) #11
+  %tobool.not.i = icmp eq i32 %call.i193, 0
+  br i1 %tobool.not.i, label %cond.false.i, label %cpu_time.exit
+
+cond.false.i:                                     ; preds = %cond.true62
+  %41 = load i64, ptr %t.i192, align 8
+  %mul.i195 = mul nsw i64 %41, 1000000000
+  %tv_nsec.i196 = getelementptr inbounds nuw i8, ptr %t.i192, i64 8
+  %42 = load i64, ptr %tv_nsec.i196, align 8
+  %add.i197 = add nsw i64 %mul.i195, %42
+  br label %cpu_time.exit
+
+cpu_time.exit:                                    ; preds = %cond.true62, %cond.false.i
+  %cond.i194 = phi i64 [ %add.i197, %cond.false.i ], [ -1, %cond.true62 ]
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i192) #11
   br label %cond.end65
 
-cond.end65:                                       ; preds = %lor.lhs.false60, %cpu_time.exit
-  %cond66 = phi i64 [ 0, %cpu_time.exit ], [ %spec.select, %lor.lhs.false60 ]
-  %call67 = call fastcc i32 @work(i32 noundef -1, i64 noundef %cond66)
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i181) #11
-  %call.i182 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i181) #11
-  %tobool.not.i183 = icmp eq i32 %call.i182, 0
-  br i1 %tobool.not.i183, label %cond.false.i185, label %cpu_time.exit189
+cond.end65:                                       ; preds = %lor.lhs.false59, %cpu_time.exit
+  %cond66 = phi i64 [ %cond.i194, %cpu_time.exit ], [ 0, %lor.lhs.false59 ]
+  store i64 %cond66, ptr %cpu, align 8
+  %waking = getelementptr inbounds nuw i8, ptr %part, i64 16
+  store i64 0, ptr %waking, align 8
+  %call67 = call fastcc i32 @work(i32 noundef -1, ptr noundef %part)
+  %43 = load i64, ptr %cpu, align 8
+  %tobool69.not = icmp eq i64 %43, 0
+  br i1 %tobool69.not, label %cond.false74, label %cond.true70
 
-cond.false.i185:                                  ; preds = %cond.end65
-  %43 = load i64, ptr %t.i181, align 8
-  %mul.i186 = mul nsw i64 %43, 1000000000
-  %tv_nsec.i187 = getelementptr inbounds nuw i8, ptr %t.i181, i64 8
-  %44 = load i64, ptr %tv_nsec.i187, align 8
-  %add.i188 = add nsw i64 %mul.i186, %44
-  br label %cpu_time.exit189
+cond.true70:                                      ; preds = %cond.end65
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i198) #11
+  %call.i199 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i198) #11
+  %tobool.not.i200 = icmp eq i32 %call.i199, 0
+  br i1 %tobool.not.i200, label %cond.false.i202, label %cpu_time.exit206
 
-cpu_time.exit189:                                 ; preds = %cond.end65, %cond.false.i185
-  %cond.i184 = phi i64 [ %add.i188, %cond.false.i185 ], [ -1, %cond.end65 ]
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i181) #11
-  %sub69 = sub nsw i64 %cond.i184, %cond.i177
-  %cmp70 = icmp slt i32 %call67, %spec.store.select111
-  br i1 %cmp70, label %if.then72, label %if.else
+cond.false.i202:                                  ; preds = %cond.true70
+  %44 = load i64, ptr %t.i198, align 8
+  %mul.i203 = mul nsw i64 %44, 1000000000
+  %tv_nsec.i204 = getelementptr inbounds nuw i8, ptr %t.i198, i64 8
+  %45 = load i64, ptr %tv_nsec.i204, align 8
+  %add.i205 = add nsw i64 %mul.i203, %45
+  br label %cpu_time.exit206
 
-if.then72:                                        ; preds = %cpu_time.exit189
-  %sub73 = sub nsw i32 %spec.store.select111, %call67
-  call fastcc void @wait_for(i32 noundef %sub73, i32 noundef %cond)
-  br label %if.end83.sink.split
+cpu_time.exit206:                                 ; preds = %cond.true70, %cond.false.i202
+  %cond.i201 = phi i64 [ %add.i205, %cond.false.i202 ], [ -1, %cond.true70 ]
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i198) #11
+  %sub73 = sub nsw i64 %cond.i201, %43
+  br label %cond.end77
 
-if.else:                                          ; preds = %cpu_time.exit189
-  %45 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
-  %tobool79.not = icmp eq i32 %45, 0
-  br i1 %tobool79.not, label %if.end83, label %if.then80
+cond.false74:                                     ; preds = %cond.end65
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i207) #11
+  %call.i208 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i207) #11
+  %46 = load i64, ptr %t.i207, align 8
+  %mul.i209 = mul nsw i64 %46, 1000000000
+  %tv_nsec.i210 = getelementptr inbounds nuw i8, ptr %t.i207, i64 8
+  %47 = load i64, ptr %tv_nsec.i210, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i207) #11
+  %add.i211 = sub i64 %47, %add.i191
+  %sub76 = add i64 %add.i211, %mul.i209
+  br label %cond.end77
 
-if.then80:                                        ; preds = %if.else
-  %46 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416), align 32
-  %inc81 = add i32 %46, 1
-  br label %if.end83.sink.split
+cond.end77:                                       ; preds = %cond.false74, %cpu_time.exit206
+  %cond78 = phi i64 [ %sub73, %cpu_time.exit206 ], [ %sub76, %cond.false74 ]
+  %cmp79 = icmp slt i32 %call67, %spec.store.select126
+  br i1 %cmp79, label %if.then81, label %if.else
 
-if.end83.sink.split:                              ; preds = %if.then72, %if.then80
-  %inc81.sink = phi i32 [ %inc81, %if.then80 ], [ 0, %if.then72 ]
-  store i32 %inc81.sink, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416), align 32
-  br label %if.end83
+if.then81:                                        ; preds = %cond.end77
+  %sub82 = sub nsw i32 %spec.store.select126, %call67
+  call fastcc void @wait_for(i32 noundef %sub82, i32 noundef %cond)
+  br label %if.end92.sink.split
 
-if.end83:                                         ; preds = %if.end83.sink.split, %if.else
-  %47 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i190) #11
-  %call.i191 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i190) #11
-  %48 = load i64, ptr %t.i190, align 8
-  %mul.i192 = mul nsw i64 %48, 1000000000
-  %tv_nsec.i193 = getelementptr inbounds nuw i8, ptr %t.i190, i64 8
-  %49 = load i64, ptr %tv_nsec.i193, align 8
-  %add.i194 = add nsw i64 %mul.i192, %49
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i190) #11
-  store atomic i64 %add.i194, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
-  %50 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) monotonic, align 4
-  %tobool89.not = icmp eq i32 %50, 0
-  br i1 %tobool89.not, label %if.end93, label %if.then90
+if.else:                                          ; preds = %cond.end77
+  %48 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
+  %tobool88.not = icmp eq i32 %48, 0
+  br i1 %tobool88.not, label %if.end92, label %if.then89
 
-if.then90:                                        ; preds = %if.end83
-  %sub92 = add nsw i32 %50, -1
-  store atomic i32 %sub92, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) monotonic, align 4
-  br label %if.end93
+if.then89:                                        ; preds = %if.else
+  %49 = load i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416), align 32
+  %inc90 = add i32 %49, 1
+  br label %if.end92.sink.split
 
-if.end93:                                         ; preds = %if.then90, %if.end83
-  %tobool94.not = icmp eq i32 %call67, 0
-  br i1 %tobool94.not, label %if.end105, label %if.then95
+if.end92.sink.split:                              ; preds = %if.then81, %if.then89
+  %inc90.sink = phi i32 [ %inc90, %if.then89 ], [ 0, %if.then81 ]
+  store i32 %inc90.sink, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 416), align 32
+  br label %if.end92
 
-if.then95:                                        ; preds = %if.end93
-  %mul97 = mul nsw i64 %sub69, %conv57
-  %conv98 = sext i32 %call67 to i64
-  %div99 = sdiv i64 %mul97, %conv98
-  store i64 %div99, ptr %arrayidx, align 8
-  %cond102.neg = select i1 %tobool89.not, i64 0, i64 -50000
-  %div.neg.i196 = sdiv i64 %div99, -8
-  %51 = add i64 %add.i194, %cond102.neg
-  %52 = add i64 %add.i174, %div99
-  %sub.i195 = sub i64 %51, %52
-  %sub1.i = add i64 %sub.i195, %div.neg.i196
-  %cmp.i197 = icmp slt i64 %sub1.i, 2000
-  br i1 %cmp.i197, label %if.end105, label %if.end.i198
+if.end92:                                         ; preds = %if.end92.sink.split, %if.else
+  %50 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i212) #11
+  %call.i213 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i212) #11
+  %51 = load i64, ptr %t.i212, align 8
+  %mul.i214 = mul nsw i64 %51, 1000000000
+  %tv_nsec.i215 = getelementptr inbounds nuw i8, ptr %t.i212, i64 8
+  %52 = load i64, ptr %tv_nsec.i215, align 8
+  %add.i216 = add nsw i64 %mul.i214, %52
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i212) #11
+  store atomic i64 %add.i216, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 408) monotonic, align 8
+  %53 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) monotonic, align 4
+  %tobool98.not = icmp eq i32 %53, 0
+  br i1 %tobool98.not, label %if.end102, label %if.then99
 
-if.end.i198:                                      ; preds = %if.then95
-  %53 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 936) monotonic, align 8
-  %add.i199 = add nsw i64 %53, %sub1.i
-  %cond.i200 = call i64 @llvm.smin.i64(i64 %add.i199, i64 20000000)
-  store atomic i64 %cond.i200, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 936) monotonic, align 8
-  br label %if.end105
+if.then99:                                        ; preds = %if.end92
+  %sub101 = add nsw i32 %53, -1
+  store atomic i32 %sub101, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 388) monotonic, align 4
+  br label %if.end102
 
-if.end105:                                        ; preds = %if.end.i198, %if.then95, %if.end93
-  %54 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @launches, i64 8), i64 1 monotonic, align 8
+if.end102:                                        ; preds = %if.then99, %if.end92
+  %tobool103.not = icmp eq i32 %call67, 0
+  br i1 %tobool103.not, label %if.end120, label %if.then104
+
+if.then104:                                       ; preds = %if.end102
+  %54 = load i64, ptr %waking, align 8
+  %sub106 = sub nsw i64 %cond78, %54
+  %mul108 = mul nsw i64 %sub106, %conv56
+  %conv109 = sext i32 %call67 to i64
+  %div110 = sdiv i64 %mul108, %conv109
+  store i64 %div110, ptr %arrayidx, align 8
+  %cond113.neg = select i1 %tobool98.not, i64 0, i64 -100000
+  %mul117 = mul nsw i64 %cond78, %conv56
+  %div119 = sdiv i64 %mul117, %conv109
+  %div.neg.i218 = sdiv i64 %div119, -8
+  %55 = add i64 %add.i216, %cond113.neg
+  %56 = add i64 %add.i191, %div119
+  %sub.i217 = sub i64 %55, %56
+  %sub1.i = add i64 %sub.i217, %div.neg.i218
+  %cmp.i219 = icmp slt i64 %sub1.i, 2000
+  br i1 %cmp.i219, label %if.end120, label %if.end.i220
+
+if.end.i220:                                      ; preds = %if.then104
+  %57 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 936) monotonic, align 8
+  %add.i221 = add nsw i64 %57, %sub1.i
+  %cond.i222 = call i64 @llvm.smin.i64(i64 %add.i221, i64 20000000)
+  store atomic i64 %cond.i222, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 936) monotonic, align 8
+  br label %if.end120
+
+if.end120:                                        ; preds = %if.end.i220, %if.then104, %if.end102
+  %58 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @launches, i64 8), i64 1 monotonic, align 8
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 384) seq_cst, align 128
-  %tobool.not.i201 = icmp eq i32 %47, 0
-  br i1 %tobool.not.i201, label %return, label %if.then.i
+  %tobool.not.i223 = icmp eq i32 %50, 0
+  br i1 %tobool.not.i223, label %elsewhere.exit, label %if.then.i
 
-if.then.i:                                        ; preds = %if.end105
+if.then.i:                                        ; preds = %if.end120
   call void @TVMFFIErrorSetRaisedFromCStr(ptr noundef nonnull @.str, ptr noundef nonnull @.str.1) #11
+  br label %elsewhere.exit
+
+elsewhere.exit:                                   ; preds = %if.end120, %if.then.i
+  call void @llvm.lifetime.end.p0(i64 24, ptr nonnull %part) #11
   br label %return
 
-return:                                           ; preds = %if.then.i, %if.end105, %if.then29, %if.then11, %if.then
-  %retval.1 = phi i32 [ %call.i.i, %if.then ], [ %call.i156, %if.then11 ], [ %call.i.i165, %if.then29 ], [ 0, %if.end105 ], [ %47, %if.then.i ]
+return:                                           ; preds = %if.then29, %elsewhere.exit, %if.then11, %if.then
+  %retval.1 = phi i32 [ %call.i.i, %if.then ], [ %call.i173, %if.then11 ], [ %call.i.i182, %if.then29 ], [ %50, %elsewhere.exit ]
   ret i32 %retval.1
 }
 
@@ -1017,7 +1058,7 @@ if.else:                                          ; preds = %entry
   br i1 %cmp, label %land.lhs.true, label %if.end13
 
 land.lhs.true:                                    ; preds = %if.else
-  %call3 = tail call i64 @pthread_self() #16
+  %call3 = tail call i64 @pthread_self() #15
   %caller4 = getelementptr inbounds nuw i8, ptr %data, i64 16
   %4 = load ptr, ptr %caller4, align 8
   %clocks = getelementptr inbounds nuw i8, ptr %4, i64 12
@@ -1094,34 +1135,43 @@ declare void @TVMFFIErrorSetRaisedFromCStr(ptr noundef, ptr noundef) local_unnam
 declare i32 @sched_getcpu() local_unnamed_addr #1
 
 ; Function Attrs: nounwind uwtable
-define internal fastcc i32 @work(i32 noundef %self, i64 noundef %began) unnamed_addr #0 {
+define internal fastcc i32 @work(i32 noundef %self, ptr nocapture noundef nonnull %part) unnamed_addr #0 {
 entry:
+  %t.i105 = alloca %struct.timespec, align 8
+  %given.i.i = alloca %struct.cpu_set_t, align 8
+  %others.i.i = alloca %struct.cpu_set_t, align 8
+  %t.i98 = alloca %struct.timespec, align 8
+  %t.i93 = alloca %struct.timespec, align 8
   %t.i = alloca %struct.timespec, align 8
   %group = alloca %struct.Group, align 8
   %0 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i75 = lshr i64 %0, 10
-  %and.i.i76 = and i64 %shr.i.i75, 1023
-  %and.i3.i77 = and i64 %0, 1023
-  %cmp.i.not78 = icmp samesign ult i64 %and.i.i76, %and.i3.i77
-  br i1 %cmp.i.not78, label %lor.lhs.false.lr.ph, label %cleanup45
+  %shr.i.i117 = lshr i64 %0, 10
+  %and.i.i118 = and i64 %shr.i.i117, 1023
+  %and.i3.i119 = and i64 %0, 1023
+  %cmp.i.not120 = icmp samesign ult i64 %and.i.i118, %and.i3.i119
+  br i1 %cmp.i.not120, label %lor.lhs.false.lr.ph, label %cleanup64
 
 lor.lhs.false.lr.ph:                              ; preds = %entry
   %num_task = getelementptr inbounds nuw i8, ptr %group, i64 8
   %1 = getelementptr inbounds nuw i8, ptr %group, i64 12
   %cmp6 = icmp slt i32 %self, 0
   %cond.v = select i1 %cmp6, i64 1024, i64 -1
-  %tobool15.not = icmp eq i64 %began, 0
+  %cpu = getelementptr inbounds nuw i8, ptr %part, i64 8
   %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
+  %tv_nsec.i96 = getelementptr inbounds nuw i8, ptr %t.i93, i64 8
+  %tv_nsec.i101 = getelementptr inbounds nuw i8, ptr %t.i98, i64 8
+  %tv_nsec.i108 = getelementptr inbounds nuw i8, ptr %t.i105, i64 8
+  %waking = getelementptr inbounds nuw i8, ptr %part, i64 16
   br label %lor.lhs.false
 
-lor.lhs.false:                                    ; preds = %lor.lhs.false.lr.ph, %cleanup44
-  %2 = phi i64 [ %0, %lor.lhs.false.lr.ph ], [ %23, %cleanup44 ]
-  %did.079 = phi i32 [ 0, %lor.lhs.false.lr.ph ], [ %did.1, %cleanup44 ]
+lor.lhs.false:                                    ; preds = %lor.lhs.false.lr.ph, %cleanup63
+  %2 = phi i64 [ %0, %lor.lhs.false.lr.ph ], [ %45, %cleanup63 ]
+  %did.0121 = phi i32 [ 0, %lor.lhs.false.lr.ph ], [ %did.1, %cleanup63 ]
   %3 = trunc i64 %2 to i32
   %4 = lshr i32 %3, 20
   %conv = and i32 %4, 1023
   %cmp.not = icmp slt i32 %self, %conv
-  br i1 %cmp.not, label %if.end, label %cleanup45
+  br i1 %cmp.not, label %if.end, label %cleanup64
 
 if.end:                                           ; preds = %lor.lhs.false
   %5 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 256) monotonic, align 128
@@ -1136,122 +1186,285 @@ if.end:                                           ; preds = %lor.lhs.false
   %cond = add i64 %2, %cond.v
   %10 = cmpxchg weak ptr @pool, i64 %2, i64 %cond seq_cst seq_cst, align 128
   %11 = extractvalue { i64, i1 } %10, 1
-  br i1 %11, label %if.end9, label %cleanup44
+  br i1 %11, label %if.end9, label %cleanup63
 
 if.end9:                                          ; preds = %if.end
-  %and.i63 = and i64 %cond, 1023
-  %shr.i64 = lshr i64 %cond, 10
-  %and.i65 = and i64 %shr.i64, 1023
-  %sub12 = sub nsw i64 %and.i63, %and.i65
+  %and.i88 = and i64 %cond, 1023
+  %shr.i89 = lshr i64 %cond, 10
+  %and.i90 = and i64 %shr.i89, 1023
+  %sub12 = sub nsw i64 %and.i88, %and.i90
   %cmp13 = icmp sgt i64 %sub12, 0
-  br i1 %cmp13, label %land.lhs.true, label %if.end26
+  br i1 %cmp13, label %land.rhs, label %if.end45
 
-land.lhs.true:                                    ; preds = %if.end9
-  br i1 %tobool15.not, label %if.then25, label %lor.lhs.false16
+land.rhs:                                         ; preds = %if.end9
+  %12 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
+  %conv16 = zext i32 %12 to i64
+  %shr.i91 = lshr i64 %cond, 20
+  %and.i92 = and i64 %shr.i91, 1023
+  %cmp18 = icmp samesign ugt i64 %and.i92, %conv16
+  br i1 %cmp18, label %land.lhs.true, label %if.end45
 
-lor.lhs.false16:                                  ; preds = %land.lhs.true
-  %tobool17.not = icmp eq i32 %did.079, 0
-  br i1 %tobool17.not, label %if.end26, label %land.lhs.true18
+land.lhs.true:                                    ; preds = %land.rhs
+  %13 = load i64, ptr %cpu, align 8
+  %tobool21.not = icmp eq i64 %13, 0
+  br i1 %tobool21.not, label %lor.lhs.false22, label %if.then31
 
-land.lhs.true18:                                  ; preds = %lor.lhs.false16
+lor.lhs.false22:                                  ; preds = %land.lhs.true
+  %tobool23.not = icmp eq i32 %did.0121, 0
+  br i1 %tobool23.not, label %if.end45, label %land.lhs.true24
+
+land.lhs.true24:                                  ; preds = %lor.lhs.false22
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #11
   %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #11
-  %12 = load i64, ptr %t.i, align 8
-  %mul.i = mul nsw i64 %12, 1000000000
-  %13 = load i64, ptr %tv_nsec.i, align 8
+  %14 = load i64, ptr %t.i, align 8
+  %mul.i = mul nsw i64 %14, 1000000000
+  %15 = load i64, ptr %tv_nsec.i, align 8
+  %add.i = add nsw i64 %mul.i, %15
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #11
-  %add.i = sub i64 %13, %began
-  %sub20 = add i64 %add.i, %mul.i
-  %mul = mul nsw i64 %sub20, %sub12
-  %mul21 = mul nsw i32 %did.079, 50000
-  %conv22 = sext i32 %mul21 to i64
-  %cmp23 = icmp sgt i64 %mul, %conv22
-  br i1 %cmp23, label %if.then25, label %if.end26
+  %16 = load i64, ptr %part, align 8
+  %sub26 = sub i64 %add.i, %16
+  %mul = mul nsw i64 %sub26, %sub12
+  %mul27 = mul nsw i32 %did.0121, 100000
+  %conv28 = sext i32 %mul27 to i64
+  %cmp29 = icmp sgt i64 %mul, %conv28
+  br i1 %cmp29, label %if.then31, label %if.end45
 
-if.then25:                                        ; preds = %land.lhs.true18, %land.lhs.true
-  %shr.i.i66 = lshr i64 %cond, 20
-  %and.i.i67 = and i64 %shr.i.i66, 1023
-  %14 = trunc nuw nsw i64 %and.i.i67 to i32
-  %15 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
-  %cmp1.not.i = icmp ult i32 %15, %14
-  br i1 %cmp1.not.i, label %if.end.i, label %if.end26
+if.then31:                                        ; preds = %land.lhs.true24, %land.lhs.true
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i93) #11
+  %call.i94 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i93) #11
+  %17 = load i64, ptr %t.i93, align 8
+  %mul.i95.neg = mul i64 %17, -1000000000
+  %18 = load i64, ptr %tv_nsec.i96, align 8
+  %add.i97.neg124 = sub i64 %mul.i95.neg, %18
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i93) #11
+  %19 = load i64, ptr %cpu, align 8
+  %tobool34.not = icmp eq i64 %19, 0
+  br i1 %tobool34.not, label %if.then35, label %if.end41
 
-if.end.i:                                         ; preds = %if.then25
-  %16 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284), i32 1 monotonic, align 4
-  %conv4.i = zext i32 %16 to i64
-  %cmp6.not.i = icmp samesign ugt i64 %and.i.i67, %conv4.i
-  br i1 %cmp6.not.i, label %if.end9.i, label %if.end26
+if.then35:                                        ; preds = %if.then31
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i98) #11
+  %call.i99 = call i32 @clock_gettime(i32 noundef 3, ptr noundef nonnull %t.i98) #11
+  %tobool.not.i = icmp eq i32 %call.i99, 0
+  br i1 %tobool.not.i, label %cond.false.i, label %cpu_time.exit
+
+cond.false.i:                                     ; preds = %if.then35
+  %20 = load i64, ptr %t.i98, align 8
+  %mul.i100 = mul nsw i64 %20, 1000000000
+  %21 = load i64, ptr %tv_nsec.i101, align 8
+  %add.i102 = add nsw i64 %mul.i100, %21
+  br label %cpu_time.exit
+
+cpu_time.exit:                                    ; preds = %if.then35, %cond.false.i
+  %cond.i = phi i64 [ %add.i102, %cond.false.i ], [ -1, %if.then35 ]
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i98) #11
+  %22 = load i64, ptr %part, align 8
+  %sub38.neg = add i64 %cond.i, %add.i97.neg124
+  %sub39 = add i64 %sub38.neg, %22
+  store i64 %sub39, ptr %cpu, align 8
+  br label %if.end41
+
+if.end41:                                         ; preds = %cpu_time.exit, %if.then31
+  %23 = trunc nuw nsw i64 %and.i92 to i32
+  %24 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
+  %cmp1.not.i = icmp ult i32 %24, %23
+  br i1 %cmp1.not.i, label %if.end.i, label %wake_two.exit
+
+if.end.i:                                         ; preds = %if.end41
+  %25 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284), i32 1 monotonic, align 4
+  %conv4.i = zext i32 %25 to i64
+  %cmp6.not.i = icmp samesign ugt i64 %and.i92, %conv4.i
+  br i1 %cmp6.not.i, label %if.end9.i, label %wake_two.exit
 
 if.end9.i:                                        ; preds = %if.end.i
   %arrayidx.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %conv4.i
-  %17 = load atomic i32, ptr %arrayidx.i seq_cst, align 128
-  %tobool.not.i = icmp eq i32 %17, 0
-  br i1 %tobool.not.i, label %for.inc.i, label %land.lhs.true.i
+  %26 = load atomic i32, ptr %arrayidx.i seq_cst, align 128
+  %tobool.not.i.i = icmp eq i32 %26, 0
+  br i1 %tobool.not.i.i, label %wake.exit.i, label %lor.lhs.false.i.i
 
-land.lhs.true.i:                                  ; preds = %if.end9.i
-  %18 = atomicrmw xchg ptr %arrayidx.i, i32 0 seq_cst, align 4
-  %tobool14.not.i = icmp eq i32 %18, 0
-  br i1 %tobool14.not.i, label %for.inc.i, label %if.then15.i
+lor.lhs.false.i.i:                                ; preds = %if.end9.i
+  %27 = atomicrmw xchg ptr %arrayidx.i, i32 0 seq_cst, align 128
+  %tobool3.not.i.i = icmp eq i32 %27, 0
+  br i1 %tobool3.not.i.i, label %wake.exit.i, label %if.end.i.i
 
-if.then15.i:                                      ; preds = %land.lhs.true.i
-  %call.i.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
-  br label %for.inc.i
+if.end.i.i:                                       ; preds = %lor.lhs.false.i.i
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %given.i.i) #11
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %others.i.i) #11
+  %thread.i.i = getelementptr inbounds nuw i8, ptr %arrayidx.i, i64 8
+  %28 = load i32, ptr %thread.i.i, align 8
+  %call.i.i = call i32 @sched_getaffinity(i32 noundef %28, i64 noundef 128, ptr noundef nonnull %given.i.i) #11
+  %tobool4.not.not.i.i = icmp eq i32 %call.i.i, 0
+  br i1 %tobool4.not.not.i.i, label %if.then6.i.i, label %if.end17.thread.i.i
 
-for.inc.i:                                        ; preds = %if.then15.i, %land.lhs.true.i, %if.end9.i
-  %19 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
-  %cmp1.not.1.i = icmp ult i32 %19, %14
-  br i1 %cmp1.not.1.i, label %if.end.1.i, label %if.end26
+if.end17.thread.i.i:                              ; preds = %if.end.i.i
+  %call.i36.i.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
+  br label %if.end23.i.i
 
-if.end.1.i:                                       ; preds = %for.inc.i
-  %20 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284), i32 1 monotonic, align 4
-  %conv4.1.i = zext i32 %20 to i64
-  %cmp6.not.1.i = icmp samesign ugt i64 %and.i.i67, %conv4.1.i
-  br i1 %cmp6.not.1.i, label %if.end9.1.i, label %if.end26
+if.then6.i.i:                                     ; preds = %if.end.i.i
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(128) %others.i.i, ptr noundef nonnull align 8 dereferenceable(128) %given.i.i, i64 128, i1 false)
+  %29 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
+  %cmp.i.i = icmp ult i32 %29, 1024
+  br i1 %cmp.i.i, label %cond.true.i.i, label %cond.end.i.i
+
+cond.true.i.i:                                    ; preds = %if.then6.i.i
+  %conv.i.i = zext nneg i32 %29 to i64
+  %rem.i.i = and i64 %conv.i.i, 63
+  %shl.i.i = shl nuw i64 1, %rem.i.i
+  %not.i.i = xor i64 %shl.i.i, -1
+  %div933.i.i = lshr i64 %conv.i.i, 6
+  %arrayidx.i.i = getelementptr inbounds nuw i64, ptr %others.i.i, i64 %div933.i.i
+  %30 = load i64, ptr %arrayidx.i.i, align 8
+  %and.i18.i = and i64 %30, %not.i.i
+  store i64 %and.i18.i, ptr %arrayidx.i.i, align 8
+  br label %cond.end.i.i
+
+cond.end.i.i:                                     ; preds = %cond.true.i.i, %if.then6.i.i
+  %call10.i.i = call i32 @__sched_cpucount(i64 noundef 128, ptr noundef nonnull %others.i.i) #11
+  %tobool11.not.i.i = icmp eq i32 %call10.i.i, 0
+  br i1 %tobool11.not.i.i, label %if.end23.critedge.i.i, label %if.end17.i.i
+
+if.end17.i.i:                                     ; preds = %cond.end.i.i
+  %31 = load i32, ptr %thread.i.i, align 8
+  %call13.i.i = call i32 @sched_setaffinity(i32 noundef %31, i64 noundef 128, ptr noundef nonnull %others.i.i) #11
+  %tobool14.not.not.i.i = icmp eq i32 %call13.i.i, 0
+  %call.i.i.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
+  br i1 %tobool14.not.not.i.i, label %if.then20.i.i, label %if.end23.i.i
+
+if.then20.i.i:                                    ; preds = %if.end17.i.i
+  %32 = load i32, ptr %thread.i.i, align 8
+  %call22.i.i = call i32 @sched_setaffinity(i32 noundef %32, i64 noundef 128, ptr noundef nonnull %given.i.i) #11
+  br label %if.end23.i.i
+
+if.end23.critedge.i.i:                            ; preds = %cond.end.i.i
+  %call.i34.i.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
+  br label %if.end23.i.i
+
+if.end23.i.i:                                     ; preds = %if.end23.critedge.i.i, %if.then20.i.i, %if.end17.i.i, %if.end17.thread.i.i
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %others.i.i) #11
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %given.i.i) #11
+  br label %wake.exit.i
+
+wake.exit.i:                                      ; preds = %if.end23.i.i, %lor.lhs.false.i.i, %if.end9.i
+  %33 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
+  %cmp1.not.1.i = icmp ult i32 %33, %23
+  br i1 %cmp1.not.1.i, label %if.end.1.i, label %wake_two.exit
+
+if.end.1.i:                                       ; preds = %wake.exit.i
+  %34 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284), i32 1 monotonic, align 4
+  %conv4.1.i = zext i32 %34 to i64
+  %cmp6.not.1.i = icmp samesign ugt i64 %and.i92, %conv4.1.i
+  br i1 %cmp6.not.1.i, label %if.end9.1.i, label %wake_two.exit
 
 if.end9.1.i:                                      ; preds = %if.end.1.i
   %arrayidx.1.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %conv4.1.i
-  %21 = load atomic i32, ptr %arrayidx.1.i seq_cst, align 128
-  %tobool.not.1.i = icmp eq i32 %21, 0
-  br i1 %tobool.not.1.i, label %if.end26, label %land.lhs.true.1.i
+  %35 = load atomic i32, ptr %arrayidx.1.i seq_cst, align 128
+  %tobool.not.i.1.i = icmp eq i32 %35, 0
+  br i1 %tobool.not.i.1.i, label %wake_two.exit, label %lor.lhs.false.i.1.i
 
-land.lhs.true.1.i:                                ; preds = %if.end9.1.i
-  %22 = atomicrmw xchg ptr %arrayidx.1.i, i32 0 seq_cst, align 4
-  %tobool14.not.1.i = icmp eq i32 %22, 0
-  br i1 %tobool14.not.1.i, label %if.end26, label %if.then15.1.i
+lor.lhs.false.i.1.i:                              ; preds = %if.end9.1.i
+  %36 = atomicrmw xchg ptr %arrayidx.1.i, i32 0 seq_cst, align 128
+  %tobool3.not.i.1.i = icmp eq i32 %36, 0
+  br i1 %tobool3.not.i.1.i, label %wake_two.exit, label %if.end.i.1.i
 
-if.then15.1.i:                                    ; preds = %land.lhs.true.1.i
-  %call.i.1.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.1.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
-  br label %if.end26
+if.end.i.1.i:                                     ; preds = %lor.lhs.false.i.1.i
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %given.i.i) #11
+  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %others.i.i) #11
+  %thread.i.1.i = getelementptr inbounds nuw i8, ptr %arrayidx.1.i, i64 8
+  %37 = load i32, ptr %thread.i.1.i, align 8
+  %call.i.1.i = call i32 @sched_getaffinity(i32 noundef %37, i64 noundef 128, ptr noundef nonnull %given.i.i) #11
+  %tobool4.not.not.i.1.i = icmp eq i32 %call.i.1.i, 0
+  br i1 %tobool4.not.not.i.1.i, label %if.then6.i.1.i, label %if.end17.thread.i.1.i
 
-if.end26:                                         ; preds = %if.then15.1.i, %land.lhs.true.1.i, %if.end9.1.i, %if.end.1.i, %for.inc.i, %if.end.i, %if.then25, %land.lhs.true18, %lor.lhs.false16, %if.end9
-  %shr.i68 = lshr i64 %2, 10
-  %and.i69 = and i64 %shr.i68, 1023
-  %cond34 = select i1 %cmp6, i64 %and.i69, i64 %and.i63
-  %conv35 = trunc nuw nsw i64 %cond34 to i32
-  %call36 = call i32 %6(i32 noundef %conv35, ptr noundef nonnull %group, ptr noundef %8) #11
-  %tobool37.not = icmp eq i32 %call36, 0
-  br i1 %tobool37.not, label %if.end40, label %if.then38
+if.end17.thread.i.1.i:                            ; preds = %if.end.i.1.i
+  %call.i36.i.1.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.1.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
+  br label %if.end23.i.1.i
 
-if.then38:                                        ; preds = %if.end26
-  store atomic i32 %call36, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
-  br label %if.end40
+if.then6.i.1.i:                                   ; preds = %if.end.i.1.i
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(128) %others.i.i, ptr noundef nonnull align 8 dereferenceable(128) %given.i.i, i64 128, i1 false)
+  %38 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
+  %cmp.i.1.i = icmp ult i32 %38, 1024
+  br i1 %cmp.i.1.i, label %cond.true.i.1.i, label %cond.end.i.1.i
 
-if.end40:                                         ; preds = %if.then38, %if.end26
-  %inc = add nsw i32 %did.079, 1
-  br label %cleanup44
+cond.true.i.1.i:                                  ; preds = %if.then6.i.1.i
+  %conv.i.1.i = zext nneg i32 %38 to i64
+  %rem.i.1.i = and i64 %conv.i.1.i, 63
+  %shl.i.1.i = shl nuw i64 1, %rem.i.1.i
+  %not.i.1.i = xor i64 %shl.i.1.i, -1
+  %div933.i.1.i = lshr i64 %conv.i.1.i, 6
+  %arrayidx.i.1.i = getelementptr inbounds nuw i64, ptr %others.i.i, i64 %div933.i.1.i
+  %39 = load i64, ptr %arrayidx.i.1.i, align 8
+  %and.i18.1.i = and i64 %39, %not.i.1.i
+  store i64 %and.i18.1.i, ptr %arrayidx.i.1.i, align 8
+  br label %cond.end.i.1.i
 
-cleanup44:                                        ; preds = %if.end40, %if.end
-  %did.1 = phi i32 [ %inc, %if.end40 ], [ %did.079, %if.end ]
+cond.end.i.1.i:                                   ; preds = %cond.true.i.1.i, %if.then6.i.1.i
+  %call10.i.1.i = call i32 @__sched_cpucount(i64 noundef 128, ptr noundef nonnull %others.i.i) #11
+  %tobool11.not.i.1.i = icmp eq i32 %call10.i.1.i, 0
+  br i1 %tobool11.not.i.1.i, label %if.end23.critedge.i.1.i, label %if.end17.i.1.i
+
+if.end17.i.1.i:                                   ; preds = %cond.end.i.1.i
+  %40 = load i32, ptr %thread.i.1.i, align 8
+  %call13.i.1.i = call i32 @sched_setaffinity(i32 noundef %40, i64 noundef 128, ptr noundef nonnull %others.i.i) #11
+  %tobool14.not.not.i.1.i = icmp eq i32 %call13.i.1.i, 0
+  %call.i.i.1.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.1.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
+  br i1 %tobool14.not.not.i.1.i, label %if.then20.i.1.i, label %if.end23.i.1.i
+
+if.then20.i.1.i:                                  ; preds = %if.end17.i.1.i
+  %41 = load i32, ptr %thread.i.1.i, align 8
+  %call22.i.1.i = call i32 @sched_setaffinity(i32 noundef %41, i64 noundef 128, ptr noundef nonnull %given.i.i) #11
+  br label %if.end23.i.1.i
+
+if.end23.critedge.i.1.i:                          ; preds = %cond.end.i.1.i
+  %call.i34.i.1.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.1.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
+  br label %if.end23.i.1.i
+
+if.end23.i.1.i:                                   ; preds = %if.end23.critedge.i.1.i, %if.then20.i.1.i, %if.end17.i.1.i, %if.end17.thread.i.1.i
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %others.i.i) #11
+  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %given.i.i) #11
+  br label %wake_two.exit
+
+wake_two.exit:                                    ; preds = %if.end41, %if.end.i, %wake.exit.i, %if.end.1.i, %if.end9.1.i, %lor.lhs.false.i.1.i, %if.end23.i.1.i
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i105) #11
+  %call.i106 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i105) #11
+  %42 = load i64, ptr %t.i105, align 8
+  %mul.i107 = mul nsw i64 %42, 1000000000
+  %43 = load i64, ptr %tv_nsec.i108, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i105) #11
+  %44 = load i64, ptr %waking, align 8
+  %add.i109 = add i64 %43, %add.i97.neg124
+  %sub43 = add i64 %add.i109, %mul.i107
+  %add44 = add nsw i64 %sub43, %44
+  store i64 %add44, ptr %waking, align 8
+  br label %if.end45
+
+if.end45:                                         ; preds = %if.end9, %wake_two.exit, %land.lhs.true24, %lor.lhs.false22, %land.rhs
+  %shr.i110 = lshr i64 %2, 10
+  %and.i111 = and i64 %shr.i110, 1023
+  %cond53 = select i1 %cmp6, i64 %and.i111, i64 %and.i88
+  %conv54 = trunc nuw nsw i64 %cond53 to i32
+  %call55 = call i32 %6(i32 noundef %conv54, ptr noundef nonnull %group, ptr noundef %8) #11
+  %tobool56.not = icmp eq i32 %call55, 0
+  br i1 %tobool56.not, label %if.end59, label %if.then57
+
+if.then57:                                        ; preds = %if.end45
+  store atomic i32 %call55, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 280) seq_cst, align 8
+  br label %if.end59
+
+if.end59:                                         ; preds = %if.then57, %if.end45
+  %inc = add nsw i32 %did.0121, 1
+  br label %cleanup63
+
+cleanup63:                                        ; preds = %if.end59, %if.end
+  %did.1 = phi i32 [ %inc, %if.end59 ], [ %did.0121, %if.end ]
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group) #11
-  %23 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i = lshr i64 %23, 10
+  %45 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i = lshr i64 %45, 10
   %and.i.i = and i64 %shr.i.i, 1023
-  %and.i3.i = and i64 %23, 1023
+  %and.i3.i = and i64 %45, 1023
   %cmp.i.not = icmp samesign ult i64 %and.i.i, %and.i3.i
-  br i1 %cmp.i.not, label %lor.lhs.false, label %cleanup45
+  br i1 %cmp.i.not, label %lor.lhs.false, label %cleanup64
 
-cleanup45:                                        ; preds = %cleanup44, %lor.lhs.false, %entry
-  %did.0.lcssa = phi i32 [ 0, %entry ], [ %did.079, %lor.lhs.false ], [ %did.1, %cleanup44 ]
+cleanup64:                                        ; preds = %cleanup63, %lor.lhs.false, %entry
+  %did.0.lcssa = phi i32 [ 0, %entry ], [ %did.0121, %lor.lhs.false ], [ %did.1, %cleanup63 ]
   ret i32 %did.0.lcssa
 }
 
@@ -1471,7 +1684,7 @@ for.body22:                                       ; preds = %for.cond.cleanup, %
   br i1 %tobool23.not, label %for.inc29, label %if.then24
 
 if.then24:                                        ; preds = %for.body22
-  %thread.idx = mul nuw nsw i64 %indvars.iv, 384
+  %thread.idx = shl nuw nsw i64 %indvars.iv, 7
   %thread.offs = or disjoint i64 %thread.idx, 8
   %thread = getelementptr inbounds nuw i8, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 %thread.offs
   %23 = load i32, ptr %thread, align 8
@@ -1507,7 +1720,7 @@ define internal noalias noundef nonnull ptr @help(ptr noundef %number) #10 {
 entry:
   %t.i13.i = alloca %struct.timespec, align 8
   %t.i.i = alloca %struct.timespec, align 8
-  %now.i = alloca %struct.cpu_set_t, align 8
+  %part = alloca %struct.Part, align 8
   %0 = ptrtoint ptr %number to i64
   %conv = trunc i64 %0 to i32
   %sext = shl i64 %0, 32
@@ -1517,7 +1730,7 @@ entry:
   %conv1 = trunc i64 %call to i32
   %thread = getelementptr inbounds nuw i8, ptr %arrayidx, i64 8
   store i32 %conv1, ptr %thread, align 8
-  %call2 = tail call i64 @pthread_self() #16
+  %call2 = tail call i64 @pthread_self() #15
   %clock = getelementptr inbounds nuw i8, ptr %arrayidx, i64 12
   %call3 = tail call i32 @pthread_getcpuclockid(i64 noundef %call2, ptr noundef nonnull %clock) #11
   %tobool.not = icmp eq i32 %call3, 0
@@ -1528,8 +1741,6 @@ if.then:                                          ; preds = %entry
   br label %if.end
 
 if.end:                                           ; preds = %if.then, %entry
-  %chosen.i = getelementptr inbounds nuw i8, ptr %arrayidx, i64 144
-  %given.i = getelementptr inbounds nuw i8, ptr %arrayidx, i64 16
   %busy = getelementptr inbounds nuw i8, ptr %arrayidx, i64 4
   %tv_nsec.i.i = getelementptr inbounds nuw i8, ptr %t.i.i, i64 8
   %tv_nsec.i16.i = getelementptr inbounds nuw i8, ptr %t.i13.i, i64 8
@@ -1539,127 +1750,69 @@ for.cond:                                         ; preds = %for.cond.backedge, 
   %call5 = call i32 @sched_getcpu() #11
   %1 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
   %cmp.not = icmp eq i32 %call5, %1
-  br i1 %cmp.not, label %lor.rhs, label %if.then12
+  br i1 %cmp.not, label %if.end32.sink.split, label %if.then8
 
-lor.rhs:                                          ; preds = %for.cond
-  %2 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i.i = lshr i64 %2, 10
-  %and.i.i.i = and i64 %shr.i.i.i, 1023
-  %and.i3.i.i = and i64 %2, 1023
-  %cmp.i.not.i = icmp samesign uge i64 %and.i.i.i, %and.i3.i.i
-  %3 = trunc i64 %2 to i32
-  %4 = lshr i32 %3, 20
-  %conv.i = and i32 %4, 1023
-  %cmp.i = icmp sle i32 %conv.i, %conv
-  %narrow.i.not = or i1 %cmp.i.not.i, %cmp.i
-  br i1 %narrow.i.not, label %if.end36.sink.split, label %land.rhs
-
-land.rhs:                                         ; preds = %lor.rhs
-  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %now.i) #11
-  %call.i = call i32 @sched_getaffinity(i32 noundef 0, i64 noundef 128, ptr noundef nonnull %now.i) #11
-  %tobool.not.i = icmp eq i32 %call.i, 0
-  br i1 %tobool.not.i, label %if.end.i, label %lor.end.thread75
-
-if.end.i:                                         ; preds = %land.rhs
-  %bcmp.i = call i32 @bcmp(ptr noundef nonnull dereferenceable(128) %now.i, ptr noundef nonnull dereferenceable(128) %chosen.i, i64 128)
-  %cmp.i58 = icmp eq i32 %bcmp.i, 0
-  br i1 %cmp.i58, label %if.end3.i, label %if.then2.i
-
-if.then2.i:                                       ; preds = %if.end.i
-  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 16 dereferenceable(128) %given.i, ptr noundef nonnull align 8 dereferenceable(128) %now.i, i64 128, i1 false)
-  br label %if.end3.i
-
-if.end3.i:                                        ; preds = %if.then2.i, %if.end.i
-  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 16 dereferenceable(128) %chosen.i, ptr noundef nonnull align 16 dereferenceable(128) %given.i, i64 128, i1 false)
-  %cmp6.i = icmp ult i32 %call5, 1024
-  br i1 %cmp6.i, label %cond.true.i, label %cond.end.i
-
-cond.true.i:                                      ; preds = %if.end3.i
-  %conv.i59 = zext nneg i32 %call5 to i64
-  %rem.i = and i64 %conv.i59, 63
-  %shl.i = shl nuw i64 1, %rem.i
-  %not.i = xor i64 %shl.i, -1
-  %div925.i = lshr i64 %conv.i59, 6
-  %arrayidx.i = getelementptr inbounds nuw i64, ptr %chosen.i, i64 %div925.i
-  %5 = load i64, ptr %arrayidx.i, align 8
-  %and.i = and i64 %5, %not.i
-  store i64 %and.i, ptr %arrayidx.i, align 8
-  br label %cond.end.i
-
-cond.end.i:                                       ; preds = %cond.true.i, %if.end3.i
-  %call11.i = call i32 @__sched_cpucount(i64 noundef 128, ptr noundef nonnull %chosen.i) #11
-  %tobool12.not.i = icmp eq i32 %call11.i, 0
-  br i1 %tobool12.not.i, label %lor.end.thread75, label %lor.end
-
-lor.end.thread75:                                 ; preds = %land.rhs, %cond.end.i
-  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %now.i) #11
-  br label %if.end36.sink.split
-
-lor.end:                                          ; preds = %cond.end.i
-  %call14.i = call i32 @sched_setaffinity(i32 noundef 0, i64 noundef 128, ptr noundef nonnull %chosen.i) #11
-  %tobool15.not.i = icmp eq i32 %call14.i, 0
-  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %now.i) #11
-  br i1 %tobool15.not.i, label %if.then12, label %if.end36.sink.split
-
-if.then12:                                        ; preds = %for.cond, %lor.end
+if.then8:                                         ; preds = %for.cond
   store atomic i32 1, ptr %busy seq_cst, align 4
-  %call13 = call fastcc i32 @work(i32 noundef %conv, i64 noundef 0)
-  %tobool14.not = icmp eq i32 %call13, 0
-  br i1 %tobool14.not, label %if.end23, label %if.then15
+  call void @llvm.lifetime.start.p0(i64 24, ptr nonnull %part) #11
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(24) %part, ptr noundef nonnull align 8 dereferenceable(24) @__const.help.part, i64 24, i1 false)
+  %call9 = call fastcc i32 @work(i32 noundef %conv, ptr noundef %part)
+  %tobool10.not = icmp eq i32 %call9, 0
+  br i1 %tobool10.not, label %if.end19, label %if.then11
 
-if.then15:                                        ; preds = %if.then12
-  %6 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 %call13 seq_cst, align 128
-  %7 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 132) seq_cst, align 4
-  %tobool21.not = icmp eq i32 %7, 0
-  br i1 %tobool21.not, label %if.end23, label %if.then22
+if.then11:                                        ; preds = %if.then8
+  %2 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 %call9 seq_cst, align 128
+  %3 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 132) seq_cst, align 4
+  %tobool17.not = icmp eq i32 %3, 0
+  br i1 %tobool17.not, label %if.end19, label %if.then18
 
-if.then22:                                        ; preds = %if.then15
-  %call.i60 = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
-  br label %if.end23
+if.then18:                                        ; preds = %if.then11
+  %call.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
+  br label %if.end19
 
-if.end23:                                         ; preds = %if.then12, %if.then22, %if.then15
+if.end19:                                         ; preds = %if.then8, %if.then18, %if.then11
   store atomic i32 0, ptr %busy seq_cst, align 4
-  %8 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
-  %tobool.not.i61 = icmp eq i64 %8, 0
-  br i1 %tobool.not.i61, label %land.lhs.true30, label %cond.end.i62
+  %4 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
+  %tobool.not.i = icmp eq i64 %4, 0
+  br i1 %tobool.not.i, label %land.lhs.true26, label %cond.end.i
 
-cond.end.i62:                                     ; preds = %if.end23
+cond.end.i:                                       ; preds = %if.end19
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #11
   %call.i.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i) #11
-  %9 = load i64, ptr %t.i.i, align 8
-  %mul.i.i = mul nsw i64 %9, 1000000000
-  %10 = load i64, ptr %tv_nsec.i.i, align 8
+  %5 = load i64, ptr %t.i.i, align 8
+  %mul.i.i = mul nsw i64 %5, 1000000000
+  %6 = load i64, ptr %tv_nsec.i.i, align 8
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #11
-  %add.i.i = add i64 %10, %8
+  %add.i.i = add i64 %6, %4
   %add.i = add i64 %add.i.i, %mul.i.i
   %tobool1.not.i = icmp eq i64 %add.i, 0
-  br i1 %tobool1.not.i, label %land.lhs.true30, label %land.lhs.true.lr.ph.i
+  br i1 %tobool1.not.i, label %land.lhs.true26, label %land.lhs.true.lr.ph.i
 
-land.lhs.true.lr.ph.i:                            ; preds = %cond.end.i62
-  %11 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i.i.i78 = lshr i64 %11, 10
-  %and.i.i.i.i79 = and i64 %shr.i.i.i.i78, 1023
-  %and.i3.i.i.i80 = and i64 %11, 1023
-  %cmp.i.not.i.i81 = icmp samesign uge i64 %and.i.i.i.i79, %and.i3.i.i.i80
-  %12 = trunc i64 %11 to i32
-  %13 = lshr i32 %12, 20
-  %conv.i.i82 = and i32 %13, 1023
-  %cmp.i.i83 = icmp sle i32 %conv.i.i82, %conv
-  %narrow.i.not.i84 = or i1 %cmp.i.not.i.i81, %cmp.i.i83
-  br i1 %narrow.i.not.i84, label %land.rhs.i63, label %land.lhs.true30
+land.lhs.true.lr.ph.i:                            ; preds = %cond.end.i
+  %7 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i.i53 = lshr i64 %7, 10
+  %and.i.i.i.i54 = and i64 %shr.i.i.i.i53, 1023
+  %and.i3.i.i.i55 = and i64 %7, 1023
+  %cmp.i.not.i.i56 = icmp samesign uge i64 %and.i.i.i.i54, %and.i3.i.i.i55
+  %8 = trunc i64 %7 to i32
+  %9 = lshr i32 %8, 20
+  %conv.i.i57 = and i32 %9, 1023
+  %cmp.i.i58 = icmp sle i32 %conv.i.i57, %conv
+  %narrow.i.not.i59 = or i1 %cmp.i.not.i.i56, %cmp.i.i58
+  br i1 %narrow.i.not.i59, label %land.rhs.i, label %land.lhs.true26
 
-land.rhs.i63:                                     ; preds = %land.lhs.true.lr.ph.i, %for.body8.preheader.i
+land.rhs.i:                                       ; preds = %land.lhs.true.lr.ph.i, %for.body8.preheader.i
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i13.i) #11
   %call.i14.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i13.i) #11
-  %14 = load i64, ptr %t.i13.i, align 8
-  %mul.i15.i = mul nsw i64 %14, 1000000000
-  %15 = load i64, ptr %tv_nsec.i16.i, align 8
-  %add.i17.i = add nsw i64 %mul.i15.i, %15
+  %10 = load i64, ptr %t.i13.i, align 8
+  %mul.i15.i = mul nsw i64 %10, 1000000000
+  %11 = load i64, ptr %tv_nsec.i16.i, align 8
+  %add.i17.i = add nsw i64 %mul.i15.i, %11
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i13.i) #11
-  %cmp.i64 = icmp slt i64 %add.i17.i, %add.i
-  br i1 %cmp.i64, label %for.body8.preheader.i, label %land.lhs.true30
+  %cmp.i = icmp slt i64 %add.i17.i, %add.i
+  br i1 %cmp.i, label %for.body8.preheader.i, label %land.lhs.true26
 
-for.body8.preheader.i:                            ; preds = %land.rhs.i63
+for.body8.preheader.i:                            ; preds = %land.rhs.i
   call void @llvm.x86.sse2.pause()
   call void @llvm.x86.sse2.pause()
   call void @llvm.x86.sse2.pause()
@@ -1668,50 +1821,51 @@ for.body8.preheader.i:                            ; preds = %land.rhs.i63
   call void @llvm.x86.sse2.pause()
   call void @llvm.x86.sse2.pause()
   call void @llvm.x86.sse2.pause()
-  %16 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i.i.i = lshr i64 %16, 10
+  %12 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i.i = lshr i64 %12, 10
   %and.i.i.i.i = and i64 %shr.i.i.i.i, 1023
-  %and.i3.i.i.i = and i64 %16, 1023
+  %and.i3.i.i.i = and i64 %12, 1023
   %cmp.i.not.i.i = icmp samesign uge i64 %and.i.i.i.i, %and.i3.i.i.i
-  %17 = trunc i64 %16 to i32
-  %18 = lshr i32 %17, 20
-  %conv.i.i = and i32 %18, 1023
+  %13 = trunc i64 %12 to i32
+  %14 = lshr i32 %13, 20
+  %conv.i.i = and i32 %14, 1023
   %cmp.i.i = icmp sle i32 %conv.i.i, %conv
   %narrow.i.not.i = or i1 %cmp.i.not.i.i, %cmp.i.i
-  br i1 %narrow.i.not.i, label %land.rhs.i63, label %land.lhs.true30
+  br i1 %narrow.i.not.i, label %land.rhs.i, label %land.lhs.true26
 
-land.lhs.true30:                                  ; preds = %for.body8.preheader.i, %land.rhs.i63, %land.lhs.true.lr.ph.i, %cond.end.i62, %if.end23
+land.lhs.true26:                                  ; preds = %for.body8.preheader.i, %land.rhs.i, %land.lhs.true.lr.ph.i, %cond.end.i, %if.end19
+  call void @llvm.lifetime.end.p0(i64 24, ptr nonnull %part) #11
   store atomic i32 1, ptr %arrayidx seq_cst, align 128
-  %19 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i.i65 = lshr i64 %19, 10
-  %and.i.i.i66 = and i64 %shr.i.i.i65, 1023
-  %and.i3.i.i67 = and i64 %19, 1023
-  %cmp.i.not.i68 = icmp samesign uge i64 %and.i.i.i66, %and.i3.i.i67
-  %20 = trunc i64 %19 to i32
-  %21 = lshr i32 %20, 20
-  %conv.i69 = and i32 %21, 1023
-  %cmp.i70 = icmp sle i32 %conv.i69, %conv
-  %narrow.i71.not = or i1 %cmp.i.not.i68, %cmp.i70
-  br i1 %narrow.i71.not, label %if.end36, label %if.end36.sink.split
+  %15 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i = lshr i64 %15, 10
+  %and.i.i.i = and i64 %shr.i.i.i, 1023
+  %and.i3.i.i = and i64 %15, 1023
+  %cmp.i.not.i = icmp samesign uge i64 %and.i.i.i, %and.i3.i.i
+  %16 = trunc i64 %15 to i32
+  %17 = lshr i32 %16, 20
+  %conv.i = and i32 %17, 1023
+  %cmp.i51 = icmp sle i32 %conv.i, %conv
+  %narrow.i.not = or i1 %cmp.i.not.i, %cmp.i51
+  br i1 %narrow.i.not, label %if.end32, label %if.end32.sink.split
 
-if.end36.sink.split:                              ; preds = %lor.end, %lor.end.thread75, %lor.rhs, %land.lhs.true30
-  %.sink = phi i32 [ 0, %land.lhs.true30 ], [ 1, %lor.rhs ], [ 1, %lor.end.thread75 ], [ 1, %lor.end ]
+if.end32.sink.split:                              ; preds = %for.cond, %land.lhs.true26
+  %.sink = phi i32 [ 0, %land.lhs.true26 ], [ 1, %for.cond ]
   store atomic i32 %.sink, ptr %arrayidx seq_cst, align 128
-  br label %if.end36
+  br label %if.end32
 
-if.end36:                                         ; preds = %if.end36.sink.split, %land.lhs.true30
-  %22 = load atomic i32, ptr %arrayidx seq_cst, align 128
-  %tobool39.not85 = icmp eq i32 %22, 0
-  br i1 %tobool39.not85, label %for.cond.backedge, label %while.body
+if.end32:                                         ; preds = %if.end32.sink.split, %land.lhs.true26
+  %18 = load atomic i32, ptr %arrayidx seq_cst, align 128
+  %tobool35.not60 = icmp eq i32 %18, 0
+  br i1 %tobool35.not60, label %for.cond.backedge, label %while.body
 
-for.cond.backedge:                                ; preds = %while.body, %if.end36
+for.cond.backedge:                                ; preds = %while.body, %if.end32
   br label %for.cond
 
-while.body:                                       ; preds = %if.end36, %while.body
-  %call.i73 = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx, i32 noundef 128, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
-  %23 = load atomic i32, ptr %arrayidx seq_cst, align 128
-  %tobool39.not = icmp eq i32 %23, 0
-  br i1 %tobool39.not, label %for.cond.backedge, label %while.body, !llvm.loop !14
+while.body:                                       ; preds = %if.end32, %while.body
+  %call.i52 = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx, i32 noundef 128, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
+  %19 = load atomic i32, ptr %arrayidx seq_cst, align 128
+  %tobool35.not = icmp eq i32 %19, 0
+  br i1 %tobool35.not, label %for.cond.backedge, label %while.body, !llvm.loop !14
 }
 
 ; Function Attrs: nounwind
@@ -1721,6 +1875,9 @@ declare i32 @pthread_attr_destroy(ptr noundef) local_unnamed_addr #1
 declare i64 @syscall(i64 noundef, ...) local_unnamed_addr #1
 
 ; Function Attrs: nounwind
+declare void @llvm.x86.sse2.pause() #11
+
+; Function Attrs: nounwind
 declare i32 @sched_getaffinity(i32 noundef, i64 noundef, ptr noundef) local_unnamed_addr #1
 
 ; Function Attrs: nounwind
@@ -1728,9 +1885,6 @@ declare i32 @__sched_cpucount(i64 noundef, ptr noundef) local_unnamed_addr #1
 
 ; Function Attrs: nounwind
 declare i32 @sched_setaffinity(i32 noundef, i64 noundef, ptr noundef) local_unnamed_addr #1
-
-; Function Attrs: nounwind
-declare void @llvm.x86.sse2.pause() #11
 
 ; Function Attrs: nounwind
 declare ptr @pthread_getspecific(i32 noundef) local_unnamed_addr #1
@@ -1750,9 +1904,6 @@ declare i64 @llvm.smax.i64(i64, i64) #13
 ; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
 declare i64 @llvm.smin.i64(i64, i64) #13
 
-; Function Attrs: nofree nounwind willreturn memory(argmem: read)
-declare i32 @bcmp(ptr nocapture, ptr nocapture, i64) local_unnamed_addr #14
-
 ; Function Attrs: nocallback nofree nosync nounwind speculatable willreturn memory(none)
 declare i32 @llvm.umin.i32(i32, i32) #13
 
@@ -1770,9 +1921,8 @@ attributes #10 = { noreturn nounwind uwtable "no-trapping-math"="true" }
 attributes #11 = { nounwind }
 attributes #12 = { mustprogress nofree nounwind willreturn allockind("alloc,zeroed") allocsize(0,1) memory(inaccessiblemem: readwrite) "alloc-family"="malloc" "no-trapping-math"="true" }
 attributes #13 = { nocallback nofree nosync nounwind speculatable willreturn memory(none) }
-attributes #14 = { nofree nounwind willreturn memory(argmem: read) }
-attributes #15 = { nounwind allocsize(0,1) }
-attributes #16 = { nounwind willreturn memory(none) }
+attributes #14 = { nounwind allocsize(0,1) }
+attributes #15 = { nounwind willreturn memory(none) }
 
 !llvm.module.flags = !{!0, !1, !2, !3, !4}
 

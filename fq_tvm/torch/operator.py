@@ -9,13 +9,36 @@ import torch
 from torch import empty_like
 from torch._library.autograd import Info, make_autograd_impl
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from .. import functional
 from ..errors import ArgumentError
+from ..functional import torch_key
 from ..launch.arguments import Operand, Operands, check
+from ..launch.buffers import run
+from ..launch.registry import launches
 from .results import DTYPES, POOLED_ELEMENTS, result_like
 
 NAME = "fake_quantize_per_channel_affine_cachemask"
+
+_keys_of = torch._C._dispatch_keys
+_included_keys = torch._C._dispatch_tls_local_include_set
+_function_modes = torch._C._len_torch_function_stack
+_profiler_enabled = torch._C._autograd._profiler_enabled
+
+
+def _keys(*names: str) -> int:
+    keys = torch._C.DispatchKeySet(torch.DispatchKey.Undefined)
+    for name in names:
+        keys = keys.add(getattr(torch.DispatchKey, name))
+    return int(keys.raw_repr())
+
+
+PLAIN = frozenset((_keys("CPU", "AutocastCPU"), _keys("CPU", "AutocastCPU", "ADInplaceOrView", "AutogradCPU")))
+"""The dispatch keys of a tensor in the CPU's memory, made in inference mode and elsewhere."""
+
+NO_MODE = frozenset((_keys("BackendSelect"), _keys("BackendSelect", "ADInplaceOrView")))
+"""The dispatch keys that a thread adds to those of tensors, in inference mode and elsewhere, if it adds none."""
 
 
 def fake_quantize_per_channel_affine_cachemask(
@@ -79,8 +102,32 @@ def fake_quantize_per_channel_affine_cachemask(
     >>> x.grad.tolist()
     [[1.0, 0.0], [1.0, 1.0]]
     """
+    if not is_compiling() and _is_direct(x, scale, zero_point) and type(quant_min) is type(quant_max) is int:
+        launch = launches.get(torch_key(x, scale, zero_point, axis, quant_min, quant_max))
+        if launch is not None and (axis is None or type(axis) is int):
+            out, mask = result_like(x, x.dtype), result_like(x, torch.bool)
+            run(launch, x, scale, zero_point, out, mask, from_torch=True)
+            return out, mask
     out, mask = _operator(x, scale, zero_point, axis, quant_min, quant_max)
     return out, mask
+
+
+def _is_direct(x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor) -> bool:
+    """Whether the dispatcher would do nothing but call the kernel, in several times the time that this takes to say.
+
+    Tensors are plain ones and need no gradient, and no mode, transform, tracer or profiler wants to see the operator.
+    """
+    return (
+        type(x) is type(scale) is type(zero_point) is torch.Tensor
+        and _keys_of(x).raw_repr() in PLAIN
+        and _keys_of(scale).raw_repr() in PLAIN
+        and _keys_of(zero_point).raw_repr() in PLAIN
+        and not (x.requires_grad or scale.requires_grad or zero_point.requires_grad)
+        and _included_keys().raw_repr() in NO_MODE
+        and not _function_modes()
+        and not _profiler_enabled()
+        and forward_ad._current_level < 0
+    )
 
 
 def fake_quantize_per_channel_affine(

@@ -365,6 +365,28 @@ def test_the_team_is_used_while_it_is_awake():
     assert seen["awake"] > 0 and seen["asleep"] <= 2
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is no CPU to go to")
+def test_no_thread_is_left_on_fewer_cpus_than_before():
+    """Helpers are woken off the caller's CPU, and fetched to it from one that is taken; both end with the launch."""
+    seen = run(
+        """
+        import subprocess
+        import numpy as np, fq_tvm
+        x, scale = np.ones((1024, 1024), np.float32), np.ones(1024, np.float32)
+        before = os.sched_getaffinity(0)
+        layers.select(threads.OWN)
+        others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in before]
+        kept = []
+        for _ in range(200):
+            fq_tvm.fake_quantize_per_channel_affine_cachemask(x, scale, np.zeros(1024, np.int32), 0, -128, 127)
+            kept.append(all(os.sched_getaffinity(int(t)) == before for t in os.listdir("/proc/self/task")))
+        for process in others: process.kill()
+        print(json.dumps(kept.count(True)))
+        """
+    )
+    assert seen == 200
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="takes a CPU from helpers that have two")
 def test_helpers_keep_to_the_cpus_that_they_are_given():
     """Helpers leave the caller's CPU, but never for one that somebody took from them since they started."""
