@@ -122,6 +122,15 @@ def test_no_vague_classes():
                 assert not node.name.endswith(("Manager", "Helper", "Engine", "Utils")), node.name
 
 
+def test_no_function_has_more_than_eight_parameters():
+    """Those that gather the rest, and self, count like any other; lambdas count as well."""
+    for path in (*MODULES, PACKAGE / "__init__.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                parameters = [child.arg for child in ast.iter_child_nodes(node.args) if isinstance(child, ast.arg)]
+                assert len(parameters) <= 8, f"{path.name}:{node.lineno} has {', '.join(parameters)}"
+
+
 def test_libraries_print_nothing():
     for path in MODULES:
         if part(path) in ("cli", "__main__"):

@@ -16,12 +16,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ..errors import ArgumentError
 from .problem import Problem
 from .products import Product, product_of
 from .toolchain import Kernel, Lowered, LoweringError, Toolchain, ToolchainMissing
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # of typing from Python 3.11 on
 
 _TOOLCHAINS = ("npuir", "akg", "tbe")
 """Modules of this package, each with ``probe()`` and ``build(problem, soc, folder) -> Lowered``."""
@@ -119,7 +122,14 @@ def toolchains() -> dict[str, Toolchain]:
     return found
 
 
-def lower(  # noqa: PLR0913 (each is the caller's to say, and callers pass them by these names)
+class Output(TypedDict, total=False):
+    """The options of :func:`lower` about the artifact: what makes it, and where it goes."""
+
+    toolchain: str
+    out_dir: str | os.PathLike[str]
+
+
+def lower(
     shape: Sequence[int | None],
     axis: int,
     dtype: str = "float32",
@@ -127,8 +137,7 @@ def lower(  # noqa: PLR0913 (each is the caller's to say, and callers pass them 
     quant_min: int = -128,
     quant_max: int = 127,
     soc: str = "Ascend910B1",
-    toolchain: str = "auto",
-    out_dir: str | os.PathLike[str] = Path("artifacts") / "ascend",
+    **output: Unpack[Output],
 ) -> AscendArtifact:
     """Lower per-channel fake quantization with its mask for an Ascend processor.
 
@@ -145,9 +154,10 @@ def lower(  # noqa: PLR0913 (each is the caller's to say, and callers pass them 
     soc : str
         Name of the processor as CANN spells it, such as ``"Ascend910B1"``.
     toolchain : {"auto", "npuir", "akg", "tbe"}
-        ``"auto"`` takes the best one that serves the product and is available.
+        By keyword.  ``"auto"``, the default, takes the best one that serves the product and is available.
     out_dir : path
-        The artifact's directory.  An artifact that is there already is replaced.
+        By keyword.  The artifact's directory, ``artifacts/ascend`` by default.  An artifact that is there already is
+        replaced.
 
     Returns
     -------
@@ -161,11 +171,16 @@ def lower(  # noqa: PLR0913 (each is the caller's to say, and callers pass them 
         If the toolchain, or any that serves the product, is not available.
     LoweringError
         If a compiler fails; the message ends with its own last lines.  Nothing is left behind.
+    TypeError
+        If an argument is unknown.
     """
+    options: Output = {"toolchain": "auto", "out_dir": Path("artifacts") / "ascend", **output}
+    if unknown := options.keys() - Output.__annotations__.keys():
+        raise TypeError(f"lower() got an unexpected keyword argument {min(unknown)!r}")
     problem = Problem(tuple(shape), axis, dtype, scale_dtype, quant_min, quant_max)
     product = product_of(soc)
-    name, reason = _choose(product, soc, toolchain)
-    target = Path(os.path.abspath(out_dir))
+    name, reason = _choose(product, soc, options["toolchain"])
+    target = Path(os.path.abspath(options["out_dir"]))
     _check_replaceable(target)
     with _work_folder(target) as work:
         staged = work / "artifact"

@@ -37,7 +37,8 @@ def ascend(arguments: Arguments) -> None:
     from ..ascend import lower
 
     tensor = (arguments.shape, arguments.axis, arguments.dtype, arguments.scale_dtype)
-    made = lower(*tensor, *quant_range(arguments), arguments.soc, arguments.toolchain, arguments.output)
+    output = {"toolchain": arguments.toolchain, "out_dir": arguments.output}
+    made = lower(*tensor, *quant_range(arguments), arguments.soc, **output)
     if arguments.json:
         return print_json({"directory": made.directory, **made.to_json()})
     print(f"{made.directory}: {made.product}, {made.toolchain} {made.toolchain_version} ({made.reason})")

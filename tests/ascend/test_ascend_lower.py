@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,22 @@ def test_arguments_are_checked(arguments, message, tmp_path):
     with pytest.raises(ArgumentError, match=message):
         lower(**{"shape": (2, 3), "axis": 1, **arguments, "out_dir": tmp_path / "a"})
     assert nothing_left(tmp_path)
+
+
+def test_every_argument_goes_by_name_and_no_other(monkeypatch, tmp_path):
+    monkeypatch.setattr(tbe_module, "build", lambda *_: toolchain.Lowered("1", "text", False, (), (), {}))
+    values = {"shape": (2, 3), "axis": -1, "dtype": "float16", "scale_dtype": "float16", "quant_min": 0, "quant_max": 7}
+    places = {"soc": "Ascend310P3", "toolchain": "tbe", "out_dir": tmp_path / "a"}
+    artifact = lower(**values, **places)
+    assert artifact.problem == Problem(**values)
+    assert (artifact.soc, artifact.toolchain, artifact.directory) == tuple(places.values())
+    for name in (*values, *places):
+        assert re.search(rf"\b{name}\b.* : ", lower.__doc__), name
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tbe_module, "probe", lambda: Toolchain("tbe", True))
+    assert lower((2, 3), 1, soc="Ascend310P3").directory == tmp_path / "artifacts" / "ascend"
+    with pytest.raises(TypeError, match=r"^lower\(\) got an unexpected keyword argument 'output'$"):
+        lower((2, 3), 1, output=tmp_path / "b")
 
 
 def test_auto_takes_the_best_and_says_why(monkeypatch, tmp_path):
