@@ -10,19 +10,13 @@ from ..entry_points import Form, Workspace, fake_quant_entry_points, folds
 from ..layout import MAX_RANK
 from ..schedule import Schedule
 from ..spec import FakeQuantSpec
-from .expression import (
-    ChannelParameters,
-    Folded,
-    QuantRange,
-    channel_parameters,
-    expand,
-    fold,
-    foldable,
-    quantize_dequantize,
-)
+from .expression import ChannelParameters, QuantRange, channel_parameters, expand, fold, foldable, quantize_dequantize
 from .statement import Statement, View, variables
 
 STAGE = "fake_quant"
+
+LOOPS = tuple(f"n{i}" for i in range(MAX_RANK))
+"""The extents of strided classes."""
 
 
 def state(spec: FakeQuantSpec, schedule: Schedule) -> dict[str, list[Statement]]:
@@ -44,120 +38,92 @@ def state(spec: FakeQuantSpec, schedule: Schedule) -> dict[str, list[Statement]]
     """
     points = fake_quant_entry_points(spec)
     if not spec.lanes:
-        return {form.name: [_rows(spec, form)] for form in points.forms}
+        return {form.name: [_direct(spec, form)] for form in points.forms}
     workspace = points.workspace
     assert workspace is not None
     both = (True, False) if workspace.flag else (False,)
     stated = {"expand": [_expand(spec, points["expand"], workspace)]}
-    stated["run"] = [_lanes(spec, points["run"], workspace, folded) for folded in both]
-    if "blocked" in points:
-        stated["blocked"] = [_blocked(spec, points["blocked"], workspace, schedule.rows, folded) for folded in both]
+    for name in ("run", "blocked"):
+        if name in points:
+            stated[name] = [_expanded(spec, points[name], workspace, schedule.rows, folded) for folded in both]
     if "direct" in points:
         stated["direct"] = [_direct(spec, points["direct"])]
     return stated
 
 
-def _rows(spec: FakeQuantSpec, form: Form) -> Statement:
-    """State rows of any kind: parameters are read where they lie."""
+def _direct(spec: FakeQuantSpec, form: Form) -> Statement:
+    """State rows of any kind, or lanes whose channel is last: parameters are read where they lie.
+
+    Expanding those of lanes pays by repetition alone.
+    """
     numbers = _variables(spec, form)
-    extents = _loops(spec, numbers, "outer", "channels", "inner")
-    scale, zero_point = _vectors(spec, extents[-2], numbers)
+    names = LOOPS if spec.strided else ("outer", "channels") if spec.lanes else ("outer", "channels", "inner")
+    extents = tuple(numbers[name] for name in names)
+    scale, zero_point = _vectors(spec, extents[_axis(spec, extents)], numbers)
     parameters = channel_parameters(scale.buffer, zero_point.buffer, spec.wide)
-    x = te.placeholder(extents, spec.dtype, "x")
-    folded = fold(parameters, _range(spec, numbers)) if folds(spec) else None
-    out, mask = _compute(spec, x, parameters, len(extents) - 2, numbers, folded)
-    views = [View("self", x, 0, _strides(spec, numbers, "self")), scale, zero_point]
-    views += [View(t, v, 0, _strides(spec, numbers, t)) for t, v in (("out", out), ("mask", mask))]
+    x, *results = _compute(spec, numbers, parameters, folds(spec) and not spec.lanes, (extents, 0))
     # The wide path's vectors are of float64, of which sixteen are too many to be computed twice.
     overlaps = form.name == "run" and not spec.strided and not spec.wide
-    return Statement.of(form, views, numbers, STAGE, overlaps)
+    return Statement.of(form, [x, scale, zero_point, *results], numbers, STAGE, overlaps)
 
 
-def _lanes(spec: FakeQuantSpec, form: Form, workspace: Workspace, folded: bool) -> Statement:
-    """State lanes of any kind: parameters come from the workspace."""
+def _expanded(spec: FakeQuantSpec, form: Form, workspace: Workspace, rows: int, folded: bool) -> Statement:
+    """State lanes whose parameters come from the workspace: runs of any kind, or whole blocks of them.
+
+    A schedule can read them once for all runs of a block, so many as rows says.
+    """
     numbers = _variables(spec, form)
-    extents = _loops(spec, numbers, "first", "runs", "run", "tail")
-    first, shape = (0, extents) if spec.strided else (extents[0], extents[1:3])
-    parameters, sources = _run_parameters(spec, workspace, shape[-1])
-    ranges = fold(parameters, _range(spec, numbers), everywhere=True) if folded else None
-    x = te.placeholder(shape, spec.dtype, "x")
-    out, mask = _compute(spec, x, parameters, len(shape) - 1, numbers, ranges)
-    views = [View("self", x, first, _strides(spec, numbers, "self")), *sources]
-    views += [View(t, v, first, _strides(spec, numbers, t)) for t, v in (("out", out), ("mask", mask))]
-    if not spec.strided:
+    if spec.strided:
+        places = [(tuple(numbers[name] for name in LOOPS), 0)]
+    elif form.name == "blocked":
+        places = [((numbers["blocks"] * rows, numbers["run"]), 0)]
+    else:
+        first, runs, run, tail = (numbers[name] for name in ("first", "runs", "run", "tail"))
         # The last outer rows, when they do not fill a run: a prefix of one more run.
-        rest = te.placeholder((extents[3],), spec.dtype, "x_tail")
-        last = (rest, *_compute(spec, rest, parameters, 0, numbers, ranges, "tail"))
-        start = first + shape[0] * shape[1]
-        views += [View(t, v, start) for t, v in zip(("self", "out", "mask"), last, strict=True)]
-    return Statement.of(form, views, numbers, STAGE)
-
-
-def _blocked(spec: FakeQuantSpec, form: Form, workspace: Workspace, rows: int, folded: bool) -> Statement:
-    """State lanes for whole blocks of runs, so that a schedule can read parameters once for all runs of a block."""
-    numbers = _variables(spec, form)
-    parameters, sources = _run_parameters(spec, workspace, numbers["run"])
-    ranges = fold(parameters, _range(spec, numbers), everywhere=True) if folded else None
-    x = te.placeholder((numbers["blocks"] * rows, numbers["run"]), spec.dtype, "x")
-    out, mask = _compute(spec, x, parameters, 1, numbers, ranges)
-    return Statement.of(form, [View("self", x), *sources, View("out", out), View("mask", mask)], numbers, STAGE)
-
-
-def _direct(spec: FakeQuantSpec, form: Form) -> Statement:
-    """State lanes whose channel is last, with parameters read where they lie: expanding pays by repetition alone."""
-    numbers = _variables(spec, form)
-    scale, zero_point = _vectors(spec, numbers["channels"], numbers)
-    x = te.placeholder((numbers["outer"], numbers["channels"]), spec.dtype, "x")
-    parameters = channel_parameters(scale.buffer, zero_point.buffer, spec.wide)
-    out, mask = _compute(spec, x, parameters, 1, numbers)
-    return Statement.of(
-        form, [View("self", x), scale, zero_point, View("out", out), View("mask", mask)], numbers, STAGE
-    )
+        places = [((runs, run), first), ((tail,), first + runs * run)]
+    parameters, sources = _run_parameters(spec, workspace, places[0][0][-1])
+    x, *results = _compute(spec, numbers, parameters, folded, *places)
+    return Statement.of(form, [x, *sources, *results], numbers, STAGE)
 
 
 def _expand(spec: FakeQuantSpec, form: Form, workspace: Workspace) -> Statement:
     """State the expansion of the channels' parameters to vectors of a run's length."""
     numbers = variables(form)
-    copies, channels, inner = extents = tuple(numbers[name] for name in ("copies", "channels", "inner"))
+    copies, channels, inner = (numbers[name] for name in ("copies", "channels", "inner"))
     scale, zero_point = _vectors(spec, channels, numbers)
     parameters = channel_parameters(scale.buffer, zero_point.buffer, spec.wide)
-    outputs = dict(zip(workspace.vectors, expand([*parameters], *(copies, inner)), strict=True))
+    outputs = dict(zip(workspace.vectors, expand([*parameters], copies, inner), strict=True))
     if workspace.flag:
         outputs[workspace.flag] = foldable(parameters)
-    run = extents[0] * extents[1] * extents[2]
+    run = copies * channels * inner
     places = [View("workspace", value, workspace.start(name, run)) for name, value in outputs.items()]
     return Statement.of(form, [scale, zero_point, *places], numbers, "expand")
 
 
 def _compute(
-    spec: FakeQuantSpec,
-    x: te.Tensor,
-    parameters: ChannelParameters,
-    axis: int,
-    numbers: dict[str, Any],
-    folded: Folded | None = None,
-    name: str = STAGE,
-) -> tuple[te.Tensor, te.Tensor]:
+    spec: FakeQuantSpec, numbers: dict[str, Any], parameters: ChannelParameters, folded: bool, *places: tuple[Any, Any]
+) -> list[View]:
+    """State the operator on an x of each shape, which begins at an element; return where each x, out and mask lies."""
+    bounds = ("quant_min", "quant_max", "least", "greatest") if spec.wide else ("quant_min", "quant_max")
+    quant_range = QuantRange(*(numbers[name] for name in bounds))
+    ranges = fold(parameters, quant_range, everywhere=spec.lanes) if folded else None
     dtypes = (spec.promoted_dtype, spec.out_dtype)
-    return quantize_dequantize(x, parameters, axis, _range(spec, numbers), *dtypes, name, folded)
+    views = []
+    for stage, (shape, first) in zip((STAGE, "tail"), places, strict=False):
+        x = te.placeholder(shape, spec.dtype, "x" if stage == STAGE else "x_tail")
+        results = quantize_dequantize(x, parameters, _axis(spec, shape), quant_range, *dtypes, stage, ranges)
+        for name, tensor in zip(("self", "out", "mask"), (x, *results), strict=True):
+            strides = [numbers[f"{name}_stride{i}"] for i in range(MAX_RANK)] if spec.strided else ()
+            views.append(View(name, tensor, first, strides))
+    return views
+
+
+def _axis(spec: FakeQuantSpec, shape: tuple[Any, ...]) -> int:
+    return len(shape) - (1 if spec.lanes else 2)
 
 
 def _variables(spec: FakeQuantSpec, form: Form) -> dict[str, Any]:
     return variables(form, "float64" if spec.wide else "float32")
-
-
-def _range(spec: FakeQuantSpec, numbers: dict[str, Any]) -> QuantRange:
-    names = ("quant_min", "quant_max", "least", "greatest") if spec.wide else ("quant_min", "quant_max")
-    return QuantRange(*(numbers[name] for name in names))
-
-
-def _loops(spec: FakeQuantSpec, numbers: dict[str, Any], *contiguous: str) -> tuple[Any, ...]:
-    """Return the extents of a class."""
-    return tuple(numbers[n] for n in ((f"n{i}" for i in range(MAX_RANK)) if spec.strided else contiguous))
-
-
-def _strides(spec: FakeQuantSpec, numbers: dict[str, Any], tensor: str) -> tuple[Any, ...]:
-    return tuple(numbers[f"{tensor}_stride{i}"] for i in range(MAX_RANK)) if spec.strided else ()
 
 
 def _run_parameters(spec: FakeQuantSpec, workspace: Workspace, run: Any) -> tuple[ChannelParameters, list[View]]:
