@@ -94,17 +94,8 @@ def redeclare(
     """
     body = tvm_ffi.structural_map(func.body, (tvm.ir.Var, lambda v: buffers.get(v, v)), order="post")
     block = body.block
-    block = type(block)(
-        block.iter_vars,
-        block.reads,
-        block.writes,
-        block.name_hint,
-        tirx.SeqStmt([*declarations, block.body]),
-        block.init,
-        block.alloc_buffers,
-        block.match_buffers,
-        block.annotations,
-    )
+    kept = {name: getattr(block, name) for name in type(block).__annotations__ if name != "body"}
+    block = type(block)(body=tirx.SeqStmt([*declarations, block.body]), **kept)
     return tirx.PrimFunc(params, type(body)(body.iter_values, body.predicate, block), func.ret_type, func.attrs)
 
 

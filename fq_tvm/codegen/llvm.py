@@ -47,11 +47,9 @@ def resolve(name: str) -> Target:
     if not is_known(cpu):
         known = sorted(map(str, codegen.llvm_get_cpu_archlist(TvmTarget({"kind": "llvm"}))))
         raise FqError(f"LLVM knows no CPU {cpu!r}; FQ_TVM_TARGET takes host or one of: {', '.join(known)}")
-    host: dict[str, bool] = {
-        str(k): bool(v) for k, v in tvm_ffi.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")().items()
-    }
+    host = tvm_ffi.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")()
     implied = {str(f) for f in codegen.llvm_get_cpu_features(TvmTarget({"kind": "llvm", "mcpu": cpu}))}
-    absent = sorted(f for f in implied if host.get(f) is False)
+    absent = sorted(f for f in implied if f in host and not host[f])
     if name != "host":
         missing = tuple(f for f in absent if f.startswith(VECTOR_FEATURES))
         return Target(cpu, tuple(sorted(implied)), (), missing)

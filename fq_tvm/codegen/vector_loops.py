@@ -103,15 +103,14 @@ def inline_blocks(body: Any, variables: list[Any], bind: Bindings) -> Any:
 
     Each coordinate of a block is something that does not change in the loop, and perhaps a loop variable.
     """
-    named: list[tuple[Any, Any]] = []
+    named: dict[Any, Any] = {}
 
     def name(value: Any) -> Any:
-        new = next((new for old, new in named if tvm_ffi.structural_equal(value, old)), None)
-        if new is None:
+        key = tvm_ffi.StructuralKey(value)  # type: ignore[call-arg]
+        if key not in named:
             moving = [v for v in variables if any(v.same_as(u) for u in tirx.analysis.undefined_vars(value, []))]
-            new = sum(moving, bind(f"i{len(named)}", replace(value, dict.fromkeys(variables, int64(0)))))
-            named.append((value, new))
-        return new
+            named[key] = sum(moving, bind(f"i{len(named)}", replace(value, dict.fromkeys(variables, int64(0)))))
+        return named[key]
 
     def inline(realize: s_tir.SBlockRealize) -> Any:
         coordinates = zip(realize.block.iter_vars, realize.iter_values, strict=True)
