@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import tvm
@@ -49,16 +48,11 @@ def legalize(builder: Any, call: Any) -> Any:
     relax.Expr
         The call itself where shapes are not known, not even as symbols: `R.match_cast` gives them names.
     """
-    x, scale, zero_point = call.args
     if not all(isinstance(t.ty.shape, relax.ShapeExpr) and t.ty.dtype is not None for t in call.args):
         return call
-    func = prim_func(
-        [(tuple(t.ty.shape.values), dtype_of(t)) for t in call.args],
-        call.attrs,
-        tvm.target.Target.current(allow_none=True),
-    )
-    function = builder.add_func(func, "fake_quantize")
-    return relax.call_tir(function, [x, scale, zero_point], list(call.ty.fields))
+    tensors = [(tuple(t.ty.shape.values), dtype_of(t)) for t in call.args]
+    func = prim_func(tensors, call.attrs, tvm.target.Target.current(allow_none=True))
+    return relax.call_tir(builder.add_func(func, "fake_quantize"), list(call.args), list(call.ty.fields))
 
 
 def prim_func(tensors: list[tuple[tuple[Any, ...], str]], attributes: Mapping[str, Any], target: Any) -> tirx.PrimFunc:
@@ -78,8 +72,8 @@ def prim_func(tensors: list[tuple[tuple[Any, ...], str]], attributes: Mapping[st
     tirx.PrimFunc
         Of x, scale, zero point, out and mask.
     """
-    extents = _Extents()
-    buffers = [(extents.rename(shape), dtype) for shape, dtype in tensors]
+    known: dict[Any, Any] = {}
+    buffers = [(tuple(_own_extent(extent, known) for extent in shape), dtype) for shape, dtype in tensors]
     (shape, dtype), (_, scale_dtype), (_, zero_point_dtype) = buffers
     axis, quant_min, quant_max = (attributes[name] for name in ("axis", "quant_min", "quant_max"))
     split = 0 if axis is None else axis
@@ -120,8 +114,9 @@ def prim_func(tensors: list[tuple[tuple[Any, ...], str]], attributes: Mapping[st
     if for_cpu:
         if not (isinstance(size, int) and not size):
             sch = s_tir.Schedule(func)
+            inline_parameters(sch, "repeat")
             if name in ("run", "direct"):
-                tasks = _schedule(sch, spec, schedule, name)
+                tasks = schedule_loops(sch, "fake_quant", spec.iteration, name, (schedule.tile, schedule.rows))
             else:
                 tasks = _schedule_lanes(sch, spec, schedule, loops, (channels, inner, run))
             if parallel:
@@ -131,20 +126,12 @@ def prim_func(tensors: list[tuple[tuple[Any, ...], str]], attributes: Mapping[st
     return _with_shapes(func.without_attr("global_symbol"), [*buffers, (shape, dtype), (shape, "bool")])
 
 
-class _Extents:
-    """Extents of a function of its own: each symbolic one becomes a variable, equal ones the same."""
-
-    def __init__(self) -> None:
-        self.known: dict[Any, Any] = {}
-
-    def rename(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(self._rename(extent) for extent in shape)
-
-    def _rename(self, extent: Any) -> Any:
-        if isinstance(extent, (int, tirx.IntImm)):
-            return int(extent)
-        key = tvm_ffi.StructuralKey(extent)  # type: ignore[call-arg]
-        return self.known.setdefault(key, te.var(f"n{len(self.known)}", "int64"))
+def _own_extent(extent: Any, known: dict[Any, Any]) -> Any:
+    """Return an extent of a function of its own: a symbolic one becomes a variable, equal ones the same."""
+    if isinstance(extent, (int, tirx.IntImm)):
+        return int(extent)
+    key = tvm_ffi.StructuralKey(extent)  # type: ignore[call-arg]
+    return known.setdefault(key, te.var(f"n{len(known)}", "int64"))
 
 
 def _cpu_of(target: Any) -> Target:
@@ -177,12 +164,6 @@ def _look_up(run: ChannelParameters, size: Any) -> ChannelParameters:
     return ChannelParameters(inverse_scale, zero_point, scale, run.float_zero_point)
 
 
-def _schedule(sch: s_tir.Schedule, spec: FakeQuantSpec, schedule: Schedule, form: str) -> list[Any]:
-    """Schedule as the CPU kernels are; return the tasks."""
-    inline_parameters(sch, "repeat")
-    return schedule_loops(sch, "fake_quant", spec.iteration, form, (schedule.tile, schedule.rows))
-
-
 def _schedule_lanes(
     sch: s_tir.Schedule, spec: FakeQuantSpec, schedule: Schedule, loops: tuple[Any, ...], run: tuple[Any, Any, Any]
 ) -> list[Any]:
@@ -192,7 +173,6 @@ def _schedule_lanes(
     shorter; of long ones some are taken at a time.
     """
     channels, inner, elements = run
-    inline_parameters(sch, "repeat")
     if isinstance(channels, int) and inner > 1:
         # Without a division at every element; the longer loop is the one to vectorize.
         _, channel, within = sch.split(sch.get_loops(sch.get_sblock("repeat_v0"))[0], [None, channels, inner])
@@ -204,7 +184,8 @@ def _schedule_lanes(
     together = 1
     if isinstance(loops[0], int):
         together = max(d for d in range(1, schedule.rows + 1) if loops[0] % d == 0)
-    return _schedule(sch, spec, replace(schedule, rows=together), "blocked" if together > 1 else "run")
+    form = "blocked" if together > 1 else "run"
+    return schedule_loops(sch, "fake_quant", spec.iteration, form, (schedule.tile, together))
 
 
 def _with_shapes(func: tirx.PrimFunc, tensors: list[tuple[tuple[Any, ...], str]]) -> tirx.PrimFunc:
