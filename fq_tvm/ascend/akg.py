@@ -24,9 +24,6 @@ from .toolchain import Kernel, Lowered, Toolchain, ToolchainMissing, arguments, 
 class _Stages(ForkPrinter):
     """The stages while they are printed; a form is an expression over its operands, and ``dtype``, the result's."""
 
-    def __init__(self, program: Program) -> None:
-        super().__init__("akg", FORMS, program)
-
     def write(self, form: str, result: Value, *operands: Operand) -> None:
         """Print a stage, one primitive of the hardware."""
         expression = form.format(*map(self.operand, operands), dtype=self.dtype(result.dtype))
@@ -113,7 +110,7 @@ def emit(program: Program, name: str) -> str:
     FqError
         If a primitive, a dtype or an open extent has no form here.
     """
-    stages = _Stages(program)
+    stages = _Stages("akg", FORMS, program)
     outputs = [v.name for v in stages.walk()]
     inputs = [
         f"{v.name} = tvm.placeholder({stages.shape(v)}, name={v.name!r}, dtype={v.dtype!r})" for v in program.inputs
@@ -156,16 +153,14 @@ def probe() -> Toolchain:
 
 def _environment(folder: Path, compiler: str | None) -> dict[str, str]:
     """AKG first, the caller's Python packages after it, and some ccec."""
-    tools = folder / "tools"
+    tools = Path(compiler).parent if compiler else folder / "tools"
     if compiler is None:
         # AKG wants the compiler to leave a file and looks no further into it.
         tools.mkdir(exist_ok=True)
         stub = tools / "ccec"
         stub.write_text('#!/bin/sh\nwhile [ $# -gt 0 ]; do [ "$1" = -o ] && : > "$2"; shift; done\nexit 0\n')
         stub.chmod(0o755)
-    path = [Path(compiler).parent] if compiler else [tools]
-    made = environment(path, cann=compiler is not None)
-    return {**made, "PYTHONPATH": str(akg_home())}
+    return environment([tools], cann=compiler is not None, PYTHONPATH=str(akg_home()))
 
 
 def build(problem: Problem, soc: str, folder: Path) -> Lowered:

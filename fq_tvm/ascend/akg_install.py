@@ -73,27 +73,18 @@ def fetch(folder: Path | None = None) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     downloads = folder.with_name(folder.name + ".download")
     downloads.mkdir(exist_ok=True)
-    wheel = _known_wheel(downloads) or _download(downloads)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    whole = (wheel for wheel in downloads.glob("*.whl") if _sha256(wheel) == _WHEEL_SHA256.get(wheel.name))
+    wheel = next(whole, None) or _download(downloads)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True) as made:
+        work = Path(made)
         _unpack(wheel, work)
         if folder.exists():
             raise LoweringError(f"{folder} is there already and holds no AKG; expected to make it")
         (work / _VERSION).write_text(WHEEL.replace("==", " ") + "\n")
         work.chmod(0o755)
         work.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     shutil.rmtree(downloads, ignore_errors=True)
     return folder
-
-
-def _known_wheel(downloads: Path) -> Path | None:
-    """A wheel that is there and whole."""
-    for wheel in downloads.glob("*.whl"):
-        if _sha256(wheel) == _WHEEL_SHA256.get(wheel.name):
-            return wheel
-    return None
 
 
 def _download(downloads: Path) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
@@ -97,13 +97,11 @@ def _variants(problem: Problem) -> list[_Variant]:
     would be slow for all; so there are three.
     """
     whole = problem.collapsed()
-    if whole.axis == len(whole.shape) - 1:
-        # The compiler's tiles are whole multiples of 256 along the last dimension where that is the channel.
-        return [_Variant("fake_quant", "", whole, (256,))]
     if whole.inner is not None:
-        return [_Variant("fake_quant", "", whole, (whole.inner,))]
+        # The compiler's tiles are whole multiples of 256 along the last dimension where that is the channel.
+        return [_Variant("fake_quant", "", whole, (256 if whole.inner == 1 else whole.inner,))]
     outer, channels = whole.shape[: whole.axis], whole.channels
-    one = problem.with_shape((*outer, channels, 1), whole.axis).collapsed()
+    one = replace(whole, shape=(*outer, channels, 1)).collapsed()
     return [
         _Variant("fake_quant", f"inner >= {_LEAST_INNER}", whole, tuple(range(_LEAST_INNER, _LEAST_INNER + 256))),
         _Variant("fake_quant_short", f"2 <= inner < {_LEAST_INNER}", whole, tuple(range(2, _LEAST_INNER))),
@@ -137,11 +135,8 @@ def _make_room(module: str, rows: tuple[int, ...]) -> str:
     every = max(map(padded, (32, 16, 8, 1)))
     first = max(every, 2 * padded(16))
 
-    def raise_sizes(function: str) -> str:
-        sizes = iter([str(first)])
-        return _MARK.sub(lambda _: next(sizes, str(every)), function)
-
-    return "".join(raise_sizes(function) for function in re.split(r"(?=\n  func\.func)", module))
+    functions = re.split(r"(?=\n  func\.func)", _MARK.sub(str(every), module))
+    return "".join(_MARK.sub(str(first), function, count=1) for function in functions)
 
 
 def build(problem: Problem, soc: str, folder: Path) -> Lowered:

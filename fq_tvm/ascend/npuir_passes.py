@@ -5,15 +5,21 @@ From the public sources of its driver; knows neither a program nor a process.
 
 from __future__ import annotations
 
+from string import Template
+
 # The passes that the vendor's driver runs on a named-op module, from its public sources, without the last
 # hfusion-normalize-ops: with it, results of rank above 1 in one byte or one bit are refused.
-_CLEAN = ("cse", "{canonicalize}", "func(normalize-tensor-ops)")
+_CLEAN = ("cse", "$canonicalize", "func(normalize-tensor-ops)")
 _CLEAN_FILL = (
     "cse",
-    "{canonicalize=FoldFillWithTensorReshapeCollapse,FoldFillWithTensorReshapeExpand}",
+    "$canonicalize{disable-patterns=FoldFillWithTensorReshapeCollapse,FoldFillWithTensorReshapeExpand}",
     "func(normalize-tensor-ops)",
 )
-_CLEAN_TRANSPOSE = ("cse", "{canonicalize=FoldTransposeWithTranspose}", "func(normalize-tensor-ops)")
+_CLEAN_TRANSPOSE = (
+    "cse",
+    "$canonicalize{disable-patterns=FoldTransposeWithTranspose}",
+    "func(normalize-tensor-ops)",
+)
 _PASSES = (
     # Named ops of every dialect become HFusion's.
     "func(erase-symbol)",
@@ -71,7 +77,7 @@ _PASSES = (
     "func(hfusion-reorder-ops)",
     *_CLEAN_FILL,
     "func(hfusion-decompose{hfusion-decompose-phase=after-hfusion-flatten})",
-    "{schedule}",
+    "$schedule",
     "func(hfusion-decompose-multi)",
     "func(hfusion-convert-generic-to-named)",
     *_CLEAN_TRANSPOSE,
@@ -105,11 +111,6 @@ def hfusion_pipeline(block_dim: int, canonicalize: str = "canonicalize-ext", tun
         Bits of buffer for each element that tiles allow for beyond what the compiler counts; more makes tiles smaller.
     """
     options = f"block-dim={block_dim} enable-auto-multi-buffer=false max-buffer-count-tuning={tuning}"
+    passes = Template(",".join(_PASSES).replace("func(", "func.func("))
     schedule = f"hfusion-auto-schedule{{{options}}}"
-    passes = []
-    for text in _PASSES:
-        if text.startswith("{canonicalize"):
-            disabled = text[1:-1].partition("=")[2]
-            text = canonicalize + (f"{{disable-patterns={disabled}}}" if disabled else "")
-        passes.append(schedule if text == "{schedule}" else text.replace("func(", "func.func(", 1))
-    return f"builtin.module({','.join(passes)})"
+    return f"builtin.module({passes.substitute(canonicalize=canonicalize, schedule=schedule)})"

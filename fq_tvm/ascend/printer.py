@@ -103,11 +103,9 @@ class ForkPrinter(Printer):
     def __init__(self, language: str, forms: Mapping[str, Form], program: Program) -> None:
         refuse_open_extents(language, program.shape)
         super().__init__(language, forms, program)
-        self.stand_ins: dict[Value, Value] = {}
+        bools = (value for value in program.outputs if value.dtype == "bool")
+        self.stand_ins = {value: Value(f"{value.name}_bit", value.dtype, value.dims) for value in bools}
         """What is read and written in place of a value: a bool output leaves its own name to its int8."""
-        for value in program.outputs:
-            if value.dtype == "bool":
-                self.stand_ins[value] = Value(f"{value.name}_bit", value.dtype, value.dims)
 
     def actual(self, value: Value) -> Value:
         """What stands for a value."""

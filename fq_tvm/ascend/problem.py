@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import ArgumentError
 from ..layout import MAX_RANK
@@ -102,17 +102,13 @@ class Problem:
         """
         front = (self.outer,) if outer or self.outer != 1 else ()
         back = (self.inner,) if inner or self.inner != 1 else ()
-        return self.with_shape((*front, self.channels, *back), len(front))
+        return replace(self, shape=(*front, self.channels, *back), axis=len(front))
 
     @property
     def dims(self) -> tuple[str, ...]:
         """What the dimensions of a collapsed problem are."""
         before, after = ("outer",) * self.axis, ("inner",) * (len(self.shape) - self.axis - 1)
         return (*before, "channels", *after)
-
-    def with_shape(self, shape: Sequence[Extent], axis: int) -> Problem:
-        """The same arithmetic on another shape."""
-        return Problem(tuple(shape), axis, self.dtype, self.scale_dtype, self.quant_min, self.quant_max)
 
     def program(self) -> Program:
         """The arithmetic as a list of primitives."""

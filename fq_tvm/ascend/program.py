@@ -7,7 +7,7 @@ stated there and nowhere else.  Knows no toolchain, and imports TVM only when a 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -207,7 +207,8 @@ def trace(inputs: Sequence[Any], outputs: Mapping[str, Any]) -> Program:
     FqError
         If a stage holds a node that is no primitive, or reads a tensor other than element by element.
     """
-    shape = tuple(_extent(n) for n in next(iter(outputs.values())).shape)
+    extents = next(iter(outputs.values())).shape
+    shape = tuple(int(n) if hasattr(n, "value") else None for n in extents)
     walk = _Walk(inputs)
     results = {name: walk.tensor(tensor, tuple(range(len(shape)))) for name, tensor in outputs.items()}
     if unread := [tensor.op.name for tensor in inputs if tensor.op not in walk.inputs]:
@@ -255,10 +256,6 @@ def fake_quant_program(
     quant_range = expression.QuantRange.constant(quant_min, quant_max)
     out, mask = expression.fake_quant(x, scale, zero_point, axis, quant_range)
     return trace((x, scale, zero_point), {"out": out, "mask": mask})
-
-
-def _extent(extent: Any) -> int | None:
-    return int(extent) if hasattr(extent, "value") else None
 
 
 class _Walk:
@@ -337,15 +334,11 @@ def _name(program: Program, outputs: Sequence[str], stages: Mapping[str, str]) -
         if step.primitive == "broadcast" and isinstance(first, Value):
             stem = f"{names[first.name]}_all"
         taken = set(names.values())
-        names[step.result.name] = next(n for n in _numbered(stem) if n not in taken)
+        numbered = (f"{stem}_{n}" for n in itertools.count(2))
+        names[step.result.name] = next(n for n in itertools.chain([stem], numbered) if n not in taken)
 
     def rename(value: Operand) -> Any:
         return Value(names[value.name], value.dtype, value.dims) if isinstance(value, Value) else value
 
     steps = tuple(Step(rename(s.result), s.primitive, tuple(map(rename, s.operands))) for s in program.steps)
     return Program(program.shape, program.inputs, steps, tuple(map(rename, program.outputs)))
-
-
-def _numbered(stem: str) -> Iterator[str]:
-    yield stem
-    yield from (f"{stem}_{n}" for n in itertools.count(2))

@@ -25,9 +25,6 @@ _WITH_SCALAR = {"vadd", "vmax", "vmin", "vmul"}
 class _Calls(ForkPrinter):
     """The DSL calls while they are printed; a form is the name of a function of tensors."""
 
-    def __init__(self, program: Program) -> None:
-        super().__init__("tbe", FORMS, program)
-
     def write(self, form: str, result: Value, *operands: Operand) -> None:
         """Print a call of tensors, or of a tensor and a scalar."""
         first, *others = operands
@@ -196,7 +193,7 @@ def emit(program: Program, name: str, soc: str = "Ascend910B1") -> str:
     FqError
         If a primitive, a dtype or an open extent has no form here, or the SoC is unknown.
     """
-    calls = _Calls(program)
+    calls = _Calls("tbe", FORMS, program)
     outputs = calls.walk()
     # Both operands of a call have one rank: the channel's tensors have extent 1 along the other dimensions.
     inputs = [f"    ({v.name!r}, {v.dtype!r}, {list(program.spread(v))})," for v in program.inputs]
