@@ -55,8 +55,7 @@ def ratio(times: Mapping[str, Sequence[float]], name: str, of: str) -> Ratio:
     name, of : str
         The contender, and the one that it is compared with.
     """
-    low, median, high = statistics.quantiles([a / b for a, b in zip(times[name], times[of], strict=True)], n=4)
-    return Ratio(low, median, high)
+    return Ratio(*statistics.quantiles([a / b for a, b in zip(times[name], times[of], strict=True)], n=4))
 
 
 def compare(calls: Mapping[str, Call], seconds: float, sweep: Call | None = None) -> dict[str, Ratio]:

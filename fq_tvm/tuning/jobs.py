@@ -101,14 +101,11 @@ def plan_of(case: Case, spec: FakeQuantSpec, schedule: Schedule, target: Target)
 
 def distinct(schedules: Iterable[Schedule], job: Job, target: Target) -> list[Schedule]:
     """Leave out schedules that do the same on the cases of a job as another, which differs less from the first."""
-    seen, kept = set(), []
     first, *others = schedules
+    kept: dict[tuple[Any, ...], Schedule] = {}
     for schedule in (first, *sorted(others, key=lambda schedule: distance(schedule, first))):
-        behavior = _behavior(schedule, job, target)
-        if behavior not in seen:
-            seen.add(behavior)
-            kept.append(schedule)
-    return kept
+        kept.setdefault(_behavior(schedule, job, target), schedule)
+    return list(kept.values())
 
 
 def _behavior(schedule: Schedule, job: Job, target: Target) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bench import Case
+from ..bench.timing import geometric_mean
 from ..environment import num_threads
 from ..errors import FqError
 from ..launch.registry import request_of, versions
@@ -165,12 +167,9 @@ def read_log(path: str | Path) -> Iterator[dict[str, Any]]:
     """Read a log of trials; lines that a killed process left unfinished are passed over."""
     with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict):
-                yield entry
+            with contextlib.suppress(ValueError):
+                if isinstance(entry := json.loads(line), dict):
+                    yield entry
 
 
 def _run(search: _Search, job: Job, deadline: float, show: Callable[[int, int, float], None]) -> Schedule:
@@ -220,9 +219,8 @@ def _conclude(search: _Search, job: Job, best: Schedule) -> Record:
     shared = dataclasses.replace(default, **dict(of_launches))
     # What launches the same as the default is the default, and any gain of it noise.
     contenders = distinct((default, best, shared), job, search.target)
-    measured = {}
-    for case in job.cases:
-        measured[case.name] = search.time(case, [(job.spec, s) for s in contenders], not search.settings.remote)
+    timed, copy = [(job.spec, schedule) for schedule in contenders], not search.settings.remote
+    measured = {case.name: search.time(case, timed, copy) for case in job.cases}
     best, of, ratio, noise = default, "0", 1.0, _ratio(measured.values(), str(len(contenders) - 1), "0")[1]
     for number, schedule in enumerate(contenders[1:], 1):
         score = _ratio(measured.values(), str(number), "0")
@@ -230,12 +228,9 @@ def _conclude(search: _Search, job: Job, best: Schedule) -> Record:
         if score[0] < ratio and _better(*score, gain):
             best, of, (ratio, noise) = schedule, str(number), score
     found: dict[str, Any] = {"over_default": round(ratio, 4), "noise": round(noise, 4)}
-    if not search.settings.remote:
-        over = [
-            measured[case.name][of][0] / measured[case.name]["copy"][0] * 2 * case.x_bytes / case.moved_bytes
-            for case in job.cases
-        ]
-        found["over_limit"] = round(math.exp(sum(map(math.log, over)) / len(over)), 4)
+    if copy:
+        limit = geometric_mean([case.moved_bytes / (2 * case.x_bytes) for case in job.cases])
+        found["over_limit"] = round(_ratio(measured.values(), of, "copy")[0] / limit, 4)
     found["cases"] = [case.name for case in job.cases]
     record = Record(job.match, job.size_class, best, found, job.spec.operator)
     search.write({"kind": "result", "job": search.identity(job), "name": job.name, **record.to_json()})
@@ -255,12 +250,8 @@ def boundary_of(ratios: Mapping[int, float]) -> int:
     int
         Twice the largest extent measured, if lanes win there.
     """
-    boundary = 2 * max(ratios)
-    for inner in sorted(ratios, reverse=True):
-        if ratios[inner] > 1:
-            break
-        boundary = inner
-    return boundary
+    won = itertools.takewhile(lambda inner: ratios[inner] <= 1, sorted(ratios, reverse=True))
+    return min(won, default=2 * max(ratios))
 
 
 def _find_boundary(search: _Search, found: Sequence[Record]) -> int:

@@ -29,9 +29,9 @@ from ..launch.arguments import check, describe_all
 from ..launch.buffers import empty_like, on_memory
 from ..launch.registry import current_target, prepare
 from ..operators import operator_of
+from ..reference import fake_quant
 from ..schedule import Schedule
 from ..spec import FakeQuantSpec
-from ..target import Target
 from .jobs import RANGES, plan_of
 
 CASES_IN_MEMORY = 3
@@ -45,25 +45,17 @@ class Contender:
     spec: FakeQuantSpec
     schedule: Schedule
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Contender:
-        """Make one of ``{"spec": ..., "schedule": ...}``."""
-        return cls(FakeQuantSpec.from_json(value["spec"]), Schedule.from_json(value["schedule"]))
-
 
 class Bench:
     """The tensors of a case for kernels of some dtypes, and what has to come out."""
 
     def __init__(self, case: bench.Case, spec: FakeQuantSpec) -> None:
         self.case = case
-        x, scale, zero_point = case.arrays()
-        self.x, self.scale, self.zero_point = x, scale.astype(spec.scale_dtype), zero_point
-        self.out = empty_like(x, spec.out_dtype)
-        self.mask = empty_like(x, bool)
+        self.x, scale, self.zero_point = case.arrays()
+        self.scale = scale.astype(spec.scale_dtype)
+        self.out, self.mask = empty_like(self.x, spec.out_dtype), empty_like(self.x, bool)
         self.range = RANGES[spec.arithmetic]
-        from ..reference import fake_quant
-
-        expected = fake_quant(self.x, self.scale, zero_point, case.axis, *self.range, spec.out_dtype)
+        expected = fake_quant(self.x, self.scale, self.zero_point, case.axis, *self.range, spec.out_dtype)
         for into, value in zip((self.out, self.mask), expected, strict=True):
             into[...] = value
         self.expected = self.results()
@@ -101,15 +93,15 @@ def flat(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 class Local:
     """Measures in this process, on this machine."""
 
-    def target(self) -> Target:
-        """Return the CPU that code is generated for."""
-        return current_target()
+    def __init__(self) -> None:
+        self.target = current_target()
+        """The CPU that code is generated for."""
 
     def prepare(self, at: Bench, contender: Contender) -> Callable[[], Any]:
         """Build, run and check a contender; return its call."""
         spec, tensors = contender.spec, (at.x, at.scale, at.zero_point, at.out, at.mask)
         checked = check(describe_all(tensors), at.case.axis, *at.range)
-        call = on_memory(prepare(checked, self.target(), contender.schedule, spec.iteration), checked.operands)
+        call = on_memory(prepare(checked, self.target, contender.schedule, spec.iteration), checked.operands)
         at.spoil()
         call()
         at.check(spec)
@@ -154,11 +146,8 @@ class Remote:
         self._sent: dict[Contender, Any] = {}
         if (name := environment.target_name()) == "host":
             name = str(self.session.get_function("target.llvm_get_system_cpu")())
-        self._target = resolve(name)
-
-    def target(self) -> Target:
-        """Return the CPU that ``FQ_TVM_TARGET`` names, the other machine's by default."""
-        return self._target
+        self.target = resolve(name)
+        """The CPU that ``FQ_TVM_TARGET`` names, the other machine's by default."""
 
     def module(self, contender: Contender) -> Any:
         """Build a kernel here and load it there."""
@@ -166,7 +155,7 @@ class Remote:
             from ..codegen.build import lower
             from ..codegen.llvm import translate
 
-            spec, schedule, target = contender.spec, contender.schedule, self.target()
+            spec, schedule, target = contender.spec, contender.schedule, self.target
             with tempfile.TemporaryDirectory(prefix="fq_tvm-") as folder:
                 path = Path(folder) / f"kernel{len(self._sent)}.ll"
                 path.write_text(translate(lower(spec, schedule, target), schedule, target))
@@ -203,7 +192,7 @@ class Remote:
         import tvm
 
         module = self.module(contender)
-        plan = plan_of(at.case, contender.spec, contender.schedule, self.target())
+        plan = plan_of(at.case, contender.spec, contender.schedule, self.target)
         workspace = tvm.runtime.empty((max(plan.workspace_size, 1),), "uint8", self.device)
         signature = operator_of(contender.spec).entry_points(contender.spec).tensors
         places = dict(zip((*signature, "workspace"), (*tensors, workspace), strict=True))
@@ -234,8 +223,10 @@ def serve(place: Local | Remote, request: Mapping[str, Any], benches: OrderedDic
         and the number of measurements.
     """
     if request["ask"] == "target":
-        return place.target().to_json()
-    contenders = [Contender.from_json(c) for c in request["contenders"]]
+        return place.target.to_json()
+    contenders = [
+        Contender(FakeQuantSpec.from_json(c["spec"]), Schedule.from_json(c["schedule"])) for c in request["contenders"]
+    ]
     case = bench.Case.from_json(request["case"])
     spec = contenders[0].spec
     key = f"{case.name} {spec.scale_dtype} {spec.out_dtype} {spec.arithmetic}"

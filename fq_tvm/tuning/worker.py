@@ -44,7 +44,6 @@ class Worker:
     def __init__(self, rpc: str | None = None, key: str = "", command: Sequence[str] = COMMAND) -> None:
         self.command = [*command, *(["--rpc", rpc, "--key", key] if rpc else [])]
         self._process: subprocess.Popen[str] | None = None
-        self._answers: queue.Queue[str] = queue.Queue()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Worker:
@@ -58,7 +57,7 @@ class Worker:
     def _start(self) -> subprocess.Popen[str]:
         # Hundreds of candidates must not fill the user's cache, nor be looked for among artifacts.
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="fq_tvm-tune-")
-        self._answers = queue.Queue()
+        self._answers: queue.Queue[str] = queue.Queue()
         process = subprocess.Popen(
             self.command,
             stdin=subprocess.PIPE,
