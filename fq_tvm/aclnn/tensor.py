@@ -335,10 +335,8 @@ def _member(enum: type[_Enum], value: Any, name: str) -> _Enum:
 
 
 def _data_type(dtype: Any) -> AclDataType:
-    if isinstance(dtype, int):
+    if isinstance(dtype, int) or (isinstance(dtype, str) and dtype in AclDataType.__members__):
         return _member(AclDataType, dtype, "dtype")
-    if isinstance(dtype, str) and dtype in AclDataType.__members__:
-        return AclDataType[dtype]
     name = str(dtype).removeprefix("torch.")
     if name not in _BY_LABEL and dtype is not None:  # np.dtype(None) is float64
         try:
