@@ -27,20 +27,10 @@ class _Compiler:
 
     soc: str
     folder: Path
-
-    @property
-    def suffix(self) -> str:
-        """What the names of the binaries end in."""
-        return "-a5" if self.soc.startswith("Ascend950") else ""
-
-    @property
-    def backend(self) -> str:
-        return f"hivmc{self.suffix}"
-
-    @property
-    def backend_path(self) -> str | None:
-        """Where the backend is; None where it is not."""
-        return shutil.which(self.backend)
+    suffix: str
+    """What the names of the binaries end in."""
+    backend: str | None
+    """Where the backend is; None where it is not."""
 
     def run(self, program: str, *options: str, cann: Path | None = None) -> CompletedProcess[str]:
         """Run a binary, with a folder of CANN's programs on PATH if one is given."""
@@ -162,18 +152,20 @@ def build(problem: Problem, soc: str, folder: Path) -> Lowered:
     toolchain = probe()
     if not toolchain:
         raise ToolchainMissing(toolchain.detail)
-    compiler = _Compiler(soc, folder)
+    suffix = "-a5" if soc.startswith("Ascend950") else ""
+    backend = f"hivmc{suffix}"
+    compiler = _Compiler(soc, folder, suffix, shutil.which(backend))
     cores = _vector_cores(compiler)
     kernels = tuple(_build_kernel(variant, compiler, cores) for variant in _variants(problem))
     notes = {"vector_cores": cores}
-    if compiler.backend_path:
-        return Lowered(toolchain.version, f"object by {compiler.backend}", True, (), kernels, notes)
+    if compiler.backend:
+        return Lowered(toolchain.version, f"object by {backend}", True, (), kernels, notes)
     remaining = (
-        f"run the same lowering where CANN's {compiler.backend} is on PATH, or there, with ascendnpu-ir "
+        f"run the same lowering where CANN's {backend} is on PATH, or there, with ascendnpu-ir "
         f"{toolchain.version} installed:",
-        *(f"{compiler.backend} {k.files['hivm']} {' '.join(_BACKEND_FLAGS)} -o {k.name}.o" for k in kernels),
+        *(f"{backend} {k.files['hivm']} {' '.join(_BACKEND_FLAGS)} -o {k.name}.o" for k in kernels),
     )
-    return Lowered(toolchain.version, f"the module handed to {compiler.backend}", False, remaining, kernels, notes)
+    return Lowered(toolchain.version, f"the module handed to {backend}", False, remaining, kernels, notes)
 
 
 _BACKEND_FLAGS = (
@@ -206,7 +198,7 @@ def _build_kernel(variant: _Variant, compiler: _Compiler, cores: int) -> Kernel:
         process = _compile(variant, compiler)
         if "ub overflow" not in process.stderr:
             break
-    if not (folder / files["hivm"]).exists() or (compiler.backend_path and process.returncode):
+    if not (folder / files["hivm"]).exists() or (compiler.backend and process.returncode):
         raise failure(process, f"on {files['hfusion']} for {compiler.soc}")
     if (folder / f"{variant.name}.o").exists():
         files["object"] = f"{variant.name}.o"
@@ -231,7 +223,7 @@ def _tile(variant: _Variant, compiler: _Compiler, cores: int, tuning: int) -> No
 
 def _compile(variant: _Variant, compiler: _Compiler) -> CompletedProcess[str]:
     """Tiles to the module for the backend, and through the backend where it is there."""
-    backend, temporary = compiler.backend_path, compiler.folder / "stages"
+    temporary = compiler.folder / "stages"
     process = compiler.run(
         "bishengir-compile",
         variant.files["hfusion"],
@@ -243,7 +235,7 @@ def _compile(variant: _Variant, compiler: _Compiler) -> CompletedProcess[str]:
         f"--save-temps={temporary.name}",
         "-o",
         f"{variant.name}.o",
-        cann=Path(backend).parent if backend else None,
+        cann=Path(compiler.backend).parent if compiler.backend else None,
     )
     made = temporary / "module.hivm.opt.mlir"
     if made.exists():

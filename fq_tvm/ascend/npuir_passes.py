@@ -15,11 +15,7 @@ _CLEAN_FILL = (
     "$canonicalize{disable-patterns=FoldFillWithTensorReshapeCollapse,FoldFillWithTensorReshapeExpand}",
     "func(normalize-tensor-ops)",
 )
-_CLEAN_TRANSPOSE = (
-    "cse",
-    "$canonicalize{disable-patterns=FoldTransposeWithTranspose}",
-    "func(normalize-tensor-ops)",
-)
+_CLEAN_TRANSPOSE = ("cse", "$canonicalize{disable-patterns=FoldTransposeWithTranspose}", "func(normalize-tensor-ops)")
 _PASSES = (
     # Named ops of every dialect become HFusion's.
     "func(erase-symbol)",
