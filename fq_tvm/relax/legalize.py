@@ -87,7 +87,6 @@ def prim_func(tensors: list[tuple[tuple[Any, ...], str]], attributes: Mapping[st
         return FakeQuantSpec(iteration, dtype, scale_dtype, dtype, zero_point_dtype, arithmetic)
 
     spec, schedule = choose_dense(make_spec, channels, inner, size, _cpu_of(target))
-    parallel = not isinstance(size, int) or size >= schedule.parallel_from
 
     scale = te.placeholder((channels,), scale_dtype, "scale")
     zero_point = te.placeholder((channels,), zero_point_dtype, "zero_point")
@@ -119,7 +118,7 @@ def prim_func(tensors: list[tuple[tuple[Any, ...], str]], attributes: Mapping[st
                 tasks = schedule_loops(sch, "fake_quant", spec.iteration, name, (schedule.tile, schedule.rows))
             else:
                 tasks = _schedule_lanes(sch, spec, schedule, loops, (channels, inner, run))
-            if parallel:
+            if not isinstance(size, int) or size >= schedule.parallel_from:
                 sch.parallel(sch.fuse(*tasks))
             func = tighten(sch.mod["main"])
         func = func.with_attrs(KEPT_AS_IT_IS)
