@@ -164,7 +164,11 @@ pool = Pool(POOL_MAX_BYTES)
 def result_like(x: Any, dtype: torch.dtype) -> torch.Tensor:
     """Make what ``empty_like`` makes; a large one of a storage that is used again when the tensor is gone."""
     if x.numel() < POOLED_ELEMENTS:
-        return empty_like(x, dtype=dtype)
+        try:
+            return empty_like(x, dtype=dtype)
+        except RuntimeError:
+            pool.clear()  # it may be what is missing
+            return empty_like(x, dtype=dtype)
     strides = empty_like(x, device="meta").stride()
     tensor = torch.empty(0, dtype=dtype, device="cpu")
     tensor.set_(pool.storage(x.numel() * dtype.itemsize), 0, x.shape, strides)
