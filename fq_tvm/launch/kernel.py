@@ -45,7 +45,7 @@ class Kernel:
         self._files = entry.files
         self._functions: dict[str, Any] = {}
         self._load: dict[bool, Callable[[str], Any]] = {}
-        self._loading = threading.Lock()
+        self._loading = threading.RLock()  # a signal handler may call while its own thread loads
 
     def __repr__(self) -> str:
         return f"Kernel({self.spec.name}, {self.schedule}, {self.target.cpu})"

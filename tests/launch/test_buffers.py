@@ -12,7 +12,7 @@ from support import assert_same, expected, make
 
 import fq_tvm
 from fq_tvm import fake_quantize_per_channel_affine_cachemask as fake_quant
-from fq_tvm.launch import buffers, registry
+from fq_tvm.launch import buffers, kernel, registry
 from fq_tvm.launch.runtime import AddressTensor
 
 
@@ -115,3 +115,52 @@ def test_the_workspace_of_one_odd_call_does_not_stay():
     for channels in (400, 300, 350):
         run(channels)
     assert buffers.workspace.kept[1] < buffers.LARGE_BYTES and kept[1] < buffers.LARGE_BYTES
+
+
+def interrupting(monkeypatch, place, name, call):
+    """Let a function call something first, once, as a signal handler may at any time."""
+    inside, original = [], getattr(place, name)
+
+    def interrupted(*arguments, **keywords):
+        if not inside:
+            inside.append(None)
+            inside.append(call())
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(place, name, interrupted)
+    return inside
+
+
+def in_time(call):
+    """Run in a thread that may wait for ever."""
+    done = []
+    thread = threading.Thread(target=lambda: done.append(call()), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert done, "it waits for a lock that its own thread holds"
+    return done[0]
+
+
+def test_a_call_while_its_own_thread_loads_the_kernel(monkeypatch):
+    (given, want), _ = cases()
+    registry.launches.clear()
+    monkeypatch.setattr(registry, "_kernels", {})
+    inside = interrupting(monkeypatch, kernel, "load", lambda: fake_quant(*given))
+    assert_same(in_time(lambda: fake_quant(*given)), want)
+    assert_same(inside[1], want)
+
+
+def test_a_launch_while_its_own_thread_takes_the_executor(monkeypatch):
+    from fq_tvm import aclnn
+
+    (given, want), _ = cases()
+    results = np.empty_like(given[0]), np.empty(given[0].shape, bool)
+    size, executor = aclnn.get_workspace_size(*given, *results)
+    aclnn.aclSetAclOpExecutorRepeatable(executor)
+
+    def launch():
+        return aclnn.aclnnFakeQuantPerChannelAffineCachemask(np.empty(size, np.uint8), size, executor, None)
+
+    inside = interrupting(monkeypatch, aclnn.AclOpExecutor, "_bind", launch)
+    assert in_time(launch) == inside[1] == aclnn.AclnnStatus.ACLNN_SUCCESS
+    assert_same(results, want)
