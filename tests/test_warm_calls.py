@@ -143,11 +143,17 @@ def test_operators_of_torch_refuse_freed_memory_every_time(shape, place):
             assert texts[0] == texts[1]
 
 
+def under_a_mode(f, x):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        f(x)
+
+
 TRACERS = {
     "real": lambda f, x: make_fx(f)(x),
     "fake": lambda f, x: make_fx(f, tracing_mode="fake")(x),
     "symbolic": lambda f, x: make_fx(f, tracing_mode="symbolic")(x),
     "jit": lambda f, x: torch.jit.trace(f, (x,)),
+    "fake mode": lambda f, x: under_a_mode(f, x),
     "vmap": lambda f, x: torch.func.vmap(f)(torch.stack([x, x])),
     "grad": lambda f, x: torch.func.grad(lambda t: f(t).sum())(x),
     "jvp": lambda f, x: torch.func.jvp(f, (x,), (x,)),

@@ -235,8 +235,10 @@ def _describe_array(array: np.ndarray[Any, Any], name: str) -> Operand:
 
 def _is_traced(torch: Any) -> bool:
     """Whether what this thread calls is written down as a graph, which knows operators of torch only."""
+    if torch._C._get_tracing_state() is not None or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE):
+        return True
     proxies = sys.modules.get("torch.fx.experimental.proxy_tensor")
-    return torch._C._get_tracing_state() is not None or (proxies is not None and proxies.get_proxy_mode() is not None)
+    return proxies is not None and proxies.get_proxy_mode() is not None
 
 
 def _describe_torch(torch: Any, tensor: Any, name: str) -> Operand:
