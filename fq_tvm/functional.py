@@ -89,49 +89,57 @@ def fake_quantize_per_channel_affine_cachemask(
     kind, given = type(x), out is not None or mask is not None
     # 1, 1.0 and True are one dictionary key; only the first is an axis or a bound.
     plain_numbers = type(quant_min) is type(quant_max) is int and (axis is None or type(axis) is int)
-    if not plain_numbers or type(scale) is not kind or type(zero_point) is not kind:
-        pass
-    elif kind is np.ndarray:
-        key = (
-            x.dtype, x.shape, x.strides, scale.dtype, scale.shape, scale.strides,
-            zero_point.dtype, zero_point.shape, zero_point.strides, axis, quant_min, quant_max,
-        )  # fmt: skip
-        writable = x.flags.writeable and scale.flags.writeable and zero_point.flags.writeable
-        if not given:
-            if writable and (launch := launches.get(key)) is not None:
-                out, mask = empty_like(x, x.dtype), empty_like(x, bool)
-                run(launch, x, scale, zero_point, out, mask)
-                return out, mask
-        elif (out is None or type(out) is kind) and (mask is None or type(mask) is kind):
-            out = empty_like(x, x.dtype) if out is None else out
-            mask = empty_like(x, bool) if mask is None else mask
-            key = (*key, out.dtype, out.shape, out.strides, mask.dtype, mask.shape, mask.strides)
-            if writable and out.flags.writeable and mask.flags.writeable and (launch := launches.get(key)) is not None:
-                if _apart(inputs, out, mask):
-                    run(launch, x, scale, zero_point, out, mask)
-                    return out, mask
-        else:
-            key = None
-    elif (torch := sys.modules.get("torch")) is not None and kind is torch.Tensor:
-        key = torch_key(x, scale, zero_point, axis, quant_min, quant_max)
-        here = x.is_cpu and scale.is_cpu and zero_point.is_cpu
-        negated = x.is_neg() or scale.is_neg() or zero_point.is_neg()
-        plain = here and not (x.requires_grad or scale.requires_grad or negated)
-        if not given:
-            if plain and (launch := launches.get(key)) is not None:
-                out, mask = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
-                run(launch, x, scale, zero_point, out, mask, from_torch=True)
-                return out, mask
-        elif type(out) is kind and type(mask) is kind:
-            key = (*key, out.dtype, out.shape, out.stride(), mask.dtype, mask.shape, mask.stride())
-            plain = plain and out.is_cpu and mask.is_cpu and not (out.requires_grad or out.is_neg())
-            if plain and (seen := launches.get(key)) is not None:
-                launch, spans = seen
-                if _spans_apart(spans, (x, scale, zero_point, out, mask)):
-                    run(launch, x, scale, zero_point, out, mask, from_torch=True)
-                    return out, mask
-        else:
-            key = None
+    try:
+        if not plain_numbers or type(scale) is not kind or type(zero_point) is not kind:
+            pass
+        elif kind is np.ndarray:
+            key = (
+                x.dtype, x.shape, x.strides, scale.dtype, scale.shape, scale.strides,
+                zero_point.dtype, zero_point.shape, zero_point.strides, axis, quant_min, quant_max,
+            )  # fmt: skip
+            writable = x.flags.writeable and scale.flags.writeable and zero_point.flags.writeable
+            if not given:
+                if writable and (launch := launches.get(key)) is not None:
+                    values, inside = empty_like(x, x.dtype), empty_like(x, bool)
+                    run(launch, x, scale, zero_point, values, inside)
+                    return values, inside
+            elif (out is None or type(out) is kind) and (mask is None or type(mask) is kind):
+                out = empty_like(x, x.dtype) if out is None else out
+                mask = empty_like(x, bool) if mask is None else mask
+                key = (*key, out.dtype, out.shape, out.strides, mask.dtype, mask.shape, mask.strides)
+                if (
+                    writable
+                    and out.flags.writeable
+                    and mask.flags.writeable
+                    and (launch := launches.get(key)) is not None
+                ):
+                    if _apart(inputs, out, mask):
+                        run(launch, x, scale, zero_point, out, mask)
+                        return out, mask
+            else:
+                key = None
+        elif (torch := sys.modules.get("torch")) is not None and kind is torch.Tensor:
+            key = torch_key(x, scale, zero_point, axis, quant_min, quant_max)
+            plain = x.is_cpu and scale.is_cpu and zero_point.is_cpu
+            plain = plain and not (x.is_neg() or scale.is_neg() or zero_point.is_neg())
+            plain = plain and not torch._C._len_torch_dispatch_stack()  # else a mode may be writing down a graph
+            if not given:
+                if plain and (launch := launches.get(key)) is not None:
+                    values, inside = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
+                    run(launch, x, scale, zero_point, values, inside, from_torch=True)
+                    return values, inside
+            elif type(out) is kind and type(mask) is kind:
+                key = (*key, out.dtype, out.shape, out.stride(), mask.dtype, mask.shape, mask.stride())
+                plain = plain and out.is_cpu and mask.is_cpu and not (out.is_neg() or mask.is_neg())
+                if plain and (seen := launches.get(key)) is not None:
+                    launch, spans = seen
+                    if _spans_apart(spans, (x, scale, zero_point, out, mask)):
+                        run(launch, x, scale, zero_point, out, mask, from_torch=True)
+                        return out, mask
+            else:
+                key = None
+    except (ArgumentError, RuntimeError):
+        pass  # tensors that have no strides or no memory, or need a gradient: what is done then is said in one place
     return _first_call(key, inputs, axis, quant_min, quant_max, out, mask)
 
 

@@ -89,7 +89,7 @@ class AclOpExecutor:
         self._bound: _Bound | None = None
         self._repeatable = False
         self._spent = ""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may launch while its own thread takes
         self.workspace_size = launch.workspace_size
 
     def __repr__(self) -> str:

@@ -49,9 +49,12 @@ def _declare(param: Any, handle: Any, offset: Any, strides: Sequence[Any], layou
         layout=layout,
     )
     data = tirx.tvm_struct_get(handle, 0, DATA, tvm.ir.PointerType(tvm.ir.PrimType(param.dtype)))
+    # What has no memory, as tensors of torch's transforms, tells no key that it differs: here every call passes.
+    text = [tvm.ir.StringImm(f"{handle.name} has no memory; expected a tensor in this machine's memory")]
+    placed = tirx.AssertStmt(tirx.Not(tirx.isnullptr(data)), tvm.ir.StringImm("ValueError"), text)
     # In bytes, as the offset of a tensor need not be a multiple of its elements.
     first = tirx.handle_add_byte_offset(data, tirx.tvm_struct_get(handle, 0, BYTE_OFFSET, "uint64").astype("int64"))
-    return buffer, [tirx.Bind(start, tirx.const(0, "int64") + offset), tirx.DeclBuffer(buffer, data=first)]
+    return buffer, [placed, tirx.Bind(start, tirx.const(0, "int64") + offset), tirx.DeclBuffer(buffer, data=first)]
 
 
 def either(workspace: Workspace | None, first: tirx.PrimFunc, plain: tirx.PrimFunc | None = None) -> tirx.PrimFunc:

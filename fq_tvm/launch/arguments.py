@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..environment import importing_tvm
 from ..errors import ArgumentError
 from ..layout import MAX_RANK
 from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, arithmetic_for, quant_range_scalars
+from . import dlpack
 from .runtime import AddressTensor
 
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "int32": 4, "bool": 1}
@@ -233,33 +233,64 @@ def _describe_array(array: np.ndarray[Any, Any], name: str) -> Operand:
     return Operand(tensor, dtype, array.shape, tuple(s // size for s in strides), address, array.flags.writeable)
 
 
+def _is_traced(torch: Any) -> bool:
+    """Whether what this thread calls is written down as a graph, which knows operators of torch only."""
+    if torch._C._get_tracing_state() is not None or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE):
+        return True
+    proxies = sys.modules.get("torch.fx.experimental.proxy_tensor")
+    return proxies is not None and proxies.get_proxy_mode() is not None
+
+
 def _describe_torch(torch: Any, tensor: Any, name: str) -> Operand:
-    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+    if _is_traced(torch):
         raise ArgumentError(
-            f"{name} is a {tensor.layout} tensor on {tensor.device}; expected a strided one on the CPU", "dtype"
+            f"{name} is a tensor of a graph that is being traced, which would not hold this function; "
+            "call the operator fq_tvm.torch.fake_quantize_per_channel_affine_cachemask",
+            "dtype",
         )
+    if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
+        kind = "nested" if tensor.is_nested else "quantized" if tensor.is_quantized else tensor.layout
+        raise ArgumentError(f"{name} is a {kind} tensor on {tensor.device}; expected a strided one on the CPU", "dtype")
     if tensor.is_neg():  # e.g. the imaginary part of a conjugate: its memory holds the values with the other sign
         raise ArgumentError(
             f"{name} is a negated view of its memory; expected a plain tensor: use resolve_neg()", "dtype"
         )
-    tensor = tensor.detach()  # tvm-ffi refuses tensors that require a gradient
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return Operand(tensor, dtype, tuple(tensor.shape), tuple(tensor.stride()), tensor.data_ptr())
+    try:
+        # a FakeTensor says that it is on the CPU, and warns whoever asks for its address
+        address = tensor.data_ptr() if tensor.untyped_storage().device.type == "cpu" else 0
+        tensor = tensor.detach()  # tvm-ffi refuses tensors that require a gradient
+        shape, strides = tuple(map(int, tensor.shape)), tuple(map(int, tensor.stride()))
+    except RuntimeError:  # of torch.func.vmap and grad, a wrapper subclass, ...
+        address, shape, strides = 0, (), ()
+    _check_address(address, shape, tensor, name)
+    return Operand(tensor, str(tensor.dtype).removeprefix("torch."), shape, strides, address)
 
 
 def _describe_dlpack(value: Any, name: str) -> Operand:
-    with importing_tvm():
-        import tvm_ffi
-
     try:
-        tensor = tvm_ffi.from_dlpack(value)
+        tensor, writable, capsule = dlpack.read(value)
     except Exception as error:
         raise ArgumentError(
             f"{name}, a {type(value).__name__}, cannot be read through DLPack: {error}", "dtype"
         ) from None
-    if tensor.device.type != "cpu":
-        raise ArgumentError(f"{name} is on {tensor.device}; expected a tensor on the CPU", "dtype")
-    return Operand(tensor, str(tensor.dtype), tuple(tensor.shape), tuple(tensor.strides), tensor.data_ptr())
+    if tensor.device_type != dlpack.CPU:
+        raise ArgumentError(
+            f"{name} is on DLPack's device {tensor.device_type}:{tensor.device_id}; expected a tensor on the CPU",
+            "dtype",
+        )
+    shape, strides = tensor.layout
+    address = (tensor.data or 0) + tensor.byte_offset
+    _check_address(tensor.data or 0, shape, value, name)
+    return Operand(AddressTensor(address, capsule), tensor.dtype, shape, strides, address, writable)
+
+
+def _check_address(address: int, shape: tuple[int, ...], value: Any, name: str) -> None:
+    if not address and 0 not in shape:
+        raise ArgumentError(
+            f"{name}, a {type(value).__name__}, has no memory; expected a tensor in this machine's memory: traced and "
+            "transformed code calls the operator fq_tvm.torch.fake_quantize_per_channel_affine_cachemask",
+            "dtype",
+        )
 
 
 def normalize_axis(axis: Any, rank: int) -> int:

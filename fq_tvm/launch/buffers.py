@@ -17,16 +17,21 @@ LARGE_BYTES = 2**20
 
 
 class _Workspace(threading.local):
-    """Scratch memory of a thread, grown as needed and kept."""
+    """Scratch memory of a thread, kept from call to call, but not while a call uses it.
 
-    tensor: AddressTensor | None = None
-    size = 0
+    A signal handler or a finalizer may call in the middle of a call: it finds nothing here and makes its own.
+    """
 
-    def of(self, size: int) -> AddressTensor | None:
-        if size > self.size:
-            memory = aligned((size,), np.dtype(np.uint8))
-            self.tensor, self.size = AddressTensor(memory.ctypes.data, memory), size
-        return self.tensor
+    kept: tuple[AddressTensor | None, int] = (None, 0)
+
+    def take(self, size: int) -> tuple[AddressTensor | None, int]:
+        """Return memory of so many bytes or more; who is done with it puts it back."""
+        kept, self.kept = self.kept, (None, 0)
+        # What one odd call needed is not kept for ever.
+        if size <= kept[1] <= max(4 * size, LARGE_BYTES):
+            return kept
+        memory = aligned((size,), np.dtype(np.uint8))
+        return AddressTensor(memory.ctypes.data, memory), size
 
 
 workspace = _Workspace()
@@ -53,7 +58,11 @@ def empty_like(x: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:
 def run(launch: Launch | EmptyLaunch, *tensors: Any, from_torch: bool = False) -> None:
     """Launch now, with the workspace of this thread."""
     if launch.workspace_size:
-        launch(*tensors, workspace.of(launch.workspace_size), from_torch=from_torch)
+        memory = workspace.take(launch.workspace_size)
+        try:
+            launch(*tensors, memory[0], from_torch=from_torch)
+        finally:
+            workspace.kept = memory
     else:
         launch(*tensors, from_torch=from_torch)
 

@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any
 
 from ..entry_points import SPREAD
-from ..errors import BuildError, FqError, LaunchError
+from ..errors import ArgumentError, BuildError, FqError, LaunchError
 from ..operators import operator_of
 from ..schedule import Schedule
 from ..store.cache import Entry
@@ -45,7 +45,7 @@ class Kernel:
         self._files = entry.files
         self._functions: dict[str, Any] = {}
         self._load: dict[bool, Callable[[str], Any]] = {}
-        self._loading = threading.Lock()
+        self._loading = threading.RLock()  # a signal handler may call while its own thread loads
 
     def __repr__(self) -> str:
         return f"Kernel({self.spec.name}, {self.schedule}, {self.target.cpu})"
@@ -149,8 +149,10 @@ class Launch:
 
         Raises
         ------
+        ArgumentError
+            If a tensor has no memory.
         LaunchError
-            If the kernel reports an error.
+            If the kernel reports another error.
         """
         bound = self._chosen(from_torch) if self._spreads else self._serial
         try:
@@ -160,6 +162,8 @@ class Launch:
                 else:
                     function(*pick(tensors), *numbers)
         except Exception as error:
+            if type(error) is ValueError and "has no memory" in str(error):  # what calling_convention.py asserts
+                raise ArgumentError(str(error), "null") from error
             raise LaunchError(f"{self.kernel.spec.name} failed: {error}") from error
 
     def bare_calls(self, *tensors: Any) -> list[tuple[Any, tuple[Any, ...]]]:

@@ -18,23 +18,7 @@ from .. import environment
 from ..environment import importing_tvm
 from ..errors import BuildError
 from ..store import cache as store
-
-
-class _DLTensor(ctypes.Structure):
-    """DLPack's tensor descriptor, ``DLTensor`` of dlpack.h."""
-
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        ("device_type", ctypes.c_int32),
-        ("device_id", ctypes.c_int32),
-        ("ndim", ctypes.c_int32),
-        ("dtype_code", ctypes.c_uint8),
-        ("dtype_bits", ctypes.c_uint8),
-        ("dtype_lanes", ctypes.c_uint16),
-        ("shape", ctypes.c_void_p),
-        ("strides", ctypes.c_void_p),
-        ("byte_offset", ctypes.c_uint64),
-    ]
+from .dlpack import DLTensor
 
 
 class AddressTensor(ctypes.c_void_p):
@@ -50,7 +34,7 @@ class AddressTensor(ctypes.c_void_p):
 
     def __init__(self, address: int, owner: Any = None) -> None:
         self.owner = owner
-        self.tensor = _DLTensor(data=address, device_type=1)
+        self.tensor = DLTensor(data=address, device_type=1)
         super().__init__(ctypes.addressof(self.tensor))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import empty_like
-from torch._library.autograd import Info, make_autograd_impl
+from torch._functorch.autograd_function import enable_single_level_autograd_function
 from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
 from torch.compiler import is_compiling
 
 from .. import functional
@@ -80,7 +82,7 @@ def fake_quantize_per_channel_affine_cachemask(
     BuildError
         If no kernel can be built or loaded.
     NotImplementedError
-        If a tensor lies elsewhere than in the CPU's memory, or is sparse.
+        If a tensor lies elsewhere than in the CPU's memory, or is sparse, or for a derivative in forward mode.
 
     Notes
     -----
@@ -88,7 +90,8 @@ def fake_quantize_per_channel_affine_cachemask(
     :func:`fq_tvm.torch.disable` gives up what is kept.
 
     This is ``torch.ops.fq_tvm.fake_quantize_per_channel_affine_cachemask``, which torch.compile, torch.export and
-    torch.func.vmap know.  The gradient is that of ``aten::fake_quantize_per_channel_affine_cachemask``.
+    torch.func know.  The gradient is that of ``aten::fake_quantize_per_channel_affine_cachemask``, which has no forward
+    mode derivative either: torch.func.jvp and what is made of it raise NotImplementedError.
 
     Examples
     --------
@@ -105,24 +108,39 @@ def fake_quantize_per_channel_affine_cachemask(
     if not is_compiling() and _is_direct(x, scale, zero_point) and type(quant_min) is type(quant_max) is int:
         launch = launches.get(torch_key(x, scale, zero_point, axis, quant_min, quant_max))
         if launch is not None and (axis is None or type(axis) is int):
-            out, mask = result_like(x, x.dtype), result_like(x, torch.bool)
-            run(launch, x, scale, zero_point, out, mask, from_torch=True)
-            return out, mask
+            try:
+                if not (x.requires_grad or scale.requires_grad or zero_point.requires_grad):
+                    out, mask = _launch(launch, x, scale, zero_point)
+                    return out, mask
+                if torch.is_grad_enabled():
+                    out, mask = _StraightThrough.apply(partial(_launch_detached, launch), x, scale, zero_point)
+                    return out, mask
+            except ArgumentError:
+                pass  # no memory: what the first call says is said again
     out, mask = _operator(x, scale, zero_point, axis, quant_min, quant_max)
+    return out, mask
+
+
+def _launch_detached(launch: Any, *tensors: torch.Tensor) -> Any:
+    return _launch(launch, *(t.detach() if t.requires_grad else t for t in tensors))
+
+
+def _launch(launch: Any, x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor) -> Any:
+    out, mask = result_like(x, x.dtype), result_like(x, torch.bool)
+    run(launch, x, scale, zero_point, out, mask, from_torch=True)
     return out, mask
 
 
 def _is_direct(x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor) -> bool:
     """Whether the dispatcher would do nothing but call the kernel, in several times the time that this takes to say.
 
-    Tensors are plain ones and need no gradient, and no mode, transform, tracer or profiler wants to see the operator.
+    Tensors are plain ones, and no mode, transform, tracer or profiler wants to see the operator.
     """
     return (
         type(x) is type(scale) is type(zero_point) is torch.Tensor
         and _keys_of(x).raw_repr() in PLAIN
         and _keys_of(scale).raw_repr() in PLAIN
         and _keys_of(zero_point).raw_repr() in PLAIN
-        and not (x.requires_grad or scale.requires_grad or zero_point.requires_grad)
         and _included_keys().raw_repr() in NO_MODE
         and not _function_modes()
         and not _profiler_enabled()
@@ -169,35 +187,56 @@ def _traced(x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: in
     return out, mask
 
 
-def _above_cpu(differentiable: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the kernel of autograd's key: what is differentiated goes to a function, the rest to the CPU at once.
+class _StraightThrough(_SingleLevelFunction):  # type: ignore[misc]  # torch's stub says Any
+    """A way to compute the results, with a gradient for x.
+
+    Of a single level: under transforms of torch.func, the dispatcher has unwrapped the tensors of the others, as it
+    does for the operators of aten.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, compute: Callable[..., Any], *tensors: torch.Tensor) -> Any:
+        ctx.set_materialize_grads(False)
+        out, mask = compute(*tensors)
+        ctx.mark_non_differentiable(mask)
+        ctx.save_for_backward(mask)
+        return out, mask
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Any, grad_mask: Any) -> Any:
+        del grad_mask  # none: a mask of bool is not differentiable
+        (mask,) = ctx.saved_tensors
+        return None, None if grad_out is None else grad_out * mask, None, None
+
+
+def _above_cpu(keyset: Any, x: Any, scale: Any, zero_point: Any, *rest: Any) -> Any:
+    """Be the kernel of autograd's key.
 
     Forward mode is refused, as aten's operator does: without a formula of its own, it would give a tangent of zero.
     """
+    tensors = (x, scale, zero_point)
+    if forward_ad._current_level >= 0:
+        for tensor in tensors:
+            if forward_ad.unpack_dual(tensor).tangent is not None:
+                raise NotImplementedError(f"fq_tvm::{NAME} has no forward mode derivative; use reverse mode")
+    below = keyset & torch._C._after_autograd_keyset
 
-    def kernel(keyset: Any, x: Any, scale: Any, zero_point: Any, *rest: Any) -> Any:
-        if forward_ad._current_level >= 0:
-            for tensor in (x, scale, zero_point):
-                if forward_ad.unpack_dual(tensor).tangent is not None:
-                    raise NotImplementedError(f"fq_tvm::{NAME} has no forward mode derivative; use reverse mode")
-        if not (x.requires_grad or scale.requires_grad or zero_point.requires_grad) or not torch.is_grad_enabled():
-            # A way through the dispatcher costs several times what the kernel does.
-            if (keyset & torch._C._after_autograd_keyset).highestPriorityTypeId() == torch.DispatchKey.CPU:
-                return _on_cpu(x, scale, zero_point, *rest)
-        return differentiable(keyset, x, scale, zero_point, *rest)
+    def compute(*tensors: Any) -> Any:
+        # A way through the dispatcher costs several times what the kernel does.
+        if below.highestPriorityTypeId() == torch.DispatchKey.CPU:
+            return _on_cpu(*tensors, *rest)
+        with torch._C._AutoDispatchBelowAutograd():
+            return _operator.redispatch(below, *tensors, *rest)
 
-    return kernel
+    def compute_in_function(*tensors: Any) -> Any:
+        # A function turns gradients off, also for the other levels of torch.func, which may want theirs.
+        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+            return compute(*tensors)
 
-
-def _keep_mask(ctx: Any, inputs: Any, output: Any) -> None:
-    del inputs  # torch passes all by name
-    ctx.save_for_backward(output[1])
-
-
-def _straight_through(ctx: Any, grad_out: torch.Tensor, grad_mask: Any) -> tuple[torch.Tensor | None, ...]:
-    del grad_mask  # none: a mask of bool is not differentiable
-    (mask,) = ctx.saved_tensors
-    return grad_out * mask, None, None, None, None, None
+    if not (x.requires_grad or scale.requires_grad or zero_point.requires_grad) or not torch.is_grad_enabled():
+        return compute(*tensors)
+    with enable_single_level_autograd_function():
+        return _StraightThrough.apply(compute_in_function, *tensors)
 
 
 def _batched(
@@ -235,9 +274,7 @@ def _register() -> Any:
     library.impl(NAME, _on_cpu, "CPU")
     name = f"fq_tvm::{NAME}"
     torch.library.register_fake(name, _traced, lib=library)
-    operator = torch.ops.fq_tvm.fake_quantize_per_channel_affine_cachemask.default
-    formula = make_autograd_impl(operator, Info(_straight_through, _keep_mask))
-    library.impl(NAME, _above_cpu(formula), "Autograd", with_keyset=True)
+    library.impl(NAME, _above_cpu, "Autograd", with_keyset=True)
     torch.library.register_vmap(name, _batched, lib=library)
     return library
 

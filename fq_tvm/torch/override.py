@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import empty_like
 
+from ..errors import ArgumentError
 from ..launch.arguments import Operand, Operands, check, describe
 from ..launch.buffers import run
 from ..launch.registry import launch_of, launches, remember
@@ -50,7 +51,13 @@ def _launch(launch: Any, x: Any, scale: Any, zero_point: Any) -> tuple[torch.Ten
     out, mask = result_like(x, x.dtype), result_like(x, torch.bool)
     if x.requires_grad:  # tvm-ffi refuses such tensors
         x = x.detach()
-    run(launch, x, scale, zero_point, out, mask, from_torch=True)
+    try:
+        run(launch, x, scale, zero_point, out, mask, from_torch=True)
+    except ArgumentError:
+        for name, tensor in (("x", x), ("scale", scale), ("zero_point", zero_point)):
+            if isinstance(tensor, torch.Tensor):
+                describe(tensor, name)  # says which has no memory as the first call does
+        raise
     return out, mask
 
 
@@ -192,8 +199,8 @@ def enable() -> None:
     the kernels, a spawned one does not.
 
     Results of ``2**20`` elements and more lie in memory that is used again for later results once they are gone, as
-    fresh pages cost several times what the kernel does.  Up to a gibibyte is kept until the last :func:`disable`.  The
-    storage of such a tensor cannot be resized.
+    fresh pages cost several times what the kernel does.  No more is kept than twice what results needed at a time
+    lately, and no more than a gibibyte, until the last :func:`disable`.
 
     Notes
     -----
