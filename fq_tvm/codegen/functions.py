@@ -1,4 +1,4 @@
-"""What the kernels of fake quantization compute: each form of a class, stated on symbolic extents."""
+"""What the kernels compute: each form of a class, stated on symbolic extents."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 from tvm import te
 
-from ..entry_points import Form, Workspace, fake_quant_entry_points, folds
+from ..entry_points import Form, Workspace, fake_quant_entry_points, folds, straight_through_entry_points
 from ..layout import MAX_RANK
 from ..schedule import Schedule
-from ..spec import FakeQuantSpec
+from ..spec import FakeQuantSpec, StraightThroughSpec
 from .expression import (
     ChannelParameters,
     Folded,
@@ -19,6 +19,7 @@ from .expression import (
     fold,
     foldable,
     quantize_dequantize,
+    straight_through,
 )
 from .statement import Statement, View, variables
 
@@ -55,6 +56,19 @@ def state(spec: FakeQuantSpec, schedule: Schedule) -> dict[str, list[Statement]]
     if "direct" in points:
         stated["direct"] = [_direct(spec, points["direct"])]
     return stated
+
+
+def state_straight_through(spec: StraightThroughSpec, schedule: Schedule) -> dict[str, list[Statement]]:
+    """State what a kernel of the gradient computes: rows, of one channel."""
+    del schedule  # decides about loops alone
+    form = straight_through_entry_points(spec)["run"]
+    numbers = variables(form)
+    extents = _loops(spec, numbers, "outer", "channels", "inner")
+    grad, mask = te.placeholder(extents, spec.dtype, "grad"), te.placeholder(extents, "bool", "mask")
+    out = straight_through(grad, mask)
+    buffers = {"self": grad, "mask": mask, "out": out}
+    views = [View(name, buffer, 0, _strides(spec, numbers, name)) for name, buffer in buffers.items()]
+    return {"run": [Statement.of(form, views, numbers, out.op.name, overlaps=not spec.strided)]}
 
 
 def _rows(spec: FakeQuantSpec, form: Form) -> Statement:
@@ -151,12 +165,12 @@ def _range(spec: FakeQuantSpec, numbers: dict[str, Any]) -> QuantRange:
     return QuantRange(*(numbers[name] for name in names))
 
 
-def _loops(spec: FakeQuantSpec, numbers: dict[str, Any], *contiguous: str) -> tuple[Any, ...]:
+def _loops(spec: Any, numbers: dict[str, Any], *contiguous: str) -> tuple[Any, ...]:
     """Return the extents of a class."""
     return tuple(numbers[n] for n in ((f"n{i}" for i in range(MAX_RANK)) if spec.strided else contiguous))
 
 
-def _strides(spec: FakeQuantSpec, numbers: dict[str, Any], tensor: str) -> tuple[Any, ...]:
+def _strides(spec: Any, numbers: dict[str, Any], tensor: str) -> tuple[Any, ...]:
     return tuple(numbers[f"{tensor}_stride{i}"] for i in range(MAX_RANK)) if spec.strided else ()
 
 

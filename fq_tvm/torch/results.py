@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -20,10 +21,16 @@ POOL_MAX_BYTES = 2**30
 pool = Pool(POOL_MAX_BYTES)
 
 
+def result(shape: Any, strides: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Make a dense tensor; a large one of memory that returns to the pool when the tensor is gone."""
+    if (elements := math.prod(shape)) < POOLED_ELEMENTS:
+        return torch.empty_strided(shape, strides, dtype=dtype)
+    array = pool.array(elements * dtype.itemsize)
+    return torch.from_numpy(array).view(dtype).as_strided(shape, strides)
+
+
 def result_like(x: Any, dtype: torch.dtype) -> torch.Tensor:
-    """Make what ``empty_like`` makes; a large one of memory that returns to the pool when the tensor is gone."""
+    """Make what ``empty_like`` makes, as :func:`result` does."""
     if x.numel() < POOLED_ELEMENTS:
         return empty_like(x, dtype=dtype)
-    strides = empty_like(x, device="meta").stride()
-    array = pool.array(x.numel() * dtype.itemsize)
-    return torch.from_numpy(array).view(dtype).as_strided(x.shape, strides)
+    return result(x.shape, empty_like(x, device="meta").stride(), dtype)
