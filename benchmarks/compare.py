@@ -24,11 +24,12 @@ import fq_tvm
 from fq_tvm import aclnn
 from fq_tvm.bench.cases import Case
 from fq_tvm.bench.contenders import Inputs
-from fq_tvm.bench.timing import interleave, quiet_threads
+from fq_tvm.bench.timing import interleave, quiet_threads, ratio
 from fq_tvm.environment import num_threads
 from fq_tvm.launch.arguments import check, describe_all
+from fq_tvm.launch.buffers import empty_like, run
 from fq_tvm.launch.kernel import Launch
-from fq_tvm.launch.registry import prepare
+from fq_tvm.launch.registry import launches, prepare
 from fq_tvm.launch.runtime import AddressTensor
 
 SECONDS = 2
@@ -102,6 +103,53 @@ def measure_calls() -> dict[str, float]:
     return result
 
 
+def unchecked(is_torch: bool) -> Callable[..., Any]:
+    """Return the function's way for a call that was seen, without what only checks its arguments.
+
+    The description of the arguments, by which the launch is found, the results and the launch itself are left.
+    """
+    import torch
+
+    def numpy_call(x: Any, scale: Any, zero_point: Any, axis: int, low: int, high: int) -> Any:
+        key = (
+            x.dtype, x.shape, x.strides, scale.dtype, scale.shape, scale.strides,
+            zero_point.dtype, zero_point.shape, zero_point.strides, axis, low, high,
+        )  # fmt: skip
+        launch = launches[key]
+        out, mask = empty_like(x, x.dtype), empty_like(x, bool)
+        run(launch, x, scale, zero_point, out, mask)
+        return out, mask
+
+    def torch_call(x: Any, scale: Any, zero_point: Any, axis: int, low: int, high: int) -> Any:
+        key = (
+            x.dtype, x.shape, x.stride(), scale.dtype, scale.shape, scale.stride(),
+            zero_point.dtype, zero_point.shape, zero_point.stride(), axis, low, high,
+        )  # fmt: skip
+        launch = launches[key]
+        out, mask = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
+        run(launch, x, scale, zero_point, out, mask, from_torch=True)
+        return out, mask
+
+    return torch_call if is_torch else numpy_call
+
+
+def measure_checks() -> dict[str, float]:
+    """Time what the checks of a call that was seen cost: the function over itself without them."""
+    import torch
+
+    ours = fq_tvm.fake_quantize_per_channel_affine_cachemask
+    arrays = Inputs(Case((4, 8), 1)).arguments
+    tensors = (*(torch.from_numpy(a) for a in arrays[:3]), *arrays[3:])
+    result = {}
+    for name, args in (("numpy arrays", arrays), ("torch tensors", tensors)):
+        without = unchecked(args is tensors)
+        ours(*args)
+        times = interleave({"without": partial(without, *args), "with": partial(ours, *args)}, SECONDS)
+        result[name] = ratio(times, "with", "without").median - 1
+        print(f"checks of a tiny call that was seen, {name}: {result[name]:.1%} of its time without")
+    return result
+
+
 def measure_build() -> float:
     """Time `fq-tvm build --all` in a process of its own; seconds."""
     with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +167,7 @@ def main() -> None:
     options = parser.parse_args()
     quiet_threads()
     print(f"{num_threads()} threads each; medians of calls in which contenders take turns\n")
-    result = {"calls": measure_calls(), "build_seconds": measure_build()}
+    result = {"calls": measure_calls(), "checks": measure_checks(), "build_seconds": measure_build()}
     if options.json:
         with open(options.json, "w") as file:
             json.dump(result, file, indent=2)

@@ -13,8 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .layout import MAX_RANK
-from .spec import FakeQuantSpec
+from .spec import FakeQuantSpec, StraightThroughSpec
 from .target import Target
+
+ELEMENTWISE = ("self", "out", "mask")
+"""Tensors with an element for each iteration, in the order in which a layout has their strides."""
 
 SPREAD = ("parallel", "nontemporal")
 """Variants that spread their tasks over threads."""
@@ -131,6 +134,12 @@ def folds(spec: FakeQuantSpec) -> bool:
     return contiguous and not spec.wide and not spec.float_zero_point
 
 
+def strided_loops() -> tuple[str, ...]:
+    """Name the integers of loops of any strides: eight extents, then as many strides of each tensor."""
+    extents = tuple(f"n{i}" for i in range(MAX_RANK))
+    return (*extents, *(f"{tensor}_stride{i}" for tensor in ELEMENTWISE for i in range(MAX_RANK)))
+
+
 def fake_quant_entry_points(spec: FakeQuantSpec) -> EntryPoints:
     """State the functions of a kernel of fake quantization.
 
@@ -157,8 +166,7 @@ def fake_quant_entry_points(spec: FakeQuantSpec) -> EntryPoints:
     variants = ("serial", "parallel", *(("nontemporal",) if spec.nontemporal else ()))
     direct = ("self", "scale", "zero_point", "out", "mask")
     vector_strides = ("scale_stride", "zero_point_stride")
-    loops = tuple(f"n{i}" for i in range(MAX_RANK))
-    strides = tuple(f"{tensor}_stride{i}" for tensor in ("self", "out", "mask") for i in range(MAX_RANK))
+    loops = strided_loops()
 
     def form(name: str, tensors: tuple[str, ...], *integers: str) -> Form:
         return Form(name, tensors, ("out", "mask"), range_scalars, integers, variants)
@@ -167,7 +175,7 @@ def fake_quant_entry_points(spec: FakeQuantSpec) -> EntryPoints:
         extents = ("outer", "channels", "inner", *vector_strides)
         return EntryPoints(direct, (form("run", direct, *extents), form("long", direct, *extents)))
     if spec.iteration == "strided_rows":
-        return EntryPoints(direct, (form("run", direct, *loops, *strides, *vector_strides),))
+        return EntryPoints(direct, (form("run", direct, *loops, *vector_strides),))
     expanded = ("self", "workspace", "out", "mask")
     expand = Form(
         "expand",
@@ -178,7 +186,7 @@ def fake_quant_entry_points(spec: FakeQuantSpec) -> EntryPoints:
     )
     workspace = Workspace(("inverse_scale", "zero_point", "scale"), "foldable" if folds(spec) else "")
     if spec.strided:
-        return EntryPoints(direct, (expand, form("run", expanded, *loops, *strides)), workspace)
+        return EntryPoints(direct, (expand, form("run", expanded, *loops)), workspace)
     forms = (
         expand,
         form("run", expanded, "first", "runs", "run", "tail"),
@@ -186,3 +194,18 @@ def fake_quant_entry_points(spec: FakeQuantSpec) -> EntryPoints:
         form("direct", direct, "outer", "channels", *vector_strides),
     )
     return EntryPoints(direct, forms, workspace)
+
+
+def straight_through_entry_points(spec: StraightThroughSpec) -> EntryPoints:
+    """State the functions of a kernel of the gradient: one form, whose integers are those of rows.
+
+    Parameters
+    ----------
+    spec : StraightThroughSpec
+        The kernel.
+    """
+    tensors = ("self", "mask", "out")
+    integers = strided_loops() if spec.strided else ("outer", "channels", "inner")
+    variants = ("serial", "parallel", *(("nontemporal",) if spec.nontemporal else ()))
+    run = Form("run", tensors, ("out",), integers=integers, variants=variants)
+    return EntryPoints(tensors, (run,))

@@ -5,14 +5,14 @@ Nothing that works for every operator asks which one it has; a new one is regist
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .entry_points import EntryPoints, fake_quant_entry_points
+from .entry_points import EntryPoints, fake_quant_entry_points, straight_through_entry_points
 from .errors import FqError
-from .reference import fake_quant
-from .spec import FakeQuantSpec, catalogue
+from .reference import fake_quant, straight_through
+from .spec import FakeQuantSpec, StraightThroughSpec, catalogue, straight_through_catalogue
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,19 @@ FAKE_QUANT = Operator(
     fake_quant,
     catalogue,
 )
-"""Per-channel fake quantization with its mask."""
+"""Fake quantization with its mask, per channel or per tensor."""
 
-_operators = {FAKE_QUANT.name: FAKE_QUANT}
+STRAIGHT_THROUGH = Operator(
+    StraightThroughSpec.operator,
+    StraightThroughSpec,
+    straight_through_entry_points,
+    "fq_tvm.codegen.functions:state_straight_through",
+    straight_through,
+    straight_through_catalogue,
+)
+"""Its gradient, which goes straight through where the mask is true."""
+
+_operators = {operator.name: operator for operator in (FAKE_QUANT, STRAIGHT_THROUGH)}
 
 
 def register(operator: Operator) -> None:
@@ -69,6 +79,22 @@ def register(operator: Operator) -> None:
     """
     if _operators.setdefault(operator.name, operator) != operator:
         raise FqError(f"there is another operator called {operator.name!r}; give this one another name")
+
+
+def spec_of(operator: str, fields: Mapping[str, Any]) -> Any:
+    """Return the specification that an operator's name and its fields, as of ``to_json``, stand for.
+
+    Raises
+    ------
+    FqError
+        If there is no such operator, or a field is unknown or has a value outside its set.
+    """
+    if operator not in _operators:
+        raise FqError(f"there is no operator {operator!r}; expected one of {', '.join(_operators)}")
+    try:
+        return _operators[operator].spec(**fields)
+    except TypeError as error:
+        raise FqError(f"no specification of {operator}: {error}") from None
 
 
 def operator_of(spec: Any) -> Operator:

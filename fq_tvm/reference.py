@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .spec import NARROW_LIMIT
 
-__all__ = ["fake_quant"]
+__all__ = ["fake_quant", "straight_through"]
 
 
 def fake_quant(
@@ -73,6 +73,26 @@ def fake_quant(
             out = ((clip - z.astype(np.float64)) * s.astype(np.float64)).astype(f32)
         out = out.astype(promoted).astype(f32).astype(out_dtype or x.dtype)
     return np.asarray(out), np.asarray(mask)
+
+
+def straight_through(grad: ArrayLike, mask: ArrayLike) -> NDArray[np.floating]:
+    """Gradient of fake quantization: ``grad * mask``, in grad's dtype.
+
+    Parameters
+    ----------
+    grad : array_like
+        Of the result; float32 or float16, any shape.
+    mask : array_like
+        bool, of grad's shape.
+
+    Notes
+    -----
+    Formula: ``aten::fake_quantize_per_channel_affine_cachemask_backward``.
+    """
+    grad = np.asarray(grad)
+    with np.errstate(all="ignore"):
+        product: NDArray[np.floating] = grad * np.asarray(mask).astype(grad.dtype)
+    return product
 
 
 def _at_most(q: NDArray[np.float64], bound: int) -> NDArray[np.bool_]:

@@ -156,6 +156,65 @@ class FakeQuantSpec:
         return cls(**value)
 
 
+@dataclass(frozen=True)
+class StraightThroughSpec:
+    """One kernel of the gradient of fake quantization, whatever the extents.
+
+    Parameters
+    ----------
+    iteration : {"rows", "strided_rows"}
+        How the kernel walks memory, as in :class:`FakeQuantSpec`.  There are no channels, so there are no lanes.
+    dtype : {"float32", "float16"}
+        Element type of both gradients.
+
+    Raises
+    ------
+    FqError
+        If a field holds a value outside the sets above.
+    """
+
+    operator: ClassVar[str] = "straight_through"
+    lanes: ClassVar[bool] = False
+
+    iteration: str
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        for field, allowed in (("iteration", ("rows", "strided_rows")), ("dtype", FLOATS)):
+            value = getattr(self, field)
+            if value not in allowed:
+                raise FqError(f"StraightThroughSpec.{field} is {value!r}; expected one of {', '.join(allowed)}")
+
+    @property
+    def strided(self) -> bool:
+        """Whether the tensors have strides of their own."""
+        return self.iteration == "strided_rows"
+
+    @property
+    def nontemporal(self) -> bool:
+        """Whether there is code that writes past the caches."""
+        return not self.strided
+
+    @property
+    def out_dtype(self) -> str:
+        """Element type of the result."""
+        return self.dtype
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes that move for each element: of both gradients, and one of mask."""
+        return 9 if self.dtype == "float32" else 5
+
+    @property
+    def name(self) -> str:
+        """A name that states every field, for files, logs and symbols."""
+        return f"ste_{self.iteration}_{self.dtype.replace('float', 'f')}"
+
+    def to_json(self) -> dict[str, str]:
+        """Return the fields as a dictionary that :func:`json.dumps` takes."""
+        return asdict(self)
+
+
 def promote(dtype: str, scale_dtype: str) -> str:
     """Return the dtype that a product of self and scale is rounded to first: theirs if they agree, else float32."""
     return dtype if dtype == scale_dtype else "float32"
@@ -248,3 +307,8 @@ def catalogue(
             choose("arithmetic", arithmetic, ARITHMETIC),
         )
     )
+
+
+def straight_through_catalogue() -> tuple[StraightThroughSpec, ...]:
+    """List every kernel of the gradient."""
+    return tuple(StraightThroughSpec(i, dtype) for i in ("rows", "strided_rows") for dtype in FLOATS)

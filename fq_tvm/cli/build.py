@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from ..errors import FqError
-from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, catalogue
+from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, catalogue, straight_through_catalogue
 from .output import kernel_name, megabytes, print_facts, print_json, progress, shape_text
 from .parser import BITS, JSON, QUIET, Arguments, command, integers, one_of, option, quant_range
 
@@ -51,12 +51,14 @@ def build(arguments: Arguments) -> None:
         if not sign or field not in allowed:
             raise FqError(f"--spec {item!r}: expected FIELD=VALUE, where FIELD is one of {', '.join(allowed)}")
         fields[field] = value
-    specs = catalogue(**fields, extensions=arguments.extensions)
+    specs: list[Any] = [*catalogue(**fields, extensions=arguments.extensions)]
+    if arguments.all:
+        specs += straight_through_catalogue()
     target = current_target()
     start = time.perf_counter()
     with progress(len(specs), "kernel", arguments.quiet) as bar:
 
-        def show(done: int, total: int, spec: FakeQuantSpec) -> None:
+        def show(done: int, total: int, spec: Any) -> None:
             bar.total = total
             bar.set_postfix_str(spec.name)
             bar.update(done - bar.n)
@@ -64,8 +66,8 @@ def build(arguments: Arguments) -> None:
         paths = build_library(arguments.output, specs, progress=show)
         bar.update(bar.total - bar.n)
     if arguments.json:
-        stated = [json.loads((p / "meta.json").read_text())["key"]["spec"] for p in paths]
-        kernels = [{"name": kernel_name(s), "spec": s, "path": p} for s, p in zip(stated, paths, strict=True)]
+        keys = [json.loads((p / "meta.json").read_text())["key"] for p in paths]
+        kernels = [{"name": kernel_name(k), "spec": k["spec"], "path": p} for k, p in zip(keys, paths, strict=True)]
         return print_json({"output": arguments.output, "cpu": target.cpu, "kernels": kernels})
     size = sum(f.stat().st_size for p in paths for f in p.iterdir())
     seconds = time.perf_counter() - start

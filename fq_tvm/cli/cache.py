@@ -44,7 +44,7 @@ def _cache_path(store: Store, arguments: Arguments) -> None:
 def _cache_list(store: Store, arguments: Arguments) -> None:
     entries = [
         {
-            "name": kernel_name(entry.request["spec"]),
+            "name": kernel_name(entry.request),
             "cpu": entry.request["target"]["cpu"],
             "versions": entry.request["versions"],
             "schedule": entry.request["schedule"],

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FqError
-from ..spec import FakeQuantSpec
+from ..operators import spec_of
 
 MEGABYTE = 1_000_000
 """Bytes."""
@@ -82,9 +82,9 @@ def shape_text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-def kernel_name(spec: Mapping[str, Any]) -> str:
-    """Name the kernel of a specification in JSON, perhaps one of another version."""
+def kernel_name(key: Mapping[str, Any]) -> str:
+    """Name the kernel of a key of the cache, perhaps one of another version."""
     try:
-        return FakeQuantSpec.from_json(spec).name
-    except FqError:  # of another version, that had other fields
-        return "_".join(map(str, spec.values()))
+        return str(spec_of(key["operator"], key["spec"]).name)
+    except (FqError, KeyError):  # of another version, that had other fields
+        return "_".join(map(str, key["spec"].values()))

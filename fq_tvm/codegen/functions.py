@@ -1,4 +1,4 @@
-"""What the kernels of fake quantization compute: each form of a class, stated on symbolic extents."""
+"""What the kernels compute: each form of a class, stated on symbolic extents."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ from typing import Any
 
 from tvm import te
 
-from ..entry_points import Form, Workspace, fake_quant_entry_points, folds
+from ..entry_points import Form, Workspace, fake_quant_entry_points, folds, straight_through_entry_points
 from ..layout import MAX_RANK
 from ..schedule import Schedule
-from ..spec import FakeQuantSpec
-from .expression import ChannelParameters, QuantRange, channel_parameters, expand, fold, foldable, quantize_dequantize
+from ..spec import FakeQuantSpec, StraightThroughSpec
+from .expression import (
+    ChannelParameters,
+    QuantRange,
+    channel_parameters,
+    expand,
+    fold,
+    foldable,
+    quantize_dequantize,
+    straight_through,
+)
 from .statement import Statement, View, variables
 
 STAGE = "fake_quant"
@@ -49,6 +58,19 @@ def state(spec: FakeQuantSpec, schedule: Schedule) -> dict[str, list[Statement]]
     if "direct" in points:
         stated["direct"] = [_direct(spec, points["direct"])]
     return stated
+
+
+def state_straight_through(spec: StraightThroughSpec, schedule: Schedule) -> dict[str, list[Statement]]:
+    """State what a kernel of the gradient computes: rows, of one channel."""
+    del schedule  # decides about loops alone
+    form = straight_through_entry_points(spec)["run"]
+    numbers = variables(form)
+    extents = tuple(numbers[name] for name in (LOOPS if spec.strided else ("outer", "channels", "inner")))
+    grad, mask = te.placeholder(extents, spec.dtype, "grad"), te.placeholder(extents, "bool", "mask")
+    out = straight_through(grad, mask)
+    buffers = {"self": grad, "mask": mask, "out": out}
+    views = [View(name, buffer, 0, _strides(spec, numbers, name)) for name, buffer in buffers.items()]
+    return {"run": [Statement.of(form, views, numbers, out.op.name, overlaps=not spec.strided)]}
 
 
 def _direct(spec: FakeQuantSpec, form: Form) -> Statement:
@@ -113,8 +135,7 @@ def _compute(
         x = te.placeholder(shape, spec.dtype, "x" if stage == STAGE else "x_tail")
         results = quantize_dequantize(x, parameters, _axis(spec, shape), quant_range, *dtypes, stage, ranges)
         for name, tensor in zip(("self", "out", "mask"), (x, *results), strict=True):
-            strides = [numbers[f"{name}_stride{i}"] for i in range(MAX_RANK)] if spec.strided else ()
-            views.append(View(name, tensor, first, strides))
+            views.append(View(name, tensor, first, _strides(spec, numbers, name)))
     return views
 
 
@@ -124,6 +145,10 @@ def _axis(spec: FakeQuantSpec, shape: tuple[Any, ...]) -> int:
 
 def _variables(spec: FakeQuantSpec, form: Form) -> dict[str, Any]:
     return variables(form, "float64" if spec.wide else "float32")
+
+
+def _strides(spec: Any, numbers: dict[str, Any], tensor: str) -> tuple[Any, ...]:
+    return tuple(numbers[f"{tensor}_stride{i}"] for i in range(MAX_RANK)) if spec.strided else ()
 
 
 def _run_parameters(spec: FakeQuantSpec, workspace: Workspace, run: Any) -> tuple[ChannelParameters, list[View]]:

@@ -17,7 +17,14 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..layout import MAX_RANK
-from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, arithmetic_for, quant_range_scalars
+from ..spec import (
+    EXTENDED_FLOATS,
+    EXTENDED_ZERO_POINTS,
+    FakeQuantSpec,
+    StraightThroughSpec,
+    arithmetic_for,
+    quant_range_scalars,
+)
 from . import dlpack
 from .runtime import AddressTensor
 
@@ -147,6 +154,48 @@ class CheckedArguments(NamedTuple):
         x, scale, zero_point, out, _ = self.operands
         arithmetic = arithmetic_for(self.quant_min, self.quant_max)
         return FakeQuantSpec(iteration, x.dtype, scale.dtype, out.dtype, zero_point.dtype, arithmetic)
+
+
+class Gradient(NamedTuple):
+    """The tensors of a gradient that goes straight through, which are of one shape.
+
+    Parameters
+    ----------
+    grad, out, mask : Operand
+        What comes in, what comes out, of grad's dtype, and where it goes through.
+    """
+
+    grad: Operand
+    out: Operand
+    mask: Operand
+
+    @property
+    def axis(self) -> None:
+        """None: there are no channels."""
+
+    @property
+    def values(self) -> dict[str, float]:
+        """None but the loops'."""
+        return {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of each."""
+        return self.grad.shape
+
+    @property
+    def strides(self) -> tuple[tuple[int, ...], ...]:
+        """Of each, in elements."""
+        return tuple(operand.strides for operand in self)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What a launch depends on."""
+        return (StraightThroughSpec.operator, self.grad.dtype, self.shape, self.strides)
+
+    def spec(self, iteration: str) -> StraightThroughSpec:
+        """Return the kernel that serves them, given the class of the loops."""
+        return StraightThroughSpec(iteration.replace("lanes", "rows"), self.grad.dtype)
 
 
 def describe(value: Any, name: str) -> Operand:

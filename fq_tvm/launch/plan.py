@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..entry_points import EntryPoints, Form
+from ..entry_points import ELEMENTWISE, EntryPoints, Form
 from ..layout import MAX_RANK, Layout
 from ..schedule import Schedule
 
@@ -103,7 +103,7 @@ def make_plan(
     size, outer, channels, inner = layout.size, math.prod(layout.outer), layout.channels, layout.inner
     if points.workspace is None:
         if layout.strides:
-            return Plan((call("run", inner, size, **_strided_loops(layout, points["run"])),))
+            return Plan((call("run", inner, size, **_strided_loops(layout)),))
         name = "long" if "long" in points and inner >= schedule.tile // 4 else "run"
         return Plan((call(name, inner, size, outer=outer, channels=channels, inner=inner),))
     if not layout.strides and is_direct(outer, inner):
@@ -116,7 +116,7 @@ def make_plan(
     numbers = expand.order({**values, "copies": copies, "channels": channels, "inner": inner})
     calls = [Call(expand, function, function, numbers)]
     if layout.strides:
-        calls.append(call("run", run, size, **_strided_loops(layout, points["run"])))
+        calls.append(call("run", run, size, **_strided_loops(layout)))
     else:
         runs, tail = outer // copies, outer % copies * period
         blocks = runs // schedule.rows if schedule.rows > 1 and run > CACHED_RUN_ELEMENTS else 0
@@ -150,14 +150,14 @@ def _copies(outer: int, period: int, run: int, multiple: int) -> int:
     return whole if whole * period <= LONGEST_RUN_ELEMENTS and whole <= outer else copies
 
 
-def _strided_loops(layout: Layout, form: Form) -> dict[str, int]:
+def _strided_loops(layout: Layout) -> dict[str, int]:
     """Return extents and strides by name, filled with loops of one iteration to as many as there are."""
     inside = (layout.channels,) if layout.iteration == "strided_lanes" else (layout.channels, layout.inner)
     # The first outer loop is the one that is spread over threads, so it has to be one with iterations to spread.
     order = sorted(range(len(layout.outer)), key=lambda i: i != _largest(layout.outer))
     fill = MAX_RANK - len(layout.outer) - len(inside)
     values = {f"n{i}": n for i, n in enumerate((*(layout.outer[i] for i in order), *[1] * fill, *inside))}
-    for tensor, strides in zip(("self", *form.results), layout.strides, strict=True):
+    for tensor, strides in zip(ELEMENTWISE, layout.strides, strict=True):
         loops = (*(strides[i] for i in order), *[0] * fill, *strides[len(layout.outer) :])
         values |= {f"{tensor}_stride{i}": stride for i, stride in enumerate(loops)}
     return values

@@ -20,7 +20,7 @@ from ..store import cache as store
 from ..store import records
 from ..target import Target, identify
 from . import threads
-from .arguments import CheckedArguments
+from .arguments import CheckedArguments, Gradient
 from .choose import Described, choose, schedule_for
 from .kernel import OBJECT, SOURCES, EmptyLaunch, Kernel, Launch
 from .runtime import compiler, find_or_build
@@ -51,7 +51,7 @@ def remember(key: Any, launch: Any) -> Any:
     return launch
 
 
-def launch_of(call: CheckedArguments) -> Launch | EmptyLaunch:
+def launch_of(call: CheckedArguments | Gradient) -> Launch | EmptyLaunch:
     """Return the launch for checked arguments: one that was prepared before for the same description, or a new one."""
     target = current_target()
     key = (target, *call.key)

@@ -19,28 +19,14 @@ from ..functional import torch_key
 from ..launch.arguments import Operand, Operands, check
 from ..launch.buffers import run
 from ..launch.registry import launches
+from .gradient import straight_through
+from .plain import NO_MODE, PLAIN, included_keys, keys_of
 from .results import DTYPES, POOLED_ELEMENTS, result_like
 
 NAME = "fake_quantize_per_channel_affine_cachemask"
 
-_keys_of = torch._C._dispatch_keys
-_included_keys = torch._C._dispatch_tls_local_include_set
 _function_modes = torch._C._len_torch_function_stack
 _profiler_enabled = torch._C._autograd._profiler_enabled
-
-
-def _keys(*names: str) -> int:
-    keys = torch._C.DispatchKeySet(torch.DispatchKey.Undefined)
-    for name in names:
-        keys = keys.add(getattr(torch.DispatchKey, name))
-    return int(keys.raw_repr())
-
-
-PLAIN = frozenset((_keys("CPU", "AutocastCPU"), _keys("CPU", "AutocastCPU", "ADInplaceOrView", "AutogradCPU")))
-"""The dispatch keys of a tensor in the CPU's memory, made in inference mode and elsewhere."""
-
-NO_MODE = frozenset((_keys("BackendSelect"), _keys("BackendSelect", "ADInplaceOrView")))
-"""The dispatch keys that a thread adds to those of tensors, in inference mode and elsewhere, if it adds none."""
 
 
 def fake_quantize_per_channel_affine_cachemask(
@@ -138,10 +124,10 @@ def _is_direct(x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor) -
     """
     return (
         type(x) is type(scale) is type(zero_point) is torch.Tensor
-        and _keys_of(x).raw_repr() in PLAIN
-        and _keys_of(scale).raw_repr() in PLAIN
-        and _keys_of(zero_point).raw_repr() in PLAIN
-        and _included_keys().raw_repr() in NO_MODE
+        and keys_of(x).raw_repr() in PLAIN
+        and keys_of(scale).raw_repr() in PLAIN
+        and keys_of(zero_point).raw_repr() in PLAIN
+        and included_keys().raw_repr() in NO_MODE
         and not _function_modes()
         and not _profiler_enabled()
         and forward_ad._current_level < 0
@@ -206,7 +192,7 @@ class _StraightThrough(_SingleLevelFunction):  # type: ignore[misc]  # torch's s
     def backward(ctx: Any, grad_out: Any, grad_mask: Any) -> Any:
         del grad_mask  # none: a mask of bool is not differentiable
         (mask,) = ctx.saved_tensors
-        return None, None if grad_out is None else grad_out * mask, None, None
+        return None, None if grad_out is None else straight_through(grad_out, mask), None, None
 
 
 def _above_cpu(keyset: Any, x: Any, scale: Any, zero_point: Any, *rest: Any) -> Any:

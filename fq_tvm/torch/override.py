@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from ..launch.registry import launch_of, launches, remember
 from ..launch.runtime import AddressTensor
 from ..layout import MAX_RANK
 from ..spec import NARROW_LIMIT
+from .gradient import straight_through
 from .operator import NAME
 from .results import DTYPES, pool, result_like
 
@@ -177,6 +178,9 @@ REPLACED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
 }
 """The operators of aten that :func:`enable` replaces on the CPU; torch's other forms and its modules call these."""
 
+BACKWARD = ("fake_quantize_per_channel_affine_cachemask_backward", "fake_quantize_per_tensor_affine_cachemask_backward")
+"""And their gradients, which are replaced where autograd calls them."""
+
 _lock = threading.Lock()
 _override: Any = None
 _depth = 0
@@ -190,8 +194,9 @@ def enable() -> None:
     ``aten::fake_quantize_per_tensor_affine_cachemask`` and
     ``aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams``.  All that torch has of fake quantization calls
     these: ``torch.fake_quantize_per_channel_affine`` and ``torch.fake_quantize_per_tensor_affine``, the modules of
-    ``torch.ao.quantization`` with their fused and learnable forms, and what torch.compile leaves to aten.  Gradients
-    are torch's own.
+    ``torch.ao.quantization`` with their fused and learnable forms, and what torch.compile leaves to aten.  Of gradients
+    it replaces the product with the mask, ``aten::fake_quantize_per_{channel,tensor}_affine_cachemask_backward``, for
+    float32 and float16 of 4096 elements and more, where nothing differentiates it again.
 
     Each call asks for one :func:`disable`; until the last of them the kernels stay replaced, for all threads, which may
     call both at any time.  The first call of a process must not run while another thread quantizes: torch writes its
@@ -256,16 +261,28 @@ def enabled() -> Iterator[None]:
         disable()
 
 
+def _backward(stock: Callable[..., Any]) -> Callable[..., Any]:
+    multiply = partial(stock, CPU)  # states the product anew, whatever the keys, and so is differentiated again
+
+    def kernel(grad: Any, mask: Any) -> Any:
+        return straight_through(grad, mask, multiply) if _depth else multiply(grad, mask)
+
+    return kernel
+
+
 def _replace() -> Any:
     """Register the kernels over torch's; destroying the library object that is returned removes them."""
-    library = torch.library.Library("aten", "IMPL", "CPU")
+    library = torch.library.Library("aten", "IMPL")
     try:
+        for name in BACKWARD:
+            stock = torch.library.get_kernel(f"aten::{name}", "CPU")
+            library.impl(name, _backward(stock.call_boxed), "AutogradCPU")
         with warnings.catch_warnings():
             # to override is what was asked for
             warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)
             for name, make in REPLACED.items():
                 stock = torch.library.get_kernel(f"aten::{name}", "CPU")
-                library.impl(name, make(stock.call_boxed))
+                library.impl(name, make(stock.call_boxed), "CPU")
     except BaseException:
         library._destroy()
         raise

@@ -7,6 +7,7 @@ long as the kernel.
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import sys
 import threading
@@ -161,15 +162,25 @@ def _advise(storage: torch.UntypedStorage) -> None:
 pool = Pool(POOL_MAX_BYTES)
 
 
+def result(shape: Any, strides: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Make a dense tensor; a large one of a storage that is used again when the tensor is gone."""
+    if (elements := math.prod(shape)) < POOLED_ELEMENTS:
+        try:
+            return torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
+        except RuntimeError:
+            pool.clear()  # it may be what is missing
+            return torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
+    tensor = torch.empty(0, dtype=dtype, device="cpu")
+    tensor.set_(pool.storage(elements * dtype.itemsize), 0, shape, strides)
+    return tensor.data  # of version 0, as a new one
+
+
 def result_like(x: Any, dtype: torch.dtype) -> torch.Tensor:
-    """Make what ``empty_like`` makes; a large one of a storage that is used again when the tensor is gone."""
+    """Make what ``empty_like`` makes, as :func:`result` does."""
     if x.numel() < POOLED_ELEMENTS:
         try:
             return empty_like(x, dtype=dtype)
         except RuntimeError:
-            pool.clear()  # it may be what is missing
+            pool.clear()
             return empty_like(x, dtype=dtype)
-    strides = empty_like(x, device="meta").stride()
-    tensor = torch.empty(0, dtype=dtype, device="cpu")
-    tensor.set_(pool.storage(x.numel() * dtype.itemsize), 0, x.shape, strides)
-    return tensor.data  # of version 0, as a new one
+    return result(x.shape, empty_like(x, device="meta").stride(), dtype)

@@ -1,0 +1,22 @@
+"""How to tell that torch's dispatcher would do nothing but call a kernel, in less time than it takes to do so."""
+
+from __future__ import annotations
+
+import torch
+
+keys_of = torch._C._dispatch_keys
+included_keys = torch._C._dispatch_tls_local_include_set
+
+
+def _keys(*names: str) -> int:
+    keys = torch._C.DispatchKeySet(torch.DispatchKey.Undefined)
+    for name in names:
+        keys = keys.add(getattr(torch.DispatchKey, name))
+    return int(keys.raw_repr())
+
+
+PLAIN = frozenset((_keys("CPU", "AutocastCPU"), _keys("CPU", "AutocastCPU", "ADInplaceOrView", "AutogradCPU")))
+"""The dispatch keys of a tensor in the CPU's memory, made in inference mode and elsewhere."""
+
+NO_MODE = frozenset((_keys("BackendSelect"), _keys("BackendSelect", "ADInplaceOrView")))
+"""The dispatch keys that a thread adds to those of tensors, in inference mode and elsewhere, if it adds none."""
