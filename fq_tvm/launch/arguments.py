@@ -26,6 +26,9 @@ ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "int32": 4, "bool": 1}
 DTYPES = (EXTENDED_FLOATS, EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, EXTENDED_FLOATS, ("bool",))
 """What each of the :class:`Operands` may hold; a facade that takes less has to say so itself."""
 
+FIRST_ADDRESS = 4096
+"""Below, there is no memory on any system: a null pointer, perhaps with an offset."""
+
 INT64 = range(-(2**63), 2**63)
 
 OVERLAP_WORK = 1_000_000
@@ -253,13 +256,18 @@ def _describe_dlpack(value: Any, name: str) -> Operand:
 
     try:
         tensor = tvm_ffi.from_dlpack(value)
+        facts = (str(tensor.dtype), tuple(tensor.shape), tuple(tensor.strides), tensor.data_ptr())
+        device = tensor.device.type  # numbers that are no device or no dtype raise, too
     except Exception as error:
         raise ArgumentError(
             f"{name}, a {type(value).__name__}, cannot be read through DLPack: {error}", "dtype"
         ) from None
-    if tensor.device.type != "cpu":
+    if device != "cpu":
         raise ArgumentError(f"{name} is on {tensor.device}; expected a tensor on the CPU", "dtype")
-    return Operand(tensor, str(tensor.dtype), tuple(tensor.shape), tuple(tensor.strides), tensor.data_ptr())
+    operand = Operand(tensor, *facts)
+    if 0 not in operand.shape and operand.address < FIRST_ADDRESS:
+        raise ArgumentError(f"{name} has elements and no memory; expected a tensor whose data is there", "null")
+    return operand
 
 
 def normalize_axis(axis: Any, rank: int) -> int:
