@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check docs oldest bench akg hooks clean
+.PHONY: demo test check docs oldest bench fuzz soak akg hooks clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python examples/demo.py
@@ -46,6 +46,16 @@ bench: $(VENV)/installed-peers
 	$(BIN)/python benchmarks/boundary.py numpy
 	$(BIN)/python benchmarks/boundary.py torch
 	$(BIN)/python benchmarks/training_step.py --plot build/training_step.png
+
+# What comes from outside, mutated; and everything at once, then calls of any description: see the files.
+SECONDS ?= 60
+CALLS ?= 100000
+fuzz: $(VENV)/installed-dev
+	$(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS)
+
+soak: $(VENV)/installed-dev
+	$(BIN)/python tests/soak.py --seconds $(SECONDS)
+	$(BIN)/python tests/soak.py --calls $(CALLS)
 
 # AKG, which lowers to the Atlas training series: a wheel of 300 MB or so, of which a part is kept in the data folder.
 akg: $(VENV)/installed-dev

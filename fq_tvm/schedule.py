@@ -49,8 +49,8 @@ class Schedule:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < (field.name != "vector_bits"):
-                raise FqError(f"Schedule.{field.name} is {value!r}; expected a positive integer")
+            if type(value) is not int or value not in range(field.name != "vector_bits", 2**63):
+                raise FqError(f"Schedule.{field.name} is {value!r}; expected a positive integer below 2^63")
         if self.vector_bits not in VECTOR_BITS:
             raise FqError(f"Schedule.vector_bits is {self.vector_bits!r}; expected one of {VECTOR_BITS}")
 

@@ -5,11 +5,14 @@ Knows no compiler: :func:`fq_tvm.codegen.llvm.resolve` asks LLVM, and a process 
 
 from __future__ import annotations
 
+import itertools
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
+
+from .errors import FqError
 
 CPUINFO_FIELDS = (
     "vendor_id",
@@ -92,8 +95,20 @@ class Target:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Target:
-        """Make a target of what :meth:`to_json` returned."""
-        return cls(value["cpu"], *(tuple(value[f]) for f in ("features", "disabled", "missing")))
+        """Make a target of what :meth:`to_json` returned.
+
+        Raises
+        ------
+        FqError
+            If it is anything else.
+        """
+        try:
+            cpu, lists = value["cpu"], [tuple(value[f]) for f in ("features", "disabled", "missing")]
+        except (KeyError, TypeError) as error:
+            raise FqError(f"no target: {type(error).__name__} {error}") from error
+        if not all(isinstance(text, str) for text in (cpu, *itertools.chain(*lists))):
+            raise FqError(f"target is {value!r}; expected texts")
+        return cls(cpu, *lists)
 
 
 def identify(name: str) -> dict[str, Any] | None:

@@ -100,7 +100,7 @@ class AscendArtifact:
             problem = Problem(**made["problem"])
             made.update(problem=problem, kernels=tuple(kernels), remaining=tuple(made["remaining"]))
             return cls(folder, **made)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise LoweringError(f"{folder} holds no artifact: {error}") from error
 
 

@@ -16,6 +16,8 @@ from .program import Program, fake_quant_program
 
 Extent = int | None
 
+INT64_MAX = 2**63 - 1
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -24,7 +26,7 @@ class Problem:
     Parameters
     ----------
     shape : tuple of int or None
-        Extents of x; None (or a negative number) for those known only when the kernel runs.
+        Extents of x; None (or -1) for those known only when the kernel runs.
     axis : int
         The channel dimension; negative counts from the end, and is stored counted from the front.
     dtype, scale_dtype : {"float16", "float32"}
@@ -47,12 +49,16 @@ class Problem:
     quant_max: int = 127
 
     def __post_init__(self) -> None:
-        shape = tuple(None if n is None or n < 0 else int(n) for n in self.shape)
+        shape = tuple(None if n is None or n == -1 else int(n) for n in self.shape)
         rank = len(shape)
         if not 1 <= rank <= MAX_RANK:
             raise ArgumentError(f"shape has {rank} dimensions; expected 1 to {MAX_RANK}")
         if 0 in shape:
             raise ArgumentError(f"shape is {shape}; an empty tensor needs no kernel")
+        if any(n is not None and n < 0 for n in shape) or (math.prod(n or 1 for n in shape) > INT64_MAX):
+            raise ArgumentError(
+                f"shape is {shape}; expected extents from 1 up, None or -1, of at most 2^63 - 1 elements"
+            )
         if not -rank <= self.axis < rank:
             raise ArgumentError(f"axis is {self.axis}; expected {-rank} to {rank - 1} for {rank} dimensions")
         for field, value in (("dtype", self.dtype), ("scale_dtype", self.scale_dtype)):

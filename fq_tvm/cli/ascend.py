@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .output import print_json
+from .output import print_json, print_line
 from .parser import BITS, JSON, Arguments, command, extents, option, quant_range
 
 
@@ -41,9 +41,11 @@ def ascend(arguments: Arguments) -> None:
     made = lower(*tensor, *quant_range(arguments), arguments.soc, **output)
     if arguments.json:
         return print_json({"directory": made.directory, **made.to_json()})
-    print(f"{made.directory}: {made.product}, {made.toolchain} {made.toolchain_version} ({made.reason})")
-    print(f"reached: {made.reached}")
+    print_line(f"{made.directory}: {made.product}, {made.toolchain} {made.toolchain_version} ({made.reason})")
+    print_line(f"reached: {made.reached}")
     for kernel in made.kernels:
-        print(f"kernel {kernel.name}: block dimension {kernel.block_dim}, files {', '.join(kernel.files.values())}")
+        print_line(
+            f"kernel {kernel.name}: block dimension {kernel.block_dim}, files {', '.join(kernel.files.values())}"
+        )
     for step in made.remaining:
-        print(f"to finish: {step}")
+        print_line(f"to finish: {step}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import environment
 from ..errors import FqError
-from .output import plain, print_table, progress
+from .output import plain, print_line, print_table, progress
 from .parser import CASE, QUIET, Arguments, command, names, option, seconds
 
 if TYPE_CHECKING:
@@ -81,12 +81,13 @@ def print_results(results: Sequence[Result], peers: Sequence[str]) -> None:
         ratios = result.ratios()
         rows.append([result.case.name, *ours, *limits, *(f"{ratios[p]:.2f}x" if p in ratios else "-" for p in peers)])
     print_table(["case", "ms", "spread", "GB/s", "/ limit", "kept", *peers], rows)
-    print(f"\n{environment.num_threads()} threads; a column of a peer is its time over ours")
+    print_line()
+    print_line(f"{environment.num_threads()} threads; a column of a peer is its time over ours")
     _print_summary(summary(results))
     absent = {(peer, reason) for result in results for peer, reason in result.absent.items()}
     for peer, reason in sorted(absent):
         left_out = sum(result.absent.get(peer) == reason for result in results)
-        print(f"left out: {peer} in {left_out} of {len(results)} cases: {reason}")
+        print_line(f"left out: {peer} in {left_out} of {len(results)} cases: {reason}")
 
 
 def write_results(results: Sequence[Result], arguments: Arguments, **more: Any) -> None:
@@ -107,12 +108,12 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
     for name, text in texts.items():
         if name in summary:
             group = summary[name]
-            print(
+            print_line(
                 f"{text}: {group['over_limit']:.2f} of the limit's time in geometric mean of {group['cases']} cases, "
                 f"worst {group['worst']:.2f} ({group['worst_case']})"
             )
     for peer, ratios in sorted(summary["peers"].items()):
-        print(
+        print_line(
             f"{peer}: {ratios['mean']:.2f}x our time in geometric mean of {ratios['cases']} cases, "
             f"least {ratios['least']:.2f}x ({ratios['least_case']}); "
             f"kept {ratios['kept_mean']:.2f}x, least {ratios['kept_least']:.2f}x"

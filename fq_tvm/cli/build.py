@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import FqError
 from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, catalogue, straight_through_catalogue
-from .output import kernel_name, megabytes, print_facts, print_json, progress, shape_text
+from .output import kernel_name, megabytes, print_facts, print_json, print_line, print_source, progress, shape_text
 from .parser import BITS, JSON, QUIET, Arguments, command, integers, one_of, option, quant_range
 
 
@@ -71,7 +71,7 @@ def build(arguments: Arguments) -> None:
         return print_json({"output": arguments.output, "cpu": target.cpu, "kernels": kernels})
     size = sum(f.stat().st_size for p in paths for f in p.iterdir())
     seconds = time.perf_counter() - start
-    print(f"{len(paths)} kernels for {target.cpu} in {arguments.output}: {megabytes(size)}, {seconds:.1f} s")
+    print_line(f"{len(paths)} kernels for {target.cpu} in {arguments.output}: {megabytes(size)}, {seconds:.1f} s")
 
 
 @command(
@@ -147,7 +147,8 @@ def inspect(arguments: Arguments) -> None:
     mark = {None: "", "ll": "; "}.get(arguments.kind, "# ")
     print_facts(lines, mark)
     if text is not None:
-        print(f"\n{text.rstrip()}")
+        print_line()
+        print_source(text.rstrip())
 
 
 def _call_text(call: Any, function: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -15,7 +16,7 @@ from .bench import bench
 from .build import build, inspect
 from .cache import cache
 from .info import info
-from .output import one_line, say
+from .output import say
 from .parser import Parser, add_options
 from .run import run
 from .tune import tune
@@ -77,26 +78,57 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit status.
     """
+    _stand_in_for_closed_streams()
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
         try:
-            arguments = _parser().parse_args(argv)
-            status = arguments.action(arguments)
+            status = _run(argv)
             sys.stdout.flush()
-            return status or 0
-        except SystemExit as stop:  # argparse: help, version, bad arguments
-            return stop.code if isinstance(stop.code, int) else 2
+            return status
         except KeyboardInterrupt:
             return 130
         except BrokenPipeError:  # the reader of our output has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
-        except (FqError, OSError) as error:
+        except (FqError, OSError, MemoryError, RecursionError) as error:
             say(f"error: {_describe_error(error)}")
             return 2
+        finally:
+            _drop_what_cannot_be_written()
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        arguments = _parser().parse_args(argv)
+        return arguments.action(arguments) or 0
+    except SystemExit as stop:  # argparse: help, version, bad arguments
+        return stop.code if isinstance(stop.code, int) else 2
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Take the numbers of closed standard streams, so that no file of ours gets them and what others print.
+
+    Writing to stdout fails then, as it does for any program that was given none; messages go nowhere.
+    """
+    if sys.stdout is None or sys.stderr is None:
+        numbers = [os.open(os.devnull, os.O_RDONLY)]
+        while numbers[-1] <= 2:
+            numbers.append(os.open(os.devnull, os.O_RDONLY))
+        os.close(numbers[-1])
+        sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = sys.stderr or io.StringIO()
+
+
+def _drop_what_cannot_be_written() -> None:
+    """Leave nothing for Python to write when it exits: its failure would be two lines more, and another status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _describe_error(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    return one_line(str(error))
+    return str(error) or "out of memory"

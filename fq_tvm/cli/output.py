@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,38 @@ MEGABYTE = 1_000_000
 """Bytes."""
 
 
+def printable(text: str) -> str:
+    """Escape what would steer a terminal, forge a line or not be encoded: names come from files of anybody."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escaped.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def one_line(text: str) -> str:
     """Put a text on one line."""
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def say(text: str) -> None:
-    """Print a message to standard error."""
-    print(f"fq-tvm: {text}", file=sys.stderr)
+    """Print a message, which is one line, to standard error; who closed that wants no messages."""
+    with contextlib.suppress(OSError):
+        print(f"fq-tvm: {one_line(text)}", file=sys.stderr)
+
+
+def print_line(text: str = "") -> None:
+    """Print a line of the answer."""
+    print(printable(text))
+
+
+def print_source(text: str) -> None:
+    """Print lines of code, which may have tabs."""
+    for line in text.splitlines():
+        print("\t".join(map(printable, line.split("\t"))))
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON."""
-    print(json.dumps(plain(value), indent=2))
+    """Print a value as JSON, in ASCII."""
+    print(json.dumps(plain(value), indent=2).replace("\x7f", "\\u007f"))
 
 
 def plain(value: Any) -> Any:
@@ -45,21 +64,21 @@ def plain(value: Any) -> Any:
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns; the first is text, the others are numbers or of one width."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in (header, *rows):
-        first, *others = row
+    lines = [[printable(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for first, *others in lines:
         aligned = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
-        print("  ".join([first.ljust(widths[0]), *aligned]).rstrip())
+        print_line("  ".join([first.ljust(widths[0]), *aligned]).rstrip())
 
 
 def print_facts(facts: Mapping[str, str], mark: str = "") -> None:
     """Print a name and a text a line, perhaps as comments that begin with a mark."""
     width = max(map(len, facts)) + 1
     for name, text in facts.items():
-        print(f"{mark}{name:<{width}} {text}")
+        print_line(f"{mark}{name:<{width}} {text}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def progress(total: int, unit: str, quiet: bool) -> Iterator[Any]:
     """Show a progress bar, which goes away if something fails: then the error is all there is to read."""
     from tqdm import tqdm
@@ -86,5 +105,5 @@ def kernel_name(key: Mapping[str, Any]) -> str:
     """Name the kernel of a key of the cache, perhaps one of another version."""
     try:
         return str(spec_of(key["operator"], key["spec"]).name)
-    except (FqError, KeyError):  # of another version, that had other fields
+    except (FqError, KeyError, TypeError):  # of another version, that had other fields
         return "_".join(map(str, key["spec"].values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -46,6 +47,9 @@ def add_options(parser: Any, options: Sequence[Option]) -> None:
         add(parser)
 
 
+YEAR = 366 * 86400
+"""Seconds."""
+
 JSON = option("--json", action="store_true", help="print the answer as JSON")
 QUIET = option("-q", "--quiet", action="store_true", help="show no progress bar")
 BITS = (
@@ -59,11 +63,15 @@ CASE = option(
 
 
 class Parser(ArgumentParser):
-    """Reports bad arguments in one line."""
+    """Reports bad arguments in one line, and help that nobody gets."""
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; argparse's own passes over a stdout that takes nothing."""
+        print(self.format_help(), end="", file=file)
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
-        self.exit(2, f"{self.prog}: error: {one_line(message)} (see {self.prog} --help)\n")
+        self.exit(2, one_line(f"{self.prog}: error: {message} (see {self.prog} --help)") + "\n")
 
 
 def integers(text: str) -> tuple[int, ...]:
@@ -87,21 +95,31 @@ def names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
-def seconds(text: str) -> float:
-    """Parse a positive number of seconds."""
+def _number(text: str) -> float:
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise ArgumentTypeError(f"{text!r} is no positive number of seconds")
+        return math.nan
+
+
+def seconds(text: str) -> float:
+    """Parse a positive number of seconds, of which nobody waits for more than a year."""
+    if not 0 < (value := _number(text)) <= YEAR:
+        raise ArgumentTypeError(f"{text!r}; expected a positive number of seconds, at most {YEAR}")
+    return value
+
+
+def amount(text: str) -> float:
+    """Parse a number from 0 up."""
+    if not 0 <= (value := _number(text)) < math.inf:
+        raise ArgumentTypeError(f"{text!r}; expected a number from 0 up")
     return value
 
 
 def host_port(text: str) -> str:
     """Check an address; it stays a text."""
     host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) not in range(1, 2**16):
         raise ArgumentTypeError(f"{text!r}; expected HOST:PORT")
     return text
 

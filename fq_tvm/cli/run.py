@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, FqError
-from .output import print_json, print_table, progress, say, shape_text
+from .output import print_json, print_line, print_table, printable, progress, say, shape_text
 from .parser import BITS, JSON, QUIET, Arguments, command, one_of, option, quant_range
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def run(arguments: Arguments) -> int:
             write = stack.enter_context(write_npz(arguments.output))
         bar = stack.enter_context(progress(len(names), "tensor", arguments.quiet))
         for name in names:
-            bar.set_postfix_str(name)
+            bar.set_postfix_str(printable(name))
             x = file.read(name)
             scale, zero_point = parameters(name, x)
             given = (x, scale, zero_point)
@@ -86,9 +86,12 @@ def run(arguments: Arguments) -> int:
         _print_reports(reports, arguments.verify)
         if arguments.verify and not different:
             elements = sum(math.prod(r.shape) for r in reports)
-            print(f"\neach of the {len(reports)} results equals the numpy reference bit for bit ({elements} elements)")
+            print_line()
+            print_line(
+                f"each of the {len(reports)} results equals the numpy reference bit for bit ({elements} elements)"
+            )
         if arguments.output:
-            print(f"wrote {arguments.output}")
+            print_line(f"wrote {arguments.output}")
     for reason in dict.fromkeys(skipped.values()):
         say(f"note: skipped {', '.join(n for n, r in skipped.items() if r == reason)}: {reason}")
     if different:
@@ -145,4 +148,4 @@ def _print_reports(reports: Sequence[Report], verified: bool) -> None:
         rows.append([r.tensor, shape_text(r.shape), str(r.axis), str(r.bits), *measured, *times_numpy])
     print_table(header, rows)
     what = "GB/s and x numpy are" if verified else "GB/s is"
-    print(f"{what} of the median of several launches")
+    print_line(f"{what} of the median of several launches")

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from ..errors import FqError
-from .output import print_json, print_table, progress
+from .output import print_json, print_line, print_table, progress
 from .parser import CASE, JSON, QUIET, Arguments, command, host_port, one_of, option, seconds
 
 
@@ -74,5 +74,5 @@ def tune(arguments: Arguments) -> None:
     ]
     print_table(["kernels", "/ default", "/ limit", "schedule"], rows)
     if content.rows_min_inner is not None:
-        print(f"rows from an inner extent of {content.rows_min_inner}")
-    print(f"wrote {path}; trials are in {log}")
+        print_line(f"rows from an inner extent of {content.rows_min_inner}")
+    print_line(f"wrote {path}; trials are in {log}")

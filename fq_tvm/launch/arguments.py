@@ -33,6 +33,9 @@ ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "int32": 4, "bool": 1}
 DTYPES = (EXTENDED_FLOATS, EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, EXTENDED_FLOATS, ("bool",))
 """What each of the :class:`Operands` may hold; a facade that takes less has to say so itself."""
 
+FIRST_ADDRESS = 4096
+"""Below, there is no memory on any system: a null pointer, perhaps with an offset."""
+
 INT64 = range(-(2**63), 2**63)
 
 OVERLAP_WORK = 1_000_000
@@ -334,7 +337,7 @@ def _describe_dlpack(value: Any, name: str) -> Operand:
 
 
 def _check_address(address: int, shape: tuple[int, ...], value: Any, name: str) -> None:
-    if not address and 0 not in shape:
+    if address < FIRST_ADDRESS and 0 not in shape:
         raise ArgumentError(
             f"{name}, a {type(value).__name__}, has no memory; expected a tensor in this machine's memory: traced and "
             "transformed code calls the operator fq_tvm.torch.fake_quantize_per_channel_affine_cachemask",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import environment
+from ..errors import FqError
 from ..operators import operator_of
 from ..schedule import Schedule
 from ..store import cache as store
@@ -143,15 +144,20 @@ def find_target(name: str | None) -> Target:
         question = identify(name)
         tiers = [store.Store(f) for f in (environment.artifacts_dir(), environment.cache_dir()) if f is not None]
         answers = [tier.recall(question) for tier in tiers] if question is not None else []
-        answer = next((a for a in answers if a is not None), None)
-        if answer is not None:
-            target = Target.from_json(answer)
-        else:
+        target = next((t for t in map(_target_of, answers) if t is not None), None)
+        if target is None:
             target = compiler("llvm").resolve(name)
             if question is not None and (folder := environment.cache_dir()) is not None:
                 _try_to_remember(store.Store(folder), question, target)
         _targets[name] = target
     return _targets[name]
+
+
+def _target_of(answer: Any) -> Target | None:
+    try:
+        return Target.from_json(answer)
+    except FqError:  # there is none, or it is damaged: LLVM knows better
+        return None
 
 
 def _try_to_remember(folder: store.Store, question: dict[str, Any], target: Target) -> None:

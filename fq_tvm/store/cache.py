@@ -180,7 +180,7 @@ class Store:
         """Return the answer kept by :meth:`remember` for a question, or None."""
         try:
             note = json.loads((self._folder("notes") / f"{digest(question)}.json").read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return note.get("answer") if isinstance(note, dict) and note.get("question") == question else None
 
@@ -322,11 +322,13 @@ def _read(path: Path) -> Entry | None:
         meta = json.loads((path / "meta.json").read_text())
         request = dict(meta["key"])
         tir = request.pop("tir")
+        if any(Path(name).name != name for name in meta["files"]):
+            return None  # outside of the entry, where it might have no end
         files = {name: (path / name).read_bytes() for name in meta["files"]}
         sound = path.name == tir and path.parent.name == digest(request)
         for name, data in files.items():
             sound = sound and hashlib.sha256(data).hexdigest() == meta["files"][name]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return Entry(request, tir, files, path) if sound else None
 

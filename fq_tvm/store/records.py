@@ -95,8 +95,13 @@ class Record:
             raise FqError(f"unknown field of FakeQuantSpec in match: {', '.join(unknown)}")
         if value["size_class"] not in SIZE_CLASSES:
             raise FqError(f"size_class is {value['size_class']!r}; expected one of {', '.join(SIZE_CLASSES)}")
+        measured = value.get("measured", {})
+        if not isinstance(measured, Mapping) or not all(isinstance(v, str) for v in value["match"].values()):
+            raise FqError(
+                f"match is {value['match']!r}, measured is {measured!r}; expected texts by name, values by name"
+            )
         match, schedule = tuple(sorted(value["match"].items())), Schedule.from_json(value["schedule"])
-        return cls(match, value["size_class"], schedule, value.get("measured", {}), operator)
+        return cls(match, value["size_class"], schedule, measured, operator)
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ def read(path: str | Path) -> RecordFile:
     path = Path(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or nested without end
         raise FqError(f"{path} is no JSON: {error}") from error
     try:
         return RecordFile.from_json(value)

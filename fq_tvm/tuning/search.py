@@ -167,7 +167,7 @@ def read_log(path: str | Path) -> Iterator[dict[str, Any]]:
     """Read a log of trials; lines that a killed process left unfinished are passed over."""
     with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 if isinstance(entry := json.loads(line), dict):
                     yield entry
 

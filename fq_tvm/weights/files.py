@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import os
-import zlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
-from zipfile import BadZipFile, ZipFile
+from typing import IO, Any, Literal, NamedTuple
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,14 @@ Array = NDArray[Any]
 SAFETENSORS_DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16"}
 """Names of floating dtypes in the header of a safetensors file; the others are shown as they are."""
 
-FILE_ERRORS = (OSError, ValueError, EOFError, KeyError, MemoryError, NotImplementedError, BadZipFile, zlib.error)
-"""What numpy and zipfile raise for files that are missing, cut off, or something else."""
+PIECE_BYTES = 1 << 24
+"""Bytes that are read at a time."""
+
+EMPTY_CHANNELS = 1 << 20
+"""Most channels of a tensor without elements: a header of 80 bytes may tell of any number, and each takes a scale."""
+
+MEMBER_BYTES = 65535
+"""Most bytes of a name in a zip file."""
 
 
 class TensorInfo(NamedTuple):
@@ -103,8 +110,13 @@ def open_tensors(path: str | os.PathLike[str]) -> Iterator[TensorFile]:
 @contextmanager
 def _open_npy(path: Path) -> Iterator[TensorFile]:
     with _file_errors(path), open(path, "rb") as stream:
-        info = _read_header(stream)
-    yield TensorFile(path, {path.stem: info}, lambda _: _plain(np.load(path, allow_pickle=False)))
+        info = _read_header(stream).info
+
+    def load(_: str) -> Array:
+        with open(path, "rb") as stream:
+            return _read_array(stream)
+
+    yield TensorFile(path, {path.stem: info}, load)
 
 
 @contextmanager
@@ -116,11 +128,11 @@ def _open_npz(path: Path) -> Iterator[TensorFile]:
         for member in archive.namelist():
             if member.endswith(".npy"):
                 with _file_errors(path), archive.open(member) as stream:
-                    tensors[member.removesuffix(".npy")] = _read_header(stream)
+                    tensors[member.removesuffix(".npy")] = _read_header(stream).info
 
         def load(name: str) -> Array:
             with archive.open(f"{name}.npy") as stream:
-                return _plain(np.lib.format.read_array(stream, allow_pickle=False))
+                return _read_array(stream)
 
         yield TensorFile(path, tensors, load)
 
@@ -145,27 +157,52 @@ def _open_safetensors(path: Path) -> Iterator[TensorFile]:
         yield TensorFile(path, tensors, file.get_tensor)
 
 
-def _read_header(stream: IO[bytes]) -> TensorInfo:
+class _Header(NamedTuple):
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    order: Literal["C", "F"]
+
+    @property
+    def info(self) -> TensorInfo:
+        return TensorInfo(self.dtype.name, self.shape)
+
+
+def _read_header(stream: IO[bytes]) -> _Header:
     version = np.lib.format.read_magic(stream)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f"version {version} of the npy format is not supported")
-    shape, _, dtype = readers[version](stream)
-    return TensorInfo(dtype.name, shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Python's parser, on what is no header
+        shape, fortran, dtype = readers[version](stream)
+    if any(type(n) is not int or n < 0 for n in shape):
+        raise ValueError(f"its shape is {shape}; expected integers from 0 up")
+    return _Header(dtype, shape, "F" if fortran else "C")
 
 
-def _plain(array: Array) -> Array:
-    """Bring an array of the other byte order to this machine's."""
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+def _read_array(stream: IO[bytes]) -> Array:
+    """Read an array in this machine's byte order; memory is taken as data comes, whatever the header says."""
+    dtype, shape, order = _read_header(stream)
+    if dtype.hasobject:
+        raise ValueError(f"it has dtype {dtype}; Python objects are not loaded")
+    size, data = math.prod(shape) * dtype.itemsize, bytearray()
+    while len(data) < size:
+        piece = stream.read(min(size - len(data), PIECE_BYTES))
+        if not piece:
+            raise ValueError(f"it ends after {len(data)} bytes of data; its header tells of {size}")
+        data += piece
+    array: Array = np.frombuffer(data, dtype).reshape(shape, order=order)
+    return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 @contextmanager
 def _file_errors(path: Path) -> Iterator[None]:
+    """Make one error of whatever numpy, zipfile, safetensors and what they call raise for bytes of anybody."""
     try:
         yield
     except FqError:
         raise
-    except FILE_ERRORS as error:
+    except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         text = " ".join(str(reason).split()) or type(error).__name__
         raise FqError(f"cannot read {path}: {text}") from error
@@ -180,9 +217,11 @@ def unfit(info: TensorInfo, axis: int) -> str | None:
     if len(info.shape) > MAX_RANK:
         return f"it has {len(info.shape)} dimensions; expected at most {MAX_RANK}"
     try:
-        normalize_axis(axis, len(info.shape))
+        channels = info.shape[normalize_axis(axis, len(info.shape))] if info.shape else 1
     except FqError as error:
         return str(error)
+    if 0 in info.shape and channels > EMPTY_CHANNELS:
+        return f"it has {channels} channels and no element; expected at most {EMPTY_CHANNELS} of them"
     return None
 
 
@@ -242,6 +281,8 @@ def write_npz(path: str | os.PathLike[str]) -> Iterator[Callable[[str, Array], N
 
     Raises
     ------
+    FqError
+        If a name is too long for the format; nothing is left then.
     OSError
         If it cannot be written; nothing is left then.
     """
@@ -253,6 +294,10 @@ def write_npz(path: str | os.PathLike[str]) -> Iterator[Callable[[str, Array], N
     with replacing(path, "wb", 0o666 & ~umask) as file, ZipFile(file, "w") as archive:
 
         def add(name: str, array: Array) -> None:
+            # zipfile ends a name at a null character, and cannot write halves of characters outside of the plane 0
+            name = name.replace("\0", r"\x00").encode("utf-8", "backslashreplace").decode()
+            if len(f"{name}.npy".encode()) > MEMBER_BYTES:
+                raise FqError(f"{name[:40]!r}... is too long a name for {path}; expected at most {MEMBER_BYTES} bytes")
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 

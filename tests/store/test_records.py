@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -346,3 +347,32 @@ def test_packages_of_the_wheel_are_all_listed():
     have = {".".join(p.relative_to(root).parent.parts) for p in (root / "fq_tvm").rglob("__init__.py")}
     assert set(settings["packages"]) == have | {"fq_tvm.schedules"}
     assert settings["package-dir"] == {"fq_tvm.schedules": "schedules"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        b"\xff\xfe{}",
+        '{"format": 1, "cpu": "znver4", "records": [' + "9" * 5000 + "]}",
+        *(
+            json.dumps({"format": 1, "cpu": "znver4", "records": [{**record, **more}]})
+            for record in [{"match": {}, "size_class": "mid", "schedule": {}}]
+            for more in (
+                {"measured": 5},
+                {"match": {"dtype": ["float32"]}},
+                {"match": ["dtype"]},
+                {"size_class": []},
+                {"schedule": {"tile": 2**63}},
+                {"schedule": {"tile": True}},
+                {"schedule": [1]},
+            )
+        ),
+    ],
+    ids=lambda t: str(t)[-70:],
+)
+def test_a_record_file_of_anybody_is_one_error(text, tmp_path):
+    path = tmp_path / "znver4.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(FqError, match=re.escape(str(path))):
+        records.read(path)
