@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import tempfile
-from pathlib import Path
 
 import tvm
 import tvm_ffi
@@ -72,9 +71,10 @@ def translate(module: tvm.IRModule, schedule: Schedule, target: Target) -> str:
 
 def emit(ll: str) -> tuple[bytes, str]:
     """Turn LLVM IR into object code and assembly."""
-    with tempfile.TemporaryDirectory(prefix="fq_tvm-") as folder:
-        text, path = Path(folder) / "kernel.ll", Path(folder) / "kernel.o"
-        text.write_text(ll)
-        code = tvm.runtime.load_module(str(text))
-        code.write_to_file(str(path), "o")
-        return path.read_bytes(), code.inspect_source("asm")
+    # TVM wants names of files.  These lie in memory: a disk may be full, which LLVM ends the process for, or read-only.
+    with os.fdopen(os.memfd_create("kernel.ll"), "wb") as text, os.fdopen(os.memfd_create("kernel.o"), "rb") as made:
+        text.write(ll.encode())
+        text.flush()
+        code = tvm_ffi.get_global_func("ffi.Module.load_from_file.ll")(f"/proc/self/fd/{text.fileno()}", "ll")
+        code.write_to_file(f"/proc/self/fd/{made.fileno()}", "o")
+        return made.read(), code.inspect_source("asm")
