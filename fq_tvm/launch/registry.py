@@ -141,15 +141,16 @@ def find_target(name: str | None) -> Target:
     name = name or environment.target_name()
     if name not in _targets:
         question = identify(name)
-        tiers = [store.Store(f) for f in (environment.artifacts_dir(), environment.cache_dir()) if f is not None]
+        cache, artifacts = store.tiers()
+        tiers = [tier for tier in (artifacts, cache) if tier is not None]
         answers = [tier.recall(question) for tier in tiers] if question is not None else []
         answer = next((a for a in answers if a is not None), None)
         if answer is not None:
             target = Target.from_json(answer)
         else:
             target = compiler("llvm").resolve(name)
-            if question is not None and (folder := environment.cache_dir()) is not None:
-                _try_to_remember(store.Store(folder), question, target)
+            if question is not None and cache is not None:
+                _try_to_remember(cache, question, target)
         _targets[name] = target
     return _targets[name]
 

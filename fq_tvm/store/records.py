@@ -22,7 +22,7 @@ from ..errors import FqError
 from ..schedule import Schedule
 from ..spec import FakeQuantSpec
 from ..target import LEVELS, Target
-from .cache import replacing
+from .files import replacing
 
 FORMAT = 1
 """Version of the format of record files; a file of another is skipped."""
