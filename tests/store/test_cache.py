@@ -555,10 +555,11 @@ def test_a_sweep_goes_on_past_what_stays(tmp_path, monkeypatch):
 
 def test_a_corrupt_entry_that_cannot_be_renamed_is_replaced(tmp_path, monkeypatch):
     store, rename = Store(tmp_path), os.rename
-    damage_flip(store.put(entry()).path)
+    path = store.put(entry()).path
+    damage_flip(path)
 
     def as_on_overlayfs(source, target, **where):
-        if where:
+        if where or source == path:
             raise OSError(errno.EXDEV, "Invalid cross-device link")
         rename(source, target)
 
