@@ -144,15 +144,21 @@ def find_target(name: str | None) -> Target:
         cache, artifacts = store.tiers()
         tiers = [tier for tier in (artifacts, cache) if tier is not None]
         answers = [tier.recall(question) for tier in tiers] if question is not None else []
-        answer = next((a for a in answers if a is not None), None)
-        if answer is not None:
-            target = Target.from_json(answer)
-        else:
+        target = next((t for t in map(_target_of, answers) if t is not None), None)
+        if target is None:
             target = compiler("llvm").resolve(name)
             if question is not None and cache is not None:
                 _try_to_remember(cache, question, target)
         _targets[name] = target
     return _targets[name]
+
+
+def _target_of(answer: Any) -> Target | None:
+    """Return the target that a note holds; None if there is no note, or one of a version that noted something else."""
+    try:
+        return Target.from_json(answer)
+    except (KeyError, TypeError):
+        return None
 
 
 def _try_to_remember(folder: store.Store, question: dict[str, Any], target: Target) -> None:

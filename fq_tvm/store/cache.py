@@ -21,7 +21,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 import stat
 import time
@@ -116,7 +115,7 @@ class Store:
 
     def _aside(self) -> Path:
         """Return a path where no reader looks, and nothing is."""
-        return self._make("unpublished") / secrets.token_hex(8)
+        return self._make("unpublished") / os.urandom(8).hex()
 
     def check(self) -> None:
         """Make sure that nobody but this user and root can write into the folder, as far as it is there.
@@ -360,7 +359,7 @@ class Store:
             name = path.name
             with contextlib.suppress(OSError, UntrustedError):
                 unpublished = stack.enter_context(self._opened("unpublished", trust=False))
-                aside = secrets.token_hex(8)
+                aside = os.urandom(8).hex()
                 os.rename(name, aside, src_dir_fd=parent, dst_dir_fd=unpublished)
                 parent, name = unpublished, aside
             for file in ours:

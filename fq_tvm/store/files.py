@@ -6,7 +6,6 @@ import contextlib
 import errno
 import io
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from functools import cache
@@ -215,7 +214,7 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield stream if encoding is None else io.TextIOWrapper(stream, encoding, write_through=True)
         return
     final = Path(os.path.realpath(path))
-    aside = final.with_name(f".{final.name}.{secrets.token_hex(4)}.part")
+    aside = final.with_name(f".{final.name}.{os.urandom(4).hex()}.part")
     try:
         handle = os.open(
             aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if old is None else stat.S_IMODE(old.st_mode)

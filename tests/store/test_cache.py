@@ -314,12 +314,13 @@ SPOIL = [spoil_mode, spoil_group, pytest.param(spoil_owner, marks=needs_root), s
 @pytest.mark.parametrize("spoil", SPOIL)
 @pytest.mark.parametrize("below", BELOW)
 def test_what_others_could_have_written_is_not_loaded(tmp_path, below, spoil):
-    if (below, spoil) == ("", spoil_link):
-        pytest.skip("the folder that was named may be a link")
     store = Store(tmp_path / "a" / "store")
     store.put(entry())
     assert store.find(REQUEST) is not None
     spoil(place(store, below))
+    if (below, spoil) == ("", spoil_link):  # the folder that was named may be one
+        assert store.find(REQUEST) is not None
+        return
     with pytest.raises(UntrustedError, match=str(place(store, below))):
         store.find(REQUEST)
     with pytest.raises(UntrustedError):
@@ -342,13 +343,6 @@ def test_an_entry_of_a_cache_that_others_could_have_written_is_built_anew(tmp_pa
         assert get_or_build(REQUEST, build, store).files["kernel.o"] == b"code"
     assert len(calls) == 1
     assert store.find(REQUEST) is not None
-
-
-def test_a_folder_that_was_named_may_be_a_link(tmp_path):
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to("real")
-    Store(tmp_path / "link").put(entry())
-    assert Store(tmp_path / "link").find(REQUEST) == Store(tmp_path / "link").find(REQUEST) is not None
 
 
 @pytest.mark.parametrize("below", ["", "v1", "v1/notes"])
@@ -571,7 +565,6 @@ def test_a_corrupt_entry_that_cannot_be_renamed_is_replaced(tmp_path, monkeypatc
 @needs_root
 def test_another_users_entries_stay_and_are_named(tmp_path):
     """In a folder that two users share, which neither loads code from."""
-    tmp_path.chmod(0o711)
     store = Store(tmp_path / "store")
     theirs, own = (store.put(entry({**REQUEST, "format": i})).path for i in range(2))
     for path in (store.root, *store.root.rglob("*")):
@@ -581,14 +574,11 @@ def test_another_users_entries_stay_and_are_named(tmp_path):
     theirs.chmod(0o755)
     code = (
         "import os, sys; from pathlib import Path; from fq_tvm.store.cache import Store\n"
-        f"os.setgid({NOBODY}); os.setuid({NOBODY})\n"
-        "stays = {}; print(Store(Path(sys.argv[1])).clear(stays.__setitem__), *stays)"
+        f"os.chdir(sys.argv[1]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+        "stays = {}; print(Store(Path()).clear(stays.__setitem__), *stays)"
     )
-    for parent in tmp_path.parents:  # of root alone by default
-        if parent.stat().st_mode & 0o777 == 0o700:
-            parent.chmod(0o711)
     answer = subprocess.run([sys.executable, "-c", code, str(store.root)], capture_output=True, text=True, check=True)
-    assert answer.stdout.split() == ["1", str(theirs)]
+    assert answer.stdout.split() == ["1", str(theirs.relative_to(store.root))]
     assert theirs.is_dir() and not own.exists()
 
 
