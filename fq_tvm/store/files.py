@@ -69,7 +69,8 @@ def require(path: Path, found: os.stat_result, strict: bool = True) -> None:
     if not strict and (sticky or (others == stat.S_IWGRP and _without_others(found.st_gid) and not _has_acl(path))):
         return
     if others:
-        remedy = f"`chmod go-w {path}` if you know what it holds, or use another folder"
+        own = "use a folder of your own in it"  # all need /tmp as it is
+        remedy = own if sticky else f"`chmod go-w {path}` if you know what it holds, or use another folder"
         raise _untrusted(path, f"can be written by others (its mode is {stat.S_IMODE(found.st_mode):o})", remedy)
 
 
