@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import reference
-    from .errors import ArgumentError, BuildError, CacheMissError, FqError, LaunchError
+    from .errors import ArgumentError, BuildError, CacheMissError, FqError, LaunchError, UntrustedError
     from .functional import fake_quantize_per_channel_affine, fake_quantize_per_channel_affine_cachemask
     from .launch.kernel import Kernel
     from .launch.library import build_library
@@ -23,7 +23,7 @@ __version__ = "0.2.0"
 _HOME = {
     name: module
     for module, names in {
-        "errors": "ArgumentError BuildError CacheMissError FqError LaunchError",
+        "errors": "ArgumentError BuildError CacheMissError FqError LaunchError UntrustedError",
         "functional": "fake_quantize_per_channel_affine fake_quantize_per_channel_affine_cachemask",
         "launch.kernel": "Kernel",
         "launch.library": "build_library",
@@ -50,6 +50,7 @@ __all__ = [
     "LaunchError",
     "Schedule",
     "Target",
+    "UntrustedError",
     "build_library",
     "catalogue",
     "fake_quantize_per_channel_affine",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +34,11 @@ def cache_dir() -> Path | None:
     return path if path.is_absolute() else None
 
 
+def cache_is_named() -> bool:
+    """Whether the folder of the cache is one that somebody asked for (``FQ_TVM_CACHE_DIR``)."""
+    return bool(os.environ.get("FQ_TVM_CACHE_DIR"))
+
+
 def data_dir() -> Path | None:
     """Folder of what the user made, such as tuned schedules: the platform's data folder; None if there is no home."""
     import platformdirs
@@ -50,6 +54,19 @@ def with_cache(folder: str) -> dict[str, str]:
     """Return the environment for a process that shall use this cache and nothing else that was built before."""
     others = ("FQ_TVM_ARTIFACTS_DIR", "FQ_TVM_REQUIRE_CACHE")
     return {**{k: v for k, v in os.environ.items() if k not in others}, "FQ_TVM_CACHE_DIR": folder}
+
+
+def python(module: str) -> list[str]:
+    """Return the command that runs a module in another Python, which looks for modules where this one does.
+
+    ``python -m`` would look into the working folder first, whoever wrote what lies there.
+    """
+    import subprocess
+
+    path = [*filter(None, sys.path), str(Path(__file__).parents[1])]
+    code = f"import sys; sys.path[:] = {path!r}; import runpy; runpy.run_module({module!r}, None, '__main__', True)"
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # multiprocessing's way
+    return [sys.executable, *flags, "-c", code]
 
 
 class _WithoutTorch(MetaPathFinder):
@@ -78,7 +95,7 @@ def importing_tvm() -> Iterator[None]:
         Path.home()
     except RuntimeError:
         if "XDG_CACHE_HOME" not in os.environ:
-            home = {"XDG_CACHE_HOME": tempfile.gettempdir()}
+            home = {"XDG_CACHE_HOME": os.devnull}
     os.environ.update(home)
     sys.meta_path.insert(0, hidden)
     try:

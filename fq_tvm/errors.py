@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ArgumentError", "BuildError", "CacheMissError", "FqError", "LaunchError"]
+__all__ = ["ArgumentError", "BuildError", "CacheMissError", "FqError", "LaunchError", "UntrustedError"]
 
 
 class FqError(Exception):
@@ -32,6 +32,10 @@ class BuildError(FqError, RuntimeError):
 
 class CacheMissError(BuildError):
     """``FQ_TVM_REQUIRE_CACHE`` is set and no usable entry was found."""
+
+
+class UntrustedError(BuildError):
+    """A folder or a file of kernels could be written by another user, or is a link; nothing was loaded from it."""
 
 
 class LaunchError(FqError, RuntimeError):

@@ -14,10 +14,13 @@ from .errors import FqError
 
 VECTOR_BITS = (0, 256, 512)
 
+LIMITS = {"tile": 2**30, "rows": 2**20, "run": 2**30, "parallel_from": 2**62, "stream_from": 2**62}
+"""The most that each knob may be, so that nothing that generated code or a launch computes of it overflows."""
+
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a kernel of :class:`~fq_tvm.spec.FakeQuantSpec` runs.
+    """How a kernel of :class:`~fq_tvm.spec.FakeQuantSpec` runs; :data:`LIMITS` bounds each knob.
 
     Parameters
     ----------
@@ -49,8 +52,10 @@ class Schedule:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if type(value) is not int or value not in range(field.name != "vector_bits", 2**63):
-                raise FqError(f"Schedule.{field.name} is {value!r}; expected a positive integer below 2^63")
+            if isinstance(value, bool) or not isinstance(value, int) or value < (field.name != "vector_bits"):
+                raise FqError(f"Schedule.{field.name} is {value!r}; expected a positive integer")
+            if value > (most := LIMITS.get(field.name, value)):
+                raise FqError(f"Schedule.{field.name} is {value}; expected at most {most}")
         if self.vector_bits not in VECTOR_BITS:
             raise FqError(f"Schedule.vector_bits is {self.vector_bits!r}; expected one of {VECTOR_BITS}")
 

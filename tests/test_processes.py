@@ -173,6 +173,20 @@ def test_no_home_and_nobody(tmp_path):
     assert result["same"]
 
 
+def test_no_temporary_folder(tmp_path):
+    """Not even one that can be asked for: what is built lies in memory until it is in the cache."""
+    code = """
+import sys
+def audit(event, arguments):
+    if event.startswith("tempfile.") or event == "open" and str(arguments[0]).startswith(("/tmp/fq", "/tmp/tmp")):
+        raise FileNotFoundError(2, "No usable temporary directory found")
+sys.addaudithook(audit)
+"""
+    result = finish(start(tmp_path, code + CALL, environment={"TMPDIR": str(tmp_path / "missing")}))
+    assert result["warnings"] == []
+    assert call(tmp_path)["tvm"] == []
+
+
 def test_empty_path(tmp_path):
     assert call(tmp_path, environment={"PATH": ""})["warnings"] == []
     assert call(tmp_path, environment={"PATH": ""})["tvm"] == []

@@ -13,8 +13,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from ..environment import akg_home
-from ..errors import FqError
+from ..environment import akg_home, python
+from ..errors import FqError, UntrustedError
+from ..store.files import check
 from .toolchain import LoweringError, failure
 
 WHEEL = "mindspore-ascend==1.10.0"
@@ -32,8 +33,12 @@ _VERSION = "VERSION"
 
 
 def missing() -> str:
-    """Say what is not where AKG should be, and what to do about it; empty if all is there."""
+    """Say what is not where AKG should be, or who else could write there, and what to do; empty if all is well."""
     folder = akg_home()
+    try:
+        check(folder, strict=False)
+    except UntrustedError as error:
+        return str(error)
     parts = [str(part) for part in _PARTS if not (folder / part).is_file()]
     if not parts:
         return ""
@@ -73,22 +78,26 @@ def fetch(folder: Path | None = None) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     downloads = folder.with_name(folder.name + ".download")
     downloads.mkdir(exist_ok=True)
-    whole = (wheel for wheel in downloads.glob("*.whl") if _sha256(wheel) == _WHEEL_SHA256.get(wheel.name))
-    wheel = next(whole, None) or _download(downloads)
+    wheel = _known_wheel(downloads) or _download(downloads)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True) as made:
-        work = Path(made)
-        _unpack(wheel, work)
+        unpacked = Path(made) / folder.name  # with the rights of the user's umask, which the folder around has not
+        unpacked.mkdir()
+        _unpack(wheel, unpacked)
         if folder.exists():
             raise LoweringError(f"{folder} is there already and holds no AKG; expected to make it")
-        (work / _VERSION).write_text(WHEEL.replace("==", " ") + "\n")
-        work.chmod(0o755)
-        work.rename(folder)
+        (unpacked / _VERSION).write_text(WHEEL.replace("==", " ") + "\n")
+        unpacked.rename(folder)
     shutil.rmtree(downloads, ignore_errors=True)
     return folder
 
 
+def _known_wheel(downloads: Path) -> Path | None:
+    """A wheel that is there and whole, whatever its name."""
+    return next((w for w in downloads.glob("*.whl") if _sha256(w) in _WHEEL_SHA256.values()), None)
+
+
 def _download(downloads: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command = [*python("pip"), "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     # The wheel is for Python 3.9; AKG's part of it runs on later ones.
     command += ["--only-binary=:all:", "--python-version", "3.9", "--dest", str(downloads), WHEEL]
     try:
@@ -98,12 +107,14 @@ def _download(downloads: Path) -> Path:
     wheels = sorted(downloads.glob("*.whl"))
     if process.returncode or not wheels:
         raise failure(process, f"asked for {WHEEL}")
-    wheel = wheels[-1]
-    expected = _WHEEL_SHA256.get(wheel.name)
-    if expected and _sha256(wheel) != expected:
-        wheel.unlink()
-        raise LoweringError(f"{wheel.name} is not the file that is known by that name; it was deleted")
-    return wheel
+    if (known := _known_wheel(downloads)) is None:
+        for wheel in wheels:
+            wheel.unlink()
+        names, expected = ", ".join(w.name for w in wheels), ", ".join(_WHEEL_SHA256)
+        raise LoweringError(
+            f"pip found {names}, whose checksum is not that of {expected}; deleted, as it may be anything"
+        )
+    return known
 
 
 def _sha256(path: Path) -> str:

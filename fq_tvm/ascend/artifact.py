@@ -249,7 +249,6 @@ def _check_replaceable(target: Path) -> None:
 
 def _publish(staged: Path, target: Path, work: Path) -> None:
     """Put a whole directory in place by rename, and take away the one that was there."""
-    staged.chmod(0o755)
     target.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(100):
         replaced = work / f"replaced{attempt}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from .. import environment
 from ..errors import FqError
 from ..store.cache import Entry, Store
-from .output import MEGABYTE, kernel_name, megabytes, print_json, print_line, print_table
+from .output import MEGABYTE, kernel_name, megabytes, print_json, print_line, print_table, say
 from .parser import JSON, Arguments, amount, command, option
 
 
@@ -24,7 +26,8 @@ def cache(arguments: Arguments) -> None:
     """Look into the cache of built kernels, and clean it.
 
     list shows the kernels, path the folder; prune removes what the options say, and always corrupt entries and what
-    killed processes left; clear removes everything. A running process keeps the kernels that it has loaded.
+    killed processes left; clear removes everything that the cache wrote, and nothing else. What cannot be removed is
+    named. A running process keeps the kernels that it has loaded.
     """
     pruning = (arguments.older_than, arguments.max_size, arguments.other_versions or None)
     if arguments.what != "prune" and any(value is not None for value in pruning):
@@ -75,19 +78,29 @@ def _cache_list(store: Store, arguments: Arguments) -> None:
 def _cache_prune(store: Store, arguments: Arguments) -> None:
     from ..launch.registry import versions
 
+    stays: dict[Path, str] = {}
     removed = store.prune(
         versions=versions() if arguments.other_versions else None,
         older_than=None if arguments.older_than is None else arguments.older_than * 86400,
         max_bytes=None if arguments.max_size is None else int(min(arguments.max_size * MEGABYTE, sys.maxsize)),
+        stays=stays.__setitem__,
     )
     left = len(store.paths())
     if arguments.json:
-        return print_json({"path": store.root, "removed": removed, "left": left})
+        return print_json({"path": store.root, "removed": removed, "left": left, "stays": stays})
+    _say_what_stays(stays)
     print_line(f"removed {len(removed)}, left {left} kernels in {store.root}")
 
 
 def _cache_clear(store: Store, arguments: Arguments) -> None:
-    removed = store.clear()
+    stays: dict[Path, str] = {}
+    removed = store.clear(stays.__setitem__)
     if arguments.json:
-        return print_json({"path": store.root, "removed": removed})
+        return print_json({"path": store.root, "removed": removed, "stays": stays})
+    _say_what_stays(stays)
     print_line(f"removed {removed} kernels from {store.root}")
+
+
+def _say_what_stays(stays: Mapping[Path, str]) -> None:
+    for path, why in stays.items():
+        say(f"note: {path} stays: {why}")

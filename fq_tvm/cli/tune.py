@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from pathlib import Path
 
 from ..errors import FqError
 from .output import print_json, print_line, print_table, progress
@@ -36,7 +35,7 @@ def tune(arguments: Arguments) -> None:
     """
     from ..bench import find_cases
     from ..tuning.plot import plot_trials
-    from ..tuning.search import Progress, tune_cases
+    from ..tuning.search import Progress, log_path, tune_cases
 
     if not arguments.all and not arguments.case:
         raise FqError("give --case TEXT, or --all")
@@ -58,7 +57,7 @@ def tune(arguments: Arguments) -> None:
             bar.update(step.trial - 1 - bar.n)
 
         path, content = tune_cases(cases, **options, progress=show, boundary=arguments.all)
-    log = arguments.log or Path(path).with_suffix(".trials.jsonl")
+    log = arguments.log or log_path(path)
     if arguments.plot:
         plot_trials(log, arguments.plot)
     if arguments.json:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
-import tempfile
-from pathlib import Path
 
 import tvm
 import tvm_ffi
@@ -58,6 +58,8 @@ def resolve(name: str) -> Target:
     return Target(cpu, tuple(sorted(map(str, left))), tuple(absent))
 
 
+MFD_CLOEXEC = 1
+
 DEBUG_INFO = re.compile(r",? !dbg !\d+|^\s*#dbg_.*\n|^!llvm\.dbg\.cu = .*\n", re.MULTILINE)
 """What TVM says of lines of a source that there is not: half of an object, and of what one has to read of assembly."""
 
@@ -70,9 +72,17 @@ def translate(module: tvm.IRModule, schedule: Schedule, target: Target) -> str:
 
 def emit(ll: str) -> tuple[bytes, str]:
     """Turn LLVM IR into object code and assembly."""
-    with tempfile.TemporaryDirectory(prefix="fq_tvm-") as folder:
-        text, path = Path(folder) / "kernel.ll", Path(folder) / "kernel.o"
-        text.write_text(ll)
-        code = tvm.runtime.load_module(str(text))
-        code.write_to_file(str(path), "o")
-        return path.read_bytes(), code.inspect_source("asm")
+    # TVM wants names of files.  These lie in memory: a disk may be full, which LLVM ends the process for, or read-only.
+    with os.fdopen(_file_in_memory("kernel.ll"), "wb") as text, os.fdopen(_file_in_memory("kernel.o"), "rb") as made:
+        text.write(ll.encode())
+        text.flush()
+        code = tvm_ffi.get_global_func("ffi.Module.load_from_file.ll")(f"/proc/self/fd/{text.fileno()}", "ll")
+        code.write_to_file(f"/proc/self/fd/{made.fileno()}", "o")
+        return made.read(), code.inspect_source("asm")
+
+
+def _file_in_memory(name: str) -> int:
+    # os.memfd_create is missing from Pythons that were built for a C library older than the one TVM needs
+    if (file := ctypes.CDLL(None, use_errno=True).memfd_create(name.encode(), MFD_CLOEXEC)) < 0:
+        raise OSError(ctypes.get_errno(), "no file can be made in memory", name)
+    return int(file)

@@ -142,18 +142,20 @@ def find_target(name: str | None) -> Target:
     name = name or environment.target_name()
     if name not in _targets:
         question = identify(name)
-        tiers = [store.Store(f) for f in (environment.artifacts_dir(), environment.cache_dir()) if f is not None]
+        cache, artifacts = store.tiers()
+        tiers = [tier for tier in (artifacts, cache) if tier is not None]
         answers = [tier.recall(question) for tier in tiers] if question is not None else []
         target = next((t for t in map(_target_of, answers) if t is not None), None)
         if target is None:
             target = compiler("llvm").resolve(name)
-            if question is not None and (folder := environment.cache_dir()) is not None:
-                _try_to_remember(store.Store(folder), question, target)
+            if question is not None and cache is not None:
+                _try_to_remember(cache, question, target)
         _targets[name] = target
     return _targets[name]
 
 
 def _target_of(answer: Any) -> Target | None:
+    """Return the target that a note holds; None if there is no note, or one of a version that noted something else."""
     try:
         return Target.from_json(answer)
     except FqError:  # there is none, or it is damaged: LLVM knows better

@@ -87,8 +87,4 @@ def compiler(module: str) -> Any:
 
 def find_or_build(request: Mapping[str, Any], build: Callable[[], store.Entry]) -> store.Entry:
     """Find what was built in the folders that the environment names, or build and keep it; see ``get_or_build``."""
-    cache, artifacts = (
-        store.Store(folder) if folder is not None else None
-        for folder in (environment.cache_dir(), environment.artifacts_dir())
-    )
-    return store.get_or_build(request, build, cache, artifacts, environment.require_cache())
+    return store.get_or_build(request, build, *store.tiers(), environment.require_cache())

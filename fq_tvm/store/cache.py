@@ -7,25 +7,33 @@ An entry is a directory of files and a ``meta.json`` with every field of its key
 The *request* is what a caller can know without compiling; the code it leads to is a function of it, and its hash
 completes the key.  An entry is written aside and appears by one rename.  A lock saves work, it never guards
 correctness: who cannot have it builds all the same, and who comes second uses its own build.
+
+Code is loaded only from what nobody but this user and root can write, and through no link.  Only what an entry consists
+of is removed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
-import tempfile
+import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from ..environment import importing_tvm, logger
-from ..errors import CacheMissError
+from .. import environment
+from ..environment import logger
+from ..errors import CacheMissError, UntrustedError
+from .files import check, make_folder, open_below, opened, read
 
 FORMAT = 1
 """Version of the layout of entries; part of every key."""
@@ -36,49 +44,20 @@ LOCK_SECONDS = 60.0
 LEFTOVER_SECONDS = 3600.0
 """Age from which an unpublished directory is taken for one that a killed process left."""
 
+_FOLDERS = ("kernels", "notes", "locks", "unpublished")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_FILE = re.compile(r"meta\.json|(kernel|threads|attach)\.[a-z]+")
+"""Files of an entry.  What has other names was not written by this store, and is neither read nor removed."""
+_NOTE = re.compile(r"[0-9a-f]{64}\.json|\.[0-9a-f]{64}\.json\..*\.part")
+
+_ASIDE = re.compile(r"[0-9a-f]{16}")
+
 _warned: set[str] = set()
 
 
 def digest(value: Any) -> str:
     """Return the SHA-256 of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def replacing(path: Path, mode: str = "w", permissions: int = 0o644) -> Iterator[IO[Any]]:
-    """Write a file aside; it takes its place when all is written, so that a reader sees the old one or the new one.
-
-    Parameters
-    ----------
-    path : Path
-        Of the file, in a folder that exists.
-    mode : {"w", "wb"}
-        Text, which is UTF-8, or bytes.
-    permissions : int
-        Of the file; mkstemp's 0600 would hide it from other users.
-
-    Yields
-    ------
-    file
-        To be written to.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; nothing is left then.
-    """
-    try:
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:  # it would name a file that the caller never heard of
-        raise type(error)(error.errno, error.strerror, str(path)) from None
-    try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-        os.chmod(aside, permissions)
-        os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
-        raise
 
 
 @dataclass(frozen=True)
@@ -120,23 +99,51 @@ class Store:
 
     root: Path
 
-    def _folder(self, name: str) -> Path:
-        return self.root / f"v{FORMAT}" / name
+    def _folder(self, *names: str) -> Path:
+        return self.root.joinpath(f"v{FORMAT}", *names)
+
+    def _opened(self, *names: str, trust: bool = True) -> contextlib.AbstractContextManager[int]:
+        return opened(self.root, f"v{FORMAT}", *names, trust=trust)
+
+    def _make(self, *names: str) -> Path:
+        """Make a folder that can be trusted, in one that can be."""
+        self._make(*names[:-1]) if names else check(self.root)
+        path = self._folder(*names)
+        make_folder(path)
+        with self._opened(*names):
+            return path
 
     def _aside(self) -> Path:
-        """Make an empty folder where no reader looks."""
-        unpublished = self._folder("unpublished")
-        unpublished.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(dir=unpublished))
+        """Return a path where no reader looks, and nothing is."""
+        return self._make("unpublished") / os.urandom(8).hex()
+
+    def check(self) -> None:
+        """Make sure that nobody but this user and root can write into the folder, as far as it is there.
+
+        Raises
+        ------
+        UntrustedError
+            If somebody else could.
+        """
+        check(self.root)
+        for name in _FOLDERS:
+            with contextlib.suppress(OSError), self._opened(name):
+                pass
 
     def find(self, request: Mapping[str, Any]) -> Entry | None:
-        """Return the entry of a request; None if there is none, or only a corrupt, truncated or foreign one."""
-        folder = self._folder("kernels") / digest(request)
-        for name in _names(folder):
-            entry = _read(folder / name)
+        """Return the entry of a request; None if there is none, or only a corrupt, truncated or foreign one.
+
+        Raises
+        ------
+        UntrustedError
+            If somebody else could have written it.
+        """
+        key = digest(request)
+        for name in self._names("kernels", key, trust=True):
+            entry = self._read(key, name)
             if entry is not None and entry.request == request:
                 with contextlib.suppress(OSError):
-                    os.utime(folder / name)  # `prune` keeps what was used last
+                    os.utime(self._folder("kernels", key, name))  # `prune` keeps what was used last
                 return entry
         return None
 
@@ -152,37 +159,44 @@ class Store:
         ------
         OSError
             If the folder cannot be written; nothing is left half-written.
+        UntrustedError
+            If somebody else could write there.
         """
-        final = self._folder("kernels") / digest(entry.request) / entry.tir
+        key = digest(entry.request)
         aside = self._aside()
+        aside.mkdir(0o755)
         try:
             files = {}
             for name, data in entry.files.items():
+                if not _FILE.fullmatch(name):
+                    raise ValueError(f"{name!r} is no name for a file of an entry")
                 files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-                (aside / name).write_bytes(data)
+                _write(aside / name, data)
             meta = {"key": {**entry.request, "tir": entry.tir}, "files": files}
-            (aside / "meta.json").write_text(json.dumps(meta, indent=2, sort_keys=True) + "\n")
-            aside.chmod(0o755)  # mkdtemp's 0700 would hide artifacts from other users
-            final.parent.mkdir(parents=True, exist_ok=True)
+            _write(aside / "meta.json", (json.dumps(meta, indent=2, sort_keys=True) + "\n").encode())
+            final = self._make("kernels", key) / entry.tir
             try:
                 os.rename(aside, final)
             except OSError:
-                if not final.is_dir():
+                if not os.path.lexists(final):
                     raise
-                if _read(final) is None:  # in the way, and of no use: swap it out, then publish
-                    os.rename(final, self._aside() / "corrupt")
+                if self._sound(key, entry.tir) is None:  # in the way, and of no use: take it away, then publish
+                    self._take_away(final)
                     os.rename(aside, final)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         return Entry(entry.request, entry.tir, entry.files, final)
 
     def recall(self, question: Mapping[str, Any]) -> Any:
-        """Return the answer kept by :meth:`remember` for a question, or None."""
+        """Return the answer kept by :meth:`remember` for a question; None if there is no sound and trusted one."""
+        path = self._folder("notes") / f"{digest(question)}.json"
         try:
-            note = json.loads((self._folder("notes") / f"{digest(question)}.json").read_text())
-        except (OSError, ValueError, RecursionError):
+            with self._opened("notes") as folder:
+                note = json.loads(read(folder, path))
+            sound = note["question"] == question and note["sha256"] == digest([question, note["answer"]])
+        except (UntrustedError, OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        return note.get("answer") if isinstance(note, dict) and note.get("question") == question else None
+        return note["answer"] if sound else None
 
     def remember(self, question: Mapping[str, Any], answer: Any) -> None:
         """Keep a small JSON answer.
@@ -191,47 +205,48 @@ class Store:
         ------
         OSError
             If the folder cannot be written.
+        UntrustedError
+            If somebody else could write there.
         """
-        folder = self._folder("notes")
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / f"{digest(question)}.json") as file:
-            json.dump({"question": question, "answer": answer}, file, indent=2, sort_keys=True)
+        note = {"question": question, "answer": answer, "sha256": digest([question, answer])}
+        aside, path = self._aside(), self._make("notes") / f"{digest(question)}.json"
+        try:
+            _write(aside, json.dumps(note, indent=2, sort_keys=True).encode())
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def lock(self, request: Mapping[str, Any]) -> Iterator[None]:
-        """Hold the lock of a request, or go on without it after a minute.
+        """Hold the lock of a request; go on without it after a minute, or where files cannot be locked.
 
         Raises
         ------
         OSError
             If the folder cannot be written.
+        UntrustedError
+            If somebody else could write there.
         """
-        with importing_tvm():
-            from tvm_ffi.utils import FileLock
-
-        folder = self._folder("locks")
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / digest(request)
-        path.touch()  # FileLock takes a folder that cannot be written for a lock that is held
-        lock = FileLock(str(path))
+        path = self._make("locks") / digest(request)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
-            lock.blocking_acquire(timeout=LOCK_SECONDS, poll_interval=0.02)
-        except TimeoutError:
-            logger().warning("another process has held %s for %g s; building without it", path, LOCK_SECONDS)
-        try:
+            _acquire(file, path)
             yield
         finally:
-            lock.release()
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)  # closing does not, where a child has the file as well
+            os.close(file)
 
     def paths(self) -> list[Path]:
         """List the folders of all entries, sound or not."""
-        kernels = self._folder("kernels")
-        return [kernels / request / name for request in _names(kernels) for name in _names(kernels / request)]
+        keys = filter(_HASH.fullmatch, self._names("kernels"))
+        paths = [self._folder("kernels", key, name) for key in keys for name in self._names("kernels", key)]
+        return [path for path in paths if _HASH.fullmatch(path.name) and path.is_dir() and not path.is_symlink()]
 
     def entries(self) -> Iterator[Entry]:
-        """Read all sound entries."""
+        """Read all sound entries, whoever can write them: to be shown, not to be loaded."""
         for path in self.paths():
-            if (entry := _read(path)) is not None:
+            if (entry := self._sound(path.parent.name, path.name, trust=False)) is not None:
                 yield entry
 
     def prune(
@@ -239,6 +254,7 @@ class Store:
         versions: Mapping[str, str] | None = None,
         older_than: float | None = None,
         max_bytes: int | None = None,
+        stays: Callable[[Path, str], object] | None = None,
     ) -> list[Path]:
         """Remove what is of no more use, oldest use first.
 
@@ -250,6 +266,8 @@ class Store:
             Remove entries not used for so many seconds.
         max_bytes : int, optional
             Remove entries until what is left is no larger.
+        stays : callable, optional
+            Called with what could not be removed, and why.
 
         Returns
         -------
@@ -257,80 +275,189 @@ class Store:
             What was removed; corrupt entries and leftovers of killed processes always are.
         """
         now = time.time()
-        removed = [p for p in self._leftovers() if now - _modified(p) > LEFTOVER_SECONDS]
+        chosen = [p for p in self._leftovers() if now - _modified(p) > LEFTOVER_SECONDS]
         kept: list[tuple[float, Path, int]] = []
         for path in self.paths():
-            entry, used = _read(path), _modified(path)
+            entry, used = self._sound(path.parent.name, path.name, trust=False), _modified(path)
             stale = entry is None or (versions is not None and entry.request.get("versions") != dict(versions))
             if entry is None or stale or (older_than is not None and now - used > older_than):
-                removed.append(path)
+                chosen.append(path)
             else:
                 kept.append((used, path, entry.size))
         total = sum(size for _, _, size in kept)
         for _, path, size in sorted(kept):
             if max_bytes is None or total <= max_bytes:
                 break
-            removed.append(path)
+            chosen.append(path)
             total -= size
-        for path in removed:
-            self._remove(path)
-        return removed
+        return self._remove_all(chosen, stays)
 
-    def clear(self) -> int:
-        """Remove everything that this store wrote; return the number of entries."""
-        paths = self.paths()
-        for path in paths:
-            self._remove(path)  # each disappears whole, so that a reader sees all of an entry or nothing
-        shutil.rmtree(self.root / f"v{FORMAT}", ignore_errors=True)
-        return len(paths)
+    def clear(self, stays: Callable[[Path, str], object] | None = None) -> int:
+        """Remove everything that this store wrote; return the number of entries.
+
+        Parameters
+        ----------
+        stays : callable, optional
+            Called with what could not be removed, and why.
+        """
+        notes = [self._folder("notes", name) for name in self._names("notes") if _NOTE.fullmatch(name)]
+        locks = [self._folder("locks", name) for name in self._names("locks") if _HASH.fullmatch(name)]
+        entries = self._remove_all(self.paths(), stays)
+        self._remove_all([*self._leftovers(), *notes, *locks], stays)
+        keys = [("kernels", key) for key in self._names("kernels") if _HASH.fullmatch(key)]
+        for *names, last in (*keys, *((name,) for name in _FOLDERS)):
+            with contextlib.suppress(OSError, UntrustedError), self._opened(*names, trust=False) as parent:
+                os.rmdir(last, dir_fd=parent)  # where nothing is left in it
+        with contextlib.suppress(OSError):
+            os.rmdir(self._folder())
+        return len(entries)
 
     def _leftovers(self) -> list[Path]:
-        notes, unpublished = self._folder("notes"), self._folder("unpublished")
-        parts = [notes / n for n in _names(notes) if n.endswith(".part")]
-        return [unpublished / n for n in _names(unpublished)] + parts
+        """List what killed processes left, and what may be that: :meth:`_remove` looks into folders."""
+        parts = [self._folder("notes", n) for n in self._names("notes") if _NOTE.fullmatch(n) and n.endswith(".part")]
+        found = [self._folder("unpublished", name) for name in self._names("unpublished")]
+        return [
+            path for path in found if _ASIDE.fullmatch(path.name) or (path.is_dir() and not path.is_symlink())
+        ] + parts
+
+    def _remove_all(self, paths: list[Path], stays: Callable[[Path, str], object] | None) -> list[Path]:
+        """Remove what can be removed; return that."""
+        removed = []
+        for path in paths:
+            try:
+                self._remove(path)
+                removed.append(path)
+            except FileNotFoundError:
+                pass  # another process was faster
+            except (OSError, UntrustedError) as error:
+                if stays is not None:
+                    stays(path, getattr(error, "strerror", None) or str(error))
+        return removed
 
     def _remove(self, path: Path) -> None:
-        """Take a directory away by a rename, then delete it."""
-        if path.is_file():
-            path.unlink(missing_ok=True)
+        """Remove a file, or a folder of an entry's files.
+
+        An entry disappears whole, by a rename, where that is possible: not where the folder lies in a lower layer of an
+        overlay.  Nothing that somebody puts in its place meanwhile can lead out of the store.
+
+        Raises
+        ------
+        OSError
+            If it cannot be removed, or holds something else than an entry does.
+        """
+        with contextlib.ExitStack() as stack:
+            parent = stack.enter_context(self._opened(*path.relative_to(self._folder()).parts[:-1], trust=False))
+            if not stat.S_ISDIR(os.stat(path.name, dir_fd=parent, follow_symlinks=False).st_mode):
+                os.unlink(path.name, dir_fd=parent)
+                return
+            folder = open_below(parent, path, os.O_DIRECTORY, trust=False)
+            stack.callback(os.close, folder)
+            with os.scandir(folder) as found:
+                ours = {e.name: bool(_FILE.fullmatch(e.name)) and not e.is_dir(follow_symlinks=False) for e in found}
+            if foreign := sorted(name for name in ours if not ours[name]):
+                raise OSError(errno.ENOTEMPTY, f"it holds {foreign[0]!r}, which the cache did not write")
+            name = path.name
+            with contextlib.suppress(OSError, UntrustedError):
+                unpublished = stack.enter_context(self._opened("unpublished", trust=False))
+                aside = os.urandom(8).hex()
+                os.rename(name, aside, src_dir_fd=parent, dst_dir_fd=unpublished)
+                parent, name = unpublished, aside
+            for file in ours:
+                os.unlink(file, dir_fd=folder)
+            os.rmdir(name, dir_fd=parent)
+
+    def _take_away(self, path: Path) -> None:
+        """Take away what lies in an entry's place, whatever it is."""
+        try:
+            self._remove(path)
+        except OSError:  # not an entry's files alone: it may be somebody's, so it is kept where no reader looks
+            os.rename(path, self._aside())
+
+    def _names(self, *names: str, trust: bool = False) -> list[str]:
+        try:
+            with self._opened(*names, trust=trust) as folder:
+                return sorted(os.listdir(folder))
+        except OSError:
+            return []
+        except UntrustedError:
+            if trust:
+                raise
+            return []
+
+    def _read(self, key: str, name: str, trust: bool = True) -> Entry | None:
+        """Read an entry and check it against its own checksums and its place; None if it is not sound."""
+        path = self._folder("kernels", key, name)
+        try:
+            with self._opened("kernels", key, name, trust=trust) as folder:
+                meta = json.loads(read(folder, path / "meta.json", trust))
+                request = dict(meta["key"])
+                sound = request.pop("tir") == name and digest(request) == key
+                sound = sound and all(map(_FILE.fullmatch, meta["files"]))
+                files = {file: read(folder, path / file, trust) for file in meta["files"]} if sound else {}
+                for file, data in files.items():
+                    sound = sound and hashlib.sha256(data).hexdigest() == meta["files"][file]["sha256"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+        return Entry(request, name, files, path) if sound else None
+
+    def _sound(self, key: str, name: str, trust: bool = True) -> Entry | None:
+        """Read an entry; None if it is not sound, or not to be trusted."""
+        try:
+            return self._read(key, name, trust)
+        except UntrustedError:
+            return None
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a new file with the rights that the umask leaves, but none for others to write."""
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o644)) as file:
+        file.write(data)
+
+
+def _acquire(file: int, path: Path) -> None:
+    """Wait for the lock of an open file, for a while."""
+    until = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                logger().warning("another process has held %s for %g s; building without it", path, LOCK_SECONDS)
+                return
+        except OSError as error:  # a file system without locks: nobody holds it
+            logger().debug("building without the lock %s: %s", path, error)
             return
-        if path.parent != self._folder("unpublished"):
-            aside = self._aside() / path.name
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(path, aside)
-            path = aside.parent
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
+        time.sleep(0.02)
 
 
 def _modified(path: Path) -> float:
     try:
-        return path.stat().st_mtime
+        return path.lstat().st_mtime
     except OSError:
         return 0.0
 
 
-def _read(path: Path) -> Entry | None:
-    """Read an entry and check it against its own checksums and its place."""
-    try:
-        meta = json.loads((path / "meta.json").read_text())
-        request = dict(meta["key"])
-        tir = request.pop("tir")
-        if any(Path(name).name != name for name in meta["files"]):
-            return None  # outside of the entry, where it might have no end
-        files = {name: (path / name).read_bytes() for name in meta["files"]}
-        sound = path.name == tir and path.parent.name == digest(request)
-        for name, data in files.items():
-            sound = sound and hashlib.sha256(data).hexdigest() == meta["files"][name]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    return Entry(request, tir, files, path) if sound else None
+def tiers() -> tuple[Store | None, Store | None]:
+    """Return the cache and the artifacts that the environment names, in folders that can be trusted.
+
+    Raises
+    ------
+    UntrustedError
+        If somebody else can write where a variable points.  A default cache is then not used, with one warning.
+    """
+    folders = (environment.cache_dir(), environment.artifacts_dir())
+    cache, artifacts = (None if folder is None else Store(folder) for folder in folders)
+    if artifacts is not None:
+        artifacts.check()
+    if cache is not None:
+        try:
+            cache.check()
+        except UntrustedError as error:
+            if environment.cache_is_named():
+                raise
+            warn_once(cache, error)
+            cache = None
+    return cache, artifacts
 
 
 def get_or_build(
@@ -363,29 +490,40 @@ def get_or_build(
     ------
     CacheMissError
         On a miss, if ``require``; it names the nearest entry and the fields that differ.
+    UntrustedError
+        If somebody else could have written the entry of the artifacts.
     """
-    stores = [store for store in (artifacts, cache) if store is not None]
-    for store in stores:
-        if (entry := store.find(request)) is not None:
-            return entry
+    if artifacts is not None and (entry := artifacts.find(request)) is not None:
+        return entry
+    if cache is not None and (entry := _find(cache, request)) is not None:
+        return entry
     if require:
-        raise CacheMissError(_explain_miss(request, stores))
+        raise CacheMissError(_explain_miss(request, [store for store in (artifacts, cache) if store is not None]))
     if cache is None:
         return build()
     entry = None
     try:
         with cache.lock(request):
-            entry = cache.find(request)
+            entry = _find(cache, request)
             if entry is None:
                 entry = build()
                 entry = cache.put(entry)
         return entry
-    except OSError as error:
+    except (OSError, UntrustedError) as error:
         warn_once(cache, error)
         return entry or build()
 
 
-def warn_once(cache: Store, error: OSError) -> None:
+def _find(cache: Store, request: Mapping[str, Any]) -> Entry | None:
+    """Look into a cache, where an entry that somebody else could have written is one to be replaced."""
+    try:
+        return cache.find(request)
+    except UntrustedError as error:
+        logger().warning("%s; it is built anew", error)
+        return None
+
+
+def warn_once(cache: Store, error: Exception) -> None:
     """Say that a cache does not work, the first time."""
     if str(cache.root) not in _warned:
         _warned.add(str(cache.root))

@@ -22,7 +22,8 @@ from ..errors import FqError
 from ..schedule import Schedule
 from ..spec import FakeQuantSpec
 from ..target import LEVELS, Target
-from .cache import replacing
+from .cache import digest
+from .files import check, replacing
 
 FORMAT = 1
 """Version of the format of record files; a file of another is skipped."""
@@ -32,6 +33,9 @@ OPERATOR = "fake_quant"
 
 SIZE_CLASSES = {"cache": 2**20, "mid": 2**25, "memory": math.inf}
 """The most bytes moved (x, out and mask) by tensors of each class: second-level caches, last-level ones, the rest."""
+
+MOST_ROWS = 64
+"""The most rows of a record: lanes unroll them, and a kernel of some hundred takes minutes to compile."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Record:
         Raises
         ------
         FqError
-            If a field of the specification, a knob or a size class is unknown.
+            If a field of the specification, a knob or a size class is unknown, or a knob is beyond its bounds.
         """
         operator, known = value.get("operator", OPERATOR), {f.name for f in fields(FakeQuantSpec)}
         if not isinstance(operator, str):
@@ -101,6 +105,8 @@ class Record:
                 f"match is {value['match']!r}, measured is {measured!r}; expected texts by name, values by name"
             )
         match, schedule = tuple(sorted(value["match"].items())), Schedule.from_json(value["schedule"])
+        if schedule.rows > MOST_ROWS:
+            raise FqError(f"Schedule.rows is {schedule.rows}; expected at most {MOST_ROWS} in a record")
         return cls(match, value["size_class"], schedule, measured, operator)
 
 
@@ -157,11 +163,16 @@ class RecordFile:
         try:
             if value["format"] != FORMAT:
                 raise FqError(f"format is {value['format']!r}; this version reads {FORMAT}")
+            value = dict(value)
+            if "sha256" in value and value.pop("sha256") != digest(value):
+                raise FqError("it is damaged, or was edited by hand; take the sha256 out if you did, or tune again")
+            if unknown := sorted(value.keys() - {"format", "cpu", "threads", "tuned", "rows_min_inner", "records"}):
+                raise FqError(f"unknown field: {', '.join(unknown)}")
             records = tuple(map(Record.from_json, value["records"]))
             cpu, threads, boundary = value["cpu"], value["threads"], value.get("rows_min_inner")
             for name, number in (("threads", threads), ("rows_min_inner", boundary)):
-                if number is not None and (type(number) is not int or number < 1):
-                    raise FqError(f"{name} is {number!r}; expected a positive integer")
+                if number is not None and (type(number) is not int or not 0 < number < 2**31):
+                    raise FqError(f"{name} is {number!r}; expected an integer from 1 to {2**31 - 1}")
             if not isinstance(cpu, str):
                 raise FqError(f"cpu is {cpu!r}; expected LLVM's name of one")
             return cls(cpu, records, threads, boundary, dict(value.get("tuned", {})))
@@ -191,7 +202,9 @@ def read(path: str | Path) -> RecordFile:
 
 
 def write(path: str | Path, content: RecordFile) -> None:
-    """Write a record file; a reader sees the old one or the new one.
+    """Write a record file, with a checksum; a reader sees the old one or the new one.
+
+    A link is followed, and a device or a pipe written to.
 
     Raises
     ------
@@ -200,13 +213,17 @@ def write(path: str | Path, content: RecordFile) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    value = content.to_json()
     with replacing(path) as file:
-        file.write(_readable(content.to_json()))
+        file.write(_readable({**value, "sha256": digest(value)}))
 
 
 def _readable(value: Mapping[str, Any]) -> str:
-    """JSON with one line a record, so that a change of one is a change of one line."""
-    lines = [f"  {json.dumps(name)}: {json.dumps(item)}" for name, item in value.items() if name != "records"]
+    """JSON with one line a record, so that a change of one is a change of one line, and of the checksum."""
+    first = [name for name in ("format", "sha256") if name in value]
+    lines = ["  " + ", ".join(f"{json.dumps(name)}: {json.dumps(value[name])}" for name in first)]
+    others = ((name, item) for name, item in value.items() if name not in (*first, "records"))
+    lines += [f"  {json.dumps(name)}: {json.dumps(item)}" for name, item in others]
     records = ",\n".join(f"    {json.dumps(record)}" for record in value["records"])
     lines.append(f'  "records": [\n{records}\n  ]' if records else '  "records": []')
     return "{\n" + ",\n".join(lines) + "\n}\n"
@@ -327,13 +344,16 @@ def applicable(target: Target) -> tuple[Found, ...]:
     for name, reason in candidates(target, names):
         for folder, whose in folders:
             path = folder / f"{name}.json"
-            if (content := _try_to_read(path, name)) is not None:
+            # what is shipped is trusted as the code is that lies beside it
+            if (content := _try_to_read(path, name, trusted=whose == "shipped")) is not None:
                 found.append(Found(path, content, f"{reason}, {whose}"))
     return tuple(found)
 
 
-def _try_to_read(path: Path, cpu: str) -> RecordFile | None:
+def _try_to_read(path: Path, cpu: str, trusted: bool) -> RecordFile | None:
     try:
+        if not trusted:
+            check(path, strict=False)
         content = read(path)
         if content.cpu != cpu:
             raise FqError(f"{path} is for {content.cpu}; expected {cpu}, as its name says")

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -289,14 +290,36 @@ def output_path(target: Target) -> Path:
     return folder / f"{target.cpu}.json"
 
 
+def log_path(output: Path) -> Path:
+    """Return where trials are logged by default: beside the record file; nowhere if that is a device or a pipe."""
+    return output.with_suffix(".trials.jsonl") if output.is_file() or not output.exists() else Path(os.devnull)
+
+
+def _old_records(path: Path, named: bool) -> RecordFile | None:
+    """Read the records that new ones are merged into, if any; damaged ones are made anew, where nobody named the file.
+
+    Raises
+    ------
+    FqError
+        If a file that was named holds something else than records, which is not to be lost.
+    """
+    try:
+        return records.read(path) if path.is_file() else None
+    except FqError as error:
+        if named:
+            raise FqError(f"{error}; delete the file to have it made anew") from error
+        warnings.warn(f"tuned schedules are made anew: {error}", RuntimeWarning, stacklevel=2)
+        return None
+
+
 def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tuple[Path, RecordFile, list[Record]]:
     """Search all jobs; return the file, what is in it now, and the results, the default schedule among them."""
     with Worker(settings.rpc, settings.key) as worker:
         target = Target.from_json(worker.ask({"ask": "target"}, 120))
         deadline = time.monotonic() + settings.budget
         path = Path(settings.output) if settings.output is not None else output_path(target)
-        old = records.read(path) if path.exists() else None
-        search = _Search(worker, target, Path(settings.log or path.with_suffix(".trials.jsonl")), settings)
+        old = _old_records(path, settings.output is not None)
+        search = _Search(worker, target, Path(settings.log or log_path(path)), settings)
         found: list[Record] = []
         for index, job in enumerate(jobs):
             left = len(jobs) - index - 1

@@ -13,12 +13,10 @@ import os
 import socket
 import statistics
 import sys
-import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -156,11 +154,9 @@ class Remote:
             from ..codegen.llvm import translate
 
             spec, schedule, target = contender.spec, contender.schedule, self.target
-            with tempfile.TemporaryDirectory(prefix="fq_tvm-") as folder:
-                path = Path(folder) / f"kernel{len(self._sent)}.ll"
-                path.write_text(translate(lower(spec, schedule, target), schedule, target))
-                self.session.upload(str(path))
-                self._sent[contender] = self.session.load_module(path.name)
+            name = f"kernel{len(self._sent)}.ll"
+            self.session.upload(bytearray(translate(lower(spec, schedule, target), schedule, target).encode()), name)
+            self._sent[contender] = self.session.load_module(name)
         return self._sent[contender]
 
     def time(self, at: Bench, contenders: Sequence[Contender], copy: bool, seconds: float) -> dict[str, list[float]]:

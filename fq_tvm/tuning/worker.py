@@ -11,17 +11,13 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from ..environment import with_cache
+from .. import environment
 from ..errors import FqError
-
-COMMAND = (sys.executable, "-m", "fq_tvm.tuning.trial")
-"""Starts the other process."""
 
 
 class TrialError(FqError):
@@ -37,12 +33,15 @@ class Worker:
         ``HOST:PORT`` of a tracker, to measure on another machine.
     key : str
         Of the machine at the tracker.
-    command : sequence of str
-        What is started.
+    command : sequence of str, optional
+        What is started; :mod:`fq_tvm.tuning.trial` by default.
     """
 
-    def __init__(self, rpc: str | None = None, key: str = "", command: Sequence[str] = COMMAND) -> None:
-        self.command = [*command, *(["--rpc", rpc, "--key", key] if rpc else [])]
+    def __init__(self, rpc: str | None = None, key: str = "", command: Sequence[str] = ()) -> None:
+        self.command = [
+            *(command or environment.python("fq_tvm.tuning.trial")),
+            *(["--rpc", rpc, "--key", key] if rpc else []),
+        ]
         self._process: subprocess.Popen[str] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -56,7 +55,7 @@ class Worker:
 
     def _start(self) -> subprocess.Popen[str]:
         # Hundreds of candidates must not fill the user's cache, nor be looked for among artifacts.
-        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="fq_tvm-tune-")
+        self._folder = self._folder or _folder()
         self._answers: queue.Queue[str] = queue.Queue()
         process = subprocess.Popen(
             self.command,
@@ -64,7 +63,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=with_cache(self._folder.name),
+            env=environment.with_cache(self._folder.name),
             start_new_session=True,  # an interrupt is for the tuner, which then ends the worker
         )
 
@@ -120,6 +119,17 @@ class Worker:
         if "error" in answer:
             raise TrialError(answer["error"])
         return answer["answer"]
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Make a folder for a cache: beside the user's where there is no room for temporary files."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="fq_tvm-tune-")
+    except OSError:
+        if (beside := environment.cache_dir()) is None:
+            raise
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix="fq_tvm-tune-", dir=beside.parent)
 
 
 def _how_it_ended(status: int) -> str:

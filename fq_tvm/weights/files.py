@@ -20,7 +20,7 @@ from ..errors import FqError
 from ..launch.arguments import normalize_axis
 from ..layout import MAX_RANK
 from ..spec import FLOATS
-from ..store.cache import replacing
+from ..store.files import replacing
 
 Array = NDArray[Any]
 
@@ -272,7 +272,7 @@ def write_npz(path: str | os.PathLike[str]) -> Iterator[Callable[[str, Array], N
     Parameters
     ----------
     path : path-like
-        An existing file is replaced.
+        An existing file is replaced, a device or a pipe written to.
 
     Yields
     ------
@@ -289,9 +289,7 @@ def write_npz(path: str | os.PathLike[str]) -> Iterator[Callable[[str, Array], N
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; expected the name of a file")
-    umask = os.umask(0)
-    os.umask(umask)
-    with replacing(path, "wb", 0o666 & ~umask) as file, ZipFile(file, "w") as archive:
+    with replacing(path, "wb") as file, ZipFile(file, "w") as archive:
 
         def add(name: str, array: Array) -> None:
             # zipfile ends a name at a null character, and cannot write halves of characters outside of the plane 0

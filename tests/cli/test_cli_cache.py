@@ -83,3 +83,18 @@ def test_cache_clear(ask, own_cache):
 )
 def test_cache_refuses(arguments, said, refused, own_cache):
     assert said in refused("cache", *arguments)
+
+
+def test_what_stays_is_said(ask, own_cache):
+    [kernel, _] = ask("cache", "list", "--json")["kernels"]
+    mine = Path(kernel["path"]) / "mine.txt"
+    mine.write_text("precious")
+    assert ask("cache", "prune", "--max-size", "0", "--json")["stays"] == {
+        kernel["path"]: "it holds 'mine.txt', which the cache did not write"
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        said = []
+        patch.setattr("fq_tvm.cli.cache.say", said.append)
+        assert "removed 0 kernels" in ask("cache", "clear")
+    assert said == [f"note: {kernel['path']} stays: it holds 'mine.txt', which the cache did not write"]
+    assert mine.read_text() == "precious"

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
+import stat
+import subprocess
+import sys
 import threading
 import time
 import warnings
 from pathlib import Path
 
 import pytest
+from damage import flips
 
-from fq_tvm.errors import CacheMissError
+from fq_tvm import environment
+from fq_tvm.errors import CacheMissError, UntrustedError
 from fq_tvm.store import cache
 from fq_tvm.store.cache import Entry, Store, digest, get_or_build
 
@@ -271,3 +278,328 @@ def test_clear_removes_its_own_and_nothing_else(tmp_path):
     assert store.find(REQUEST) is None
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
     assert store.clear() == 0
+
+
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+BELOW = ["", "v1", "v1/kernels", "v1/kernels/KEY", "v1/kernels/KEY/TIR", "v1/kernels/KEY/TIR/kernel.o"]
+"""Where somebody could write: from the folder down to the code."""
+
+
+def place(store: Store, below: str) -> Path:
+    return store.root / below.replace("KEY", digest(REQUEST)).replace("TIR", entry().tir)
+
+
+def spoil_mode(path: Path) -> None:
+    path.chmod(0o777)
+
+
+def spoil_group(path: Path) -> None:
+    path.chmod(0o775)
+
+
+def spoil_owner(path: Path) -> None:
+    os.chown(path, NOBODY, NOBODY)
+
+
+def spoil_link(path: Path) -> None:
+    elsewhere = path.parent.parent / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+SPOIL = [spoil_mode, spoil_group, pytest.param(spoil_owner, marks=needs_root), spoil_link]
+
+
+@pytest.mark.parametrize("spoil", SPOIL)
+@pytest.mark.parametrize("below", BELOW)
+def test_what_others_could_have_written_is_not_loaded(tmp_path, below, spoil):
+    store = Store(tmp_path / "a" / "store")
+    store.put(entry())
+    assert store.find(REQUEST) is not None
+    spoil(place(store, below))
+    if (below, spoil) == ("", spoil_link):  # the folder that was named may be one
+        assert store.find(REQUEST) is not None
+        return
+    with pytest.raises(UntrustedError, match=str(place(store, below))):
+        store.find(REQUEST)
+    with pytest.raises(UntrustedError):
+        get_or_build(REQUEST, entry, None, artifacts=store)
+
+
+@pytest.mark.parametrize("spoil", SPOIL)
+@pytest.mark.parametrize("below", BELOW[-2:])
+def test_an_entry_of_a_cache_that_others_could_have_written_is_built_anew(tmp_path, below, spoil):
+    store = Store(tmp_path / "store")
+    store.put(entry())
+    spoil(place(store, below))
+    calls = []
+
+    def build() -> Entry:
+        calls.append(1)
+        return entry()
+
+    for _ in range(2):
+        assert get_or_build(REQUEST, build, store).files["kernel.o"] == b"code"
+    assert len(calls) == 1
+    assert store.find(REQUEST) is not None
+
+
+@pytest.mark.parametrize("below", ["", "v1", "v1/notes"])
+@pytest.mark.parametrize("spoil", SPOIL[:3])
+def test_nothing_is_written_where_others_can_write(tmp_path, below, spoil):
+    store = Store(tmp_path / "store")
+    place(store, "v1/notes").mkdir(parents=True)
+    spoil(place(store, below))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UntrustedError):
+        store.remember({"q": 1}, 2)
+    assert store.recall({"q": 1}) is None
+    if below != "v1/notes":
+        with pytest.raises(UntrustedError):
+            store.put(entry())
+        with pytest.raises(UntrustedError), store.lock(REQUEST):
+            pass
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("below", ["", "v1", "v1/kernels", "v1/notes", "v1/locks", "v1/unpublished"])
+def test_the_folders_that_the_environment_names(tmp_path, monkeypatch, below):
+    store = Store(tmp_path / "store")
+    store.put(entry())
+    store.remember({"q": 1}, 2)
+    with store.lock(REQUEST):
+        pass
+    place(store, below).chmod(0o777)
+    monkeypatch.delenv("FQ_TVM_ARTIFACTS_DIR", raising=False)
+    monkeypatch.setenv("FQ_TVM_CACHE_DIR", str(store.root))
+    with pytest.raises(UntrustedError, match="chmod go-w"):
+        cache.tiers()
+    monkeypatch.setattr(environment, "cache_is_named", lambda: False)  # the default one
+    with pytest.warns(RuntimeWarning, match=r"can be written by others.*kept in memory only"):
+        assert cache.tiers() == (None, None)
+    monkeypatch.setenv("FQ_TVM_ARTIFACTS_DIR", str(store.root))
+    with pytest.raises(UntrustedError):
+        cache.tiers()
+
+
+@needs_root
+def test_code_that_another_user_planted_does_not_run(tmp_path):
+    """A public cache in a folder of somebody else, with code of theirs under a checksum of theirs."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    folder = shared / "fq"
+    for mode, owner in ((0o777, NOBODY), (0o755, NOBODY), (0o777, 0)):
+        shutil.rmtree(folder, ignore_errors=True)
+        Store(folder).put(entry(text=b"planted"))
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, owner, owner)
+        folder.chmod(mode)
+        for variable in ("FQ_TVM_CACHE_DIR", "FQ_TVM_ARTIFACTS_DIR"):
+            code = (
+                "import numpy as n, fq_tvm as f\n"
+                "arrays = n.ones((4, 8), 'f4'), n.ones(4, 'f4'), n.zeros(4, 'i4')\n"
+                "try: f.fake_quantize_per_channel_affine(*arrays, 0, 0, 7)\n"
+                "except f.UntrustedError as error: print(error)"
+            )
+            run = subprocess.run(
+                [sys.executable, "-c", code], env={**os.environ, variable: str(folder)}, capture_output=True, text=True
+            )
+            assert run.stdout.startswith(f"{folder} "), run
+            assert run.returncode == 0 and not run.stderr
+
+
+@pytest.mark.parametrize(("mask", "folder", "file"), [(0o077, 0o700, 0o600), (0o027, 0o750, 0o640), (0, 0o755, 0o644)])
+def test_entries_have_the_rights_of_the_umask_and_none_to_write_for_others(tmp_path, mask, folder, file):
+    old = os.umask(mask)
+    try:
+        store = Store(tmp_path / "store")
+        store.put(entry())
+        store.remember({"q": 1}, 2)
+        with store.lock(REQUEST):
+            pass
+    finally:
+        os.umask(old)
+    for path in (store.root, *store.root.rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) == (folder if path.is_dir() else file), path
+    assert store.find(REQUEST) is not None
+
+
+def test_locks_follow_no_link(tmp_path):
+    store, victim = Store(tmp_path / "store"), tmp_path / "victim"
+    place(store, "v1/locks").mkdir(parents=True)
+    place(store, f"v1/locks/{digest(REQUEST)}").symlink_to(victim)
+    with pytest.raises(OSError), store.lock(REQUEST):  # noqa: PT011  # ELOOP has no class of its own
+        pass
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EIO, errno.EBADF])
+def test_without_locks_nobody_waits(tmp_path, monkeypatch, caplog, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    start = time.monotonic()
+    with caplog.at_level("WARNING", logger="fq_tvm"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = [get_or_build(REQUEST, entry, Store(tmp_path)) for _ in range(2)]
+    assert time.monotonic() - start < 5
+    assert not caplog.records
+    assert found[0] == found[1] == Store(tmp_path).find(REQUEST)
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EWOULDBLOCK])
+def test_a_lock_that_is_held_is_waited_for(tmp_path, monkeypatch, number):
+    tries, flock = [], fcntl.flock
+
+    def busy(file, operation):
+        tries.append(operation)
+        if len(tries) < 4:
+            raise OSError(number, os.strerror(number))
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", busy)
+    with Store(tmp_path).lock(REQUEST):
+        assert len(tries) == 4
+
+
+def files_below(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+FOREIGN = [
+    "v1/api/server.py",
+    "v1/readme",
+    "v1/kernels/conv2d/conv.cu",
+    "v1/kernels/conv2d/meta.json",
+    f"v1/kernels/{'a' * 64}/conv.cu",
+    f"v1/kernels/{'a' * 64}/src/kernel.o",
+    f"v1/kernels/{'a' * 64}/{'b' * 64}/blob",
+    f"v1/kernels/{'a' * 64}/{'b' * 64}/kernel.o/nested",
+    "v1/notes/todo.json",
+    "v1/locks/door",
+    "v1/unpublished/draft.md",
+    "v1/unpublished/book/chapter.md",
+    "other",
+]
+
+
+@pytest.mark.parametrize("sweep", [Store.clear, Store.prune, lambda store: store.prune(max_bytes=0)])
+def test_what_the_store_did_not_write_stays(tmp_path, sweep):
+    for name in FOREIGN:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+        age(tmp_path / name, 7200)
+        age((tmp_path / name).parent, 7200)
+    sweep(Store(tmp_path))
+    assert files_below(tmp_path) == {name: name for name in FOREIGN}
+    own = Store(tmp_path).put(entry()).path
+    Store(tmp_path).clear()
+    assert not own.exists()
+    assert files_below(tmp_path) == {name: name for name in FOREIGN}
+
+
+@pytest.mark.parametrize("sweep", [Store.clear, Store.prune, lambda store: store.prune(older_than=0, max_bytes=0)])
+@pytest.mark.parametrize(
+    "link", ["", "v1", "v1/kernels", f"v1/kernels/{'a' * 64}", f"v1/kernels/{'a' * 64}/{'b' * 64}", "v1/unpublished/x"]
+)
+def test_links_are_not_followed_by_who_removes(tmp_path, link, sweep):
+    victim, store = tmp_path / "victim", Store(tmp_path / "store")
+    for depth in ("", f"{'b' * 64}", f"{'a' * 64}/{'b' * 64}"):
+        (victim / depth).mkdir(parents=True, exist_ok=True)
+        for name in ("kernel.o", "meta.json", "thesis.tex"):
+            (victim / depth / name).write_text("precious")
+    before = files_below(victim)
+    (store.root / link).parent.mkdir(parents=True, exist_ok=True)
+    (store.root / link).symlink_to(victim)
+    sweep(store)
+    assert files_below(victim) == before
+
+
+def test_a_sweep_goes_on_past_what_stays(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    requests = [{**REQUEST, "format": i} for i in range(4)]
+    paths = [store.put(entry(r)).path for r in requests]
+    unlink = os.unlink
+
+    def refuse(name, *, dir_fd=None):
+        if dir_fd is not None and os.readlink(f"/proc/self/fd/{dir_fd}") == str(paths[1]):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        unlink(name, dir_fd=dir_fd)
+
+    rename = os.rename
+
+    def no_rename(source, target, **where):
+        if where:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", no_rename)
+    monkeypatch.setattr(os, "unlink", refuse)
+    stays = {}
+    assert sorted(store.prune(max_bytes=0, stays=stays.__setitem__)) == sorted(p for p in paths if p != paths[1])
+    assert stays == {paths[1]: "Permission denied"}
+    assert store.paths() == [paths[1]]
+    monkeypatch.setattr(os, "unlink", unlink)
+    assert store.clear() == 1
+    assert not (tmp_path / "v1").exists()
+
+
+def test_a_corrupt_entry_that_cannot_be_renamed_is_replaced(tmp_path, monkeypatch):
+    store, rename = Store(tmp_path), os.rename
+    path = store.put(entry()).path
+    damage_flip(path)
+
+    def as_on_overlayfs(source, target, **where):
+        if where or source == path:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", as_on_overlayfs)
+    store.put(entry())
+    assert store.find(REQUEST) is not None
+
+
+@needs_root
+def test_another_users_entries_stay_and_are_named(tmp_path):
+    """In a folder that two users share, which neither loads code from."""
+    store = Store(tmp_path / "store")
+    theirs, own = (store.put(entry({**REQUEST, "format": i})).path for i in range(2))
+    for path in (store.root, *store.root.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o644)
+    for path in (own, *own.iterdir()):
+        os.chown(path, NOBODY, NOBODY)
+    theirs.chmod(0o755)
+    code = (
+        "import os, sys; from pathlib import Path; from fq_tvm.store.cache import Store\n"
+        f"os.chdir(sys.argv[1]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+        "stays = {}; print(Store(Path()).clear(stays.__setitem__), *stays)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code, str(store.root)], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["1", str(theirs.relative_to(store.root))]
+    assert theirs.is_dir() and not own.exists()
+
+
+def test_a_note_with_a_flipped_bit_is_right_or_ignored(tmp_path):
+    store, question = Store(tmp_path), {"name": "host", "cpu": {"flags": "avx2 fma"}}
+    answer = {"cpu": "znver4", "features": ["avx2", "fma"], "disabled": [], "missing": []}
+    store.remember(question, answer)
+    [note] = (tmp_path / "v1" / "notes").iterdir()
+    for _ in flips(note):
+        assert store.recall(question) in (answer, None)
+    for text in ("[" * 100_000, "{}", "null", '{"question": {}, "answer": 1}', note.read_text()[:-5]):
+        note.write_text(text)
+        assert store.recall(question) is None
+        store.remember(question, answer)
+        assert store.recall(question) == answer
+
+
+def test_an_entry_with_a_flipped_bit_is_right_or_ignored(tmp_path):
+    store = Store(tmp_path)
+    put = store.put(entry())
+    for file in ("meta.json", "kernel.o", "kernel.tir"):
+        for _ in flips(put.path / file):
+            assert store.find(REQUEST) in (put, None)
+    assert store.find(REQUEST) == put

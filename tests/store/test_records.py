@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from damage import flips
 from support import assert_same, checked_arguments, expected, launch_on, make
 
 import fq_tvm.torch
@@ -23,10 +24,11 @@ from fq_tvm.launch import registry
 from fq_tvm.launch.choose import schedule_for
 from fq_tvm.launch.library import build_library
 from fq_tvm.launch.registry import current_target, launch_of, prepare
-from fq_tvm.schedule import default_schedule
+from fq_tvm.schedule import LIMITS, default_schedule
 from fq_tvm.store import records
 from fq_tvm.store.records import Record, RecordFile
 from fq_tvm.target import Target
+from fq_tvm.tuning import search
 
 V4 = ("avx2", "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
 ZEN4 = Target("znver4", V4)
@@ -376,3 +378,104 @@ def test_a_record_file_of_anybody_is_one_error(text, tmp_path):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(FqError, match=re.escape(str(path))):
         records.read(path)
+
+
+def test_a_record_file_with_a_flipped_bit_is_right_or_refused(tmp_path):
+    path = tmp_path / "znver4.json"
+    records.write(path, content("znver4", rows_min_inner=128, tuned={"seed": 0}))
+    right, refused = records.read(path).to_json(), 0
+    for bit in flips(path):
+        try:
+            assert records.read(path).to_json() == right, bit
+        except FqError:
+            refused += 1
+    assert refused > 1000
+    assert records.read(path).to_json() == right
+
+
+def test_a_damaged_file_is_passed_over_and_made_anew(folders, monkeypatch):
+    user, shipped = folders
+    for folder, tile in ((user, 8), (shipped, 9)):
+        records.write(folder / "znver4.json", content("znver4", tile=tile))
+    path = user / "znver4.json"
+    path.write_text(path.read_text().replace('"tile": 8', '"tile": 12'))
+    with pytest.warns(RuntimeWarning, match="damaged, or was edited by hand"):
+        assert records.lookup(ROWS, ZEN4) == Schedule(tile=9)
+    with pytest.warns(RuntimeWarning, match="made anew"):
+        assert search._old_records(path, named=False) is None
+    with pytest.raises(FqError, match="delete the file"):
+        search._old_records(path, named=True)
+    assert search._old_records(Path("/dev/null"), named=True) is None
+    assert search.log_path(Path("/dev/null")) == Path("/dev/null")
+    assert search.log_path(path).name == search.log_path(user / "new.json").with_stem("znver4.trials").name
+    path.write_text(path.read_text().replace('"sha256"', '"sha255"'))
+    with pytest.raises(FqError, match="unknown field: sha255"):
+        records.read(path)
+    value = json.loads(path.read_text())
+    del value["sha255"]
+    path.write_text(json.dumps(value))
+    assert records.read(path).records[0].schedule.tile == 12, "a file that somebody wrote by hand has no checksum"
+
+
+@pytest.mark.parametrize("value", [2**31, 2**40, 2**63 - 1, 2**63, 2**64, 10**30])
+@pytest.mark.parametrize("knob", ["tile", "rows", "run", "parallel_from", "stream_from", "vector_bits"])
+def test_knobs_have_bounds(folders, knob, value):
+    if knob in ("parallel_from", "stream_from") and value <= 2**62:
+        assert getattr(Schedule(**{knob: value}), knob) == value
+        return
+    with pytest.raises(FqError, match=f"Schedule.{knob} is {value}; expected"):
+        Schedule(**{knob: value})
+    written = content("znver4").to_json()
+    written["records"][0]["schedule"][knob] = value
+    (folders[0] / "znver4.json").write_text(json.dumps(written))
+    with pytest.warns(RuntimeWarning, match=f"Schedule.{knob} is {value}"):
+        assert records.lookup(ROWS, ZEN4) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rows_min_inner": 2**63}, "rows_min_inner is 9223372036854775808; expected an integer from 1"),
+        ({"threads": 2**31}, "threads is 2147483648"),
+        ({"sha256": "0" * 64}, "damaged"),
+        ({"sha256": None}, "damaged"),
+        ({"rows_min_iner": 3}, "unknown field: rows_min_iner"),
+        ({"records": [{**content("x").records[0].to_json(), "match": {"dtype": ["float32"]}}]}, "expected a string"),
+        ({"records": [{**content("x").records[0].to_json(), "schedule": {"rows": 65}}]}, "at most 64 in a record"),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused(change, said):
+    with pytest.raises(FqError, match=said):
+        RecordFile.from_json({**content("znver4").to_json(), **change})
+
+
+@pytest.mark.parametrize("knob", ["tile", "rows", "run", "parallel_from", "stream_from"])
+def test_the_largest_knobs_give_the_same_bits(knob):
+    schedule = Schedule(**{"parallel_from": 1, knob: LIMITS[knob]})
+    rng = np.random.default_rng(0)
+    # lanes unroll rows, where runs are taken several at a time
+    for shape, axis in (((6, 3000), 0), *([((500, 7, 3), 1), ((9, 2000), 1)] if knob != "rows" else [])):
+        x, scale, zero_point = make(rng, shape, axis)
+        arrays = (x, scale, zero_point, np.empty_like(x), np.empty(shape, bool))
+        launch_on(prepare(checked_arguments(arrays, axis, -128, 127), None, schedule), arrays)
+        assert_same(arrays[3:], expected(x, scale, zero_point, axis, -128, 127))
+
+
+def test_records_that_others_could_have_written_are_skipped(folders):
+    user, shipped = folders
+    path = user / "znver4.json"
+    for folder, tile in ((user, 8), (shipped, 9)):
+        records.write(folder / "znver4.json", content("znver4", tile=tile))
+    shipped.chmod(0o777)  # as trusted as the code beside it
+    assert records.lookup(ROWS, ZEN4) == Schedule(tile=8)
+    for spoiled in (user, path):
+        mode = spoiled.stat().st_mode
+        spoiled.chmod(0o777)
+        records.forget()
+        with pytest.warns(RuntimeWarning, match=f"{spoiled} can be written by others"):
+            assert records.lookup(ROWS, ZEN4) == Schedule(tile=9)
+        spoiled.chmod(mode)
+    linked = path.rename(user / "elsewhere.json")
+    path.symlink_to(linked)
+    records.forget()
+    assert records.lookup(ROWS, ZEN4) == Schedule(tile=8)
