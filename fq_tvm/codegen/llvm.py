@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import re
 import tempfile
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import tvm
 import tvm_ffi
 from tvm.target import Target as TvmTarget
 from tvm.target import codegen
 
-from ..errors import FqError
+from ..errors import BuildError, FqError
 from ..schedule import Schedule
 from ..target import VECTOR_FEATURES, Target
 from .nontemporal import mark
+
+for interruption in (KeyboardInterrupt, SystemExit):  # else what a callback raises comes out of TVM as a RuntimeError
+    tvm_ffi.register_error(interruption.__name__, interruption)
 
 
 def is_known(cpu: str) -> bool:
     """Whether LLVM knows a CPU by this name."""
     return bool(codegen.llvm_is_valid_cpu(cpu, codegen.llvm_get_system_triple()))
+
+
+def _features(cpu: str) -> set[str]:
+    return {str(f) for f in codegen.llvm_get_cpu_features(TvmTarget({"kind": "llvm", "mcpu": cpu}))}
+
+
+def _has_64_bits(cpu: str) -> bool:
+    return platform.machine() != "x86_64" or "64bit" in _features(cpu)
 
 
 def resolve(name: str) -> Target:
@@ -37,7 +52,8 @@ def resolve(name: str) -> Target:
     Raises
     ------
     FqError
-        If LLVM does not know the name: TVM itself would fall back to slow generic code.
+        If LLVM does not know the name, for which TVM would fall back to slow generic code, or if the CPU has no 64-bit
+        mode, at which LLVM would end the process.
 
     Notes
     -----
@@ -46,11 +62,14 @@ def resolve(name: str) -> Target:
     cpu = codegen.llvm_get_system_cpu() if name == "host" else name
     if not is_known(cpu):
         known = sorted(map(str, codegen.llvm_get_cpu_archlist(TvmTarget({"kind": "llvm"}))))
-        raise FqError(f"LLVM knows no CPU {cpu!r}; FQ_TVM_TARGET takes host or one of: {', '.join(known)}")
+        usable = ", ".join(name for name in known if _has_64_bits(name))
+        raise FqError(f"LLVM knows no CPU {cpu!r}; FQ_TVM_TARGET takes host or one of: {usable}")
+    if not _has_64_bits(cpu):
+        raise FqError(f"{cpu!r} is a CPU without 64-bit code; FQ_TVM_TARGET takes host, or a CPU that has it")
     host: dict[str, bool] = {
         str(k): bool(v) for k, v in tvm_ffi.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")().items()
     }
-    implied = {str(f) for f in codegen.llvm_get_cpu_features(TvmTarget({"kind": "llvm", "mcpu": cpu}))}
+    implied = _features(cpu)
     absent = sorted(f for f in implied if host.get(f) is False)
     if name != "host":
         missing = tuple(f for f in absent if f.startswith(VECTOR_FEATURES))
@@ -72,9 +91,26 @@ def translate(module: tvm.IRModule, schedule: Schedule, target: Target) -> str:
 
 def emit(ll: str) -> tuple[bytes, str]:
     """Turn LLVM IR into object code and assembly."""
-    with tempfile.TemporaryDirectory(prefix="fq_tvm-") as folder:
-        text, path = Path(folder) / "kernel.ll", Path(folder) / "kernel.o"
-        text.write_text(ll)
-        code = tvm.runtime.load_module(str(text))
-        code.write_to_file(str(path), "o")
-        return path.read_bytes(), code.inspect_source("asm")
+    load = tvm_ffi.get_global_func("ffi.Module.load_from_file.ll")
+    try:
+        with _file() as (path, file):
+            file.write(ll.encode())
+            file.flush()
+            code = load(path, "ll")
+            # LLVM ends the process if it cannot write; what it writes is shorter than what there was room for just now.
+            code.write_to_file(path, "o")
+            file.seek(0)
+            return file.read(), code.inspect_source("asm")
+    except OSError as error:
+        raise BuildError(f"there is no room for the object code of a kernel: {error}") from error
+
+
+@contextmanager
+def _file() -> Iterator[tuple[str, Any]]:
+    """Make a file, in memory where that has a path: no disk is then too full for it."""
+    if hasattr(os, "memfd_create") and os.path.exists("/proc/self/fd"):
+        with open(os.memfd_create("fq_tvm"), "w+b") as file:
+            yield f"/proc/self/fd/{file.fileno()}", file
+    else:
+        with tempfile.NamedTemporaryFile(prefix="fq_tvm-") as named:
+            yield named.name, named
