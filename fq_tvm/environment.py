@@ -7,19 +7,19 @@ They are read when a value is needed, never at import: ``FQ_TVM_CACHE_DIR``, ``F
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib.abc import MetaPathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from .errors import FqError
+from .interruption import uninterrupted
 
 
 def cache_dir() -> Path | None:
@@ -65,28 +65,30 @@ class _WithoutTorch(MetaPathFinder):
             raise ModuleNotFoundError("hidden while tvm-ffi is imported", name=name)
 
 
-@contextmanager
-def importing_tvm() -> Iterator[None]:
-    """Let TVM and tvm-ffi be imported without torch, and by a user without HOME and without a passwd entry.
+@cache
+def import_tvm(name: str) -> Any:
+    """Import a module of TVM or tvm-ffi, or one that needs them; nothing breaks that off.
 
     tvm-ffi imports torch wherever it is installed, which takes most of a second; a torch that is there already stays.
-    TVM looks for a folder to memoize its own tests in and fails where there is no home, as in containers.
     """
-    hidden = _WithoutTorch()
-    home = {}
+    return uninterrupted(lambda: _import_without_torch(name))
+
+
+def _import_without_torch(name: str) -> Any:
     try:
         Path.home()
     except RuntimeError:
+        # TVM looks for a folder to memoize its own tests in and fails where there is no home, as in containers.
+        memoizer: Any = ModuleType("tvm.contrib.pickle_memoize")
+        memoizer.memoize = lambda *_args, **_options: lambda function: function
         if "XDG_CACHE_HOME" not in os.environ:
-            home = {"XDG_CACHE_HOME": tempfile.gettempdir()}
-    os.environ.update(home)
+            sys.modules.setdefault(memoizer.__name__, memoizer)
+    hidden = _WithoutTorch()
     sys.meta_path.insert(0, hidden)
     try:
-        yield
+        return importlib.import_module(name)
     finally:
         sys.meta_path.remove(hidden)
-        for name in home:
-            os.environ.pop(name, None)
 
 
 def artifacts_dir() -> Path | None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..environment import importing_tvm
+from ..environment import import_tvm
 from ..errors import ArgumentError
 from ..layout import MAX_RANK
 from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, arithmetic_for, quant_range_scalars
@@ -248,9 +248,7 @@ def _describe_torch(torch: Any, tensor: Any, name: str) -> Operand:
 
 
 def _describe_dlpack(value: Any, name: str) -> Operand:
-    with importing_tvm():
-        import tvm_ffi
-
+    tvm_ffi = import_tvm("tvm_ffi")
     try:
         tensor = tvm_ffi.from_dlpack(value)
     except Exception as error:

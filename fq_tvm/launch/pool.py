@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ..interruption import fork_safe_lock
+
 
 class Pool:
     """Blocks of memory, each returned here when the array that was made of it is gone.
@@ -34,7 +36,7 @@ class Pool:
         self.most = most
         self._free: list[mmap.mmap] = []  # what has waited longest first
         self._returned: deque[mmap.mmap] = deque()
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock(threading.Lock)
 
     @property
     def kept(self) -> int:

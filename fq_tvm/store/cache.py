@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..environment import importing_tvm, logger
+from ..environment import import_tvm, logger
 from ..errors import CacheMissError
 
 FORMAT = 1
@@ -206,14 +206,11 @@ class Store:
         OSError
             If the folder cannot be written.
         """
-        with importing_tvm():
-            from tvm_ffi.utils import FileLock
-
         folder = self._folder("locks")
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / digest(request)
         path.touch()  # FileLock takes a folder that cannot be written for a lock that is held
-        lock = FileLock(str(path))
+        lock = import_tvm("tvm_ffi.utils").FileLock(str(path))
         try:
             lock.blocking_acquire(timeout=LOCK_SECONDS, poll_interval=0.02)
         except TimeoutError:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import empty_like
 
+from ..interruption import fork_safe_lock
 from ..launch.arguments import Operand, Operands, check, describe
 from ..launch.buffers import run
 from ..launch.registry import launch_of, launches, remember
@@ -170,7 +171,7 @@ REPLACED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
 }
 """The operators of aten that :func:`enable` replaces on the CPU; torch's other forms and its modules call these."""
 
-_lock = threading.Lock()
+_lock = fork_safe_lock()
 _override: Any = None
 _depth = 0
 """How many calls of enable() were not undone; 0 while our kernels, if they are there, hand every call on to torch's."""
