@@ -119,7 +119,7 @@ def test_a_child_launches_and_builds_whatever_lock_another_thread_holds(tmp_path
     )
 
 
-@pytest.mark.parametrize("delay", [0.02, 0.3, 0.8])
+@pytest.mark.parametrize("delay", [0.1, 0.6])
 def test_a_fork_while_another_thread_makes_its_first_call(tmp_path, delay):
     """At moments of the imports and of the build, where a child inherits what nobody will finish."""
     python(
@@ -152,7 +152,7 @@ class Stop(Exception):
     """What a program's own handler may raise."""
 
 
-ERRORS = [KeyboardInterrupt, Stop, SystemExit, TimeoutError, RuntimeError]
+ERRORS = [KeyboardInterrupt, Stop, TimeoutError]
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -200,7 +200,7 @@ def test_what_a_callback_raises_keeps_its_type(error):
         tvm_ffi.convert(callback)()
 
 
-@pytest.mark.parametrize("delay", [0.01, 0.2, 0.5, 0.9])
+@pytest.mark.parametrize("delay", [0.2, 0.6])
 def test_ctrl_c_at_any_moment_of_the_first_call(tmp_path, delay):
     """It is a KeyboardInterrupt, if it comes before the call has ended, and the next call is right."""
     python(
@@ -310,7 +310,7 @@ def test_a_temporary_folder_that_is_full_or_none_is_not_needed(tmp_path):
     )
 
 
-@pytest.mark.parametrize("how", ["pyc", "zip", "zip of pyc"])
+@pytest.mark.parametrize("how", ["pyc", "zip"])
 def test_packages_without_sources_and_in_archives(tmp_path, how):
     import compileall
     import shutil
