@@ -63,10 +63,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    from .interruption import unforked
+
+    load = unforked(importlib.import_module)
     if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
+        return load(f".{name}", __name__)
     if name in _HOME:
-        value = globals()[name] = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+        value = globals()[name] = getattr(load(f".{_HOME[name]}", __name__), name)
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

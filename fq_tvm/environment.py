@@ -7,24 +7,40 @@ They are read when a value is needed, never at import: ``FQ_TVM_CACHE_DIR``, ``F
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib.abc import MetaPathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from .errors import FqError
+from .interruption import uninterrupted
+
+MOST_THREADS = 1024
+"""The largest number that ``FQ_TVM_NUM_THREADS`` may ask for."""
+
+
+@cache
+def _folder(name: str, given: str) -> Path:
+    """Return the folder that a variable names; a relative one stays where it is when it is first asked for."""
+    try:
+        path = Path(given).expanduser().absolute()
+    except (OSError, RuntimeError) as error:
+        raise FqError(f"{name} is {given!r}, which leads nowhere ({error}); expected the path of a folder") from None
+    if "\0" in given:
+        raise FqError(f"{name} is {given!r}; expected the path of a folder, without null characters")
+    return path
 
 
 def cache_dir() -> Path | None:
     """Folder of the writable cache: ``FQ_TVM_CACHE_DIR`` or the platform's cache folder; None if there is no home."""
     if given := os.environ.get("FQ_TVM_CACHE_DIR"):
-        return Path(given).expanduser().absolute()
+        return _folder("FQ_TVM_CACHE_DIR", given)
     import platformdirs
 
     try:
@@ -82,40 +98,42 @@ class _WithoutTorch(MetaPathFinder):
             raise ModuleNotFoundError("hidden while tvm-ffi is imported", name=name)
 
 
-@contextmanager
-def importing_tvm() -> Iterator[None]:
-    """Let TVM and tvm-ffi be imported without torch, and by a user without HOME and without a passwd entry.
+@cache
+def import_tvm(name: str) -> Any:
+    """Import a module of TVM or tvm-ffi, or one that needs them; nothing breaks that off.
 
     tvm-ffi imports torch wherever it is installed, which takes most of a second; a torch that is there already stays.
-    TVM looks for a folder to memoize its own tests in and fails where there is no home, as in containers.
     """
-    hidden = _WithoutTorch()
-    home = {}
+    return uninterrupted(lambda: _import_without_torch(name))
+
+
+def _import_without_torch(name: str) -> Any:
     try:
         Path.home()
     except RuntimeError:
+        # TVM looks for a folder to memoize its own tests in and fails where there is no home, as in containers.
+        memoizer: Any = ModuleType("tvm.contrib.pickle_memoize")
+        memoizer.memoize = lambda *_args, **_options: lambda function: function
         if "XDG_CACHE_HOME" not in os.environ:
-            home = {"XDG_CACHE_HOME": os.devnull}
-    os.environ.update(home)
+            sys.modules.setdefault(memoizer.__name__, memoizer)
+    hidden = _WithoutTorch()
     sys.meta_path.insert(0, hidden)
     try:
-        yield
+        return importlib.import_module(name)
     finally:
         sys.meta_path.remove(hidden)
-        for name in home:
-            os.environ.pop(name, None)
 
 
 def artifacts_dir() -> Path | None:
     """Folder of kernels built ahead of time (``FQ_TVM_ARTIFACTS_DIR``), looked at first and never written."""
     given = os.environ.get("FQ_TVM_ARTIFACTS_DIR")
-    return Path(given).expanduser().absolute() if given else None
+    return _folder("FQ_TVM_ARTIFACTS_DIR", given) if given else None
 
 
 def akg_home() -> Path:
     """Folder of AKG, for lowering to Ascend: ``FQ_TVM_AKG_HOME``, or ``akg`` in the platform's data folder."""
     if given := os.environ.get("FQ_TVM_AKG_HOME"):
-        return Path(given).expanduser().absolute()
+        return _folder("FQ_TVM_AKG_HOME", given)
     import platformdirs
 
     return Path(platformdirs.user_data_dir("fq_tvm")) / "akg"
@@ -132,13 +150,17 @@ def num_threads() -> int:
     Raises
     ------
     FqError
-        If the variable is no positive integer.
+        If the variable is no integer from 1 to :data:`MOST_THREADS`.
     """
     given = os.environ.get("FQ_TVM_NUM_THREADS")
     if not given:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not given.isdecimal() or int(given) < 1:
-        raise FqError(f"FQ_TVM_NUM_THREADS is {given!r}; expected a positive integer")
+        try:
+            return len(os.sched_getaffinity(0))
+        except (AttributeError, OSError):  # not on every system, and a sandbox may refuse it
+            return os.cpu_count() or 1
+    if not given.isdecimal() or len(given) > 9 or not 1 <= int(given) <= MOST_THREADS:
+        shown = given if len(given) < 40 else f"{given[:40]}..."
+        raise FqError(f"FQ_TVM_NUM_THREADS is {shown!r}; expected an integer from 1 to {MOST_THREADS}")
     return int(given)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .environment import importing_tvm
+from .environment import import_tvm
 from .errors import ArgumentError
 from .launch.arguments import Operand, Operands, check, describe
 from .launch.buffers import aligned, empty_like, run
@@ -212,9 +212,7 @@ def _like(x: Any, operand: Operand, dtype: str) -> Any:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
         return torch.empty_like(x, dtype=getattr(torch, dtype), requires_grad=False)
-    with importing_tvm():
-        import tvm_ffi
-
+    tvm_ffi = import_tvm("tvm_ffi")
     if dtype == "bfloat16":
         raise ArgumentError(
             f"cannot make a {type(x).__name__} of bfloat16 for the result; pass out= and mask=", "dtype"

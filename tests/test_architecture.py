@@ -11,7 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "fq_tvm"
 
 PLACES = (
-    "errors", "environment", "spec", "layout", "target", "schedule", "reference", "entry_points", "operators",
+    "errors", "interruption", "environment", "spec", "layout", "target", "schedule", "reference",
+    "entry_points", "operators",
     "codegen", "store", "launch",
     "ascend", "functional", "aclnn", "relax", "bench",
     "torch", "weights", "tuning",

@@ -6,10 +6,10 @@ raise nothing; :func:`get_workspace_size` and :func:`execute` are the same steps
 
 from __future__ import annotations
 
-import threading
 from typing import Any, NamedTuple
 
 from ..errors import FqError
+from ..interruption import fork_safe_lock
 from ..launch.arguments import Names, Operand, Operands, check, check_overlap, describe, describe_all, overlap
 from ..launch.kernel import EmptyLaunch, Launch
 from ..launch.registry import launch_of
@@ -68,6 +68,9 @@ class _Bound(NamedTuple):
         return self.workspace is workspace and type(workspace_size) is int and self.workspace_size == workspace_size
 
 
+_lock = fork_safe_lock()  # one for all executors, as it is held for microseconds
+
+
 class AclOpExecutor:
     """A prepared call of the operator; the first phase makes it.
 
@@ -81,7 +84,7 @@ class AclOpExecutor:
         The tensors, in the order of the signature.
     """
 
-    __slots__ = ("_bindings", "_bound", "_launch", "_lock", "_repeatable", "_spent", "workspace_size")
+    __slots__ = ("_bindings", "_bound", "_launch", "_repeatable", "_spent", "workspace_size")
 
     def __init__(self, launch: Launch | EmptyLaunch, bindings: tuple[_Binding, ...]) -> None:
         self._launch = launch
@@ -89,7 +92,6 @@ class AclOpExecutor:
         self._bound: _Bound | None = None
         self._repeatable = False
         self._spent = ""
-        self._lock = threading.RLock()  # a signal handler may launch while its own thread takes
         self.workspace_size = launch.workspace_size
 
     def __repr__(self) -> str:
@@ -98,13 +100,13 @@ class AclOpExecutor:
 
     def set_repeatable(self) -> None:
         """Allow more than one launch."""
-        with self._lock:
+        with _lock:
             self._check_live()
             self._repeatable = True
 
     def destroy(self) -> None:
         """Let go of the tensors; launches that are queued keep theirs."""
-        with self._lock:
+        with _lock:
             self._check_live()
             self._retire("destroyed")
 
@@ -113,7 +115,7 @@ class AclOpExecutor:
         number = integer(index, "index")
         if not 0 <= number < count:
             raise invalid(f"index is {number}; expected one from 0 to {count - 1}")
-        with self._lock:
+        with _lock:
             self._check_live()
             if not self._repeatable:
                 raise invalid("executor is good for one launch; expected one set by aclSetAclOpExecutorRepeatable")
@@ -133,7 +135,7 @@ class AclOpExecutor:
 
     def take(self, workspace: Any, workspace_size: Any) -> _Bound:
         """Return what to launch, which uses up an executor that is not repeatable."""
-        with self._lock:
+        with _lock:
             self._check_live()
             bound = self._bound
             if bound is None or not bound.serves(workspace, workspace_size):

@@ -6,11 +6,11 @@ Knows nothing of kernels: a stream runs what it is given and keeps the first fai
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from ..interruption import fork_safe_lock
 from .status import AclnnError, AclnnStatus, expect, invalid, record, status_of, translate
 
 
@@ -24,7 +24,7 @@ class AclrtStream:
         # One worker makes a queue; Python joins the workers of executors at exit, when their queues are empty.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aclrt-stream")
         self._process = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
         self._failure: AclnnError | None = None
         self._destroyed = False
         # Python starts the worker with the first call: here, where it is plain what fails if there can be none.

@@ -16,15 +16,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any
 
 from ..errors import ArgumentError
 from .problem import Problem
 from .products import Product, product_of
 from .toolchain import Kernel, Lowered, LoweringError, Toolchain, ToolchainMissing
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack  # of typing from Python 3.11 on
 
 _TOOLCHAINS = ("npuir", "akg", "tbe")
 """Modules of this package, each with ``probe()`` and ``build(problem, soc, folder) -> Lowered``."""
@@ -122,13 +119,6 @@ def toolchains() -> dict[str, Toolchain]:
     return found
 
 
-class Output(TypedDict, total=False):
-    """The options of :func:`lower` about the artifact: what makes it, and where it goes."""
-
-    toolchain: str
-    out_dir: str | os.PathLike[str]
-
-
 def lower(
     shape: Sequence[int | None],
     axis: int,
@@ -136,8 +126,8 @@ def lower(
     scale_dtype: str = "float32",
     quant_min: int = -128,
     quant_max: int = 127,
-    soc: str = "Ascend910B1",
-    **output: Unpack[Output],
+    *output: Any,
+    **named: Any,
 ) -> AscendArtifact:
     """Lower per-channel fake quantization with its mask for an Ascend processor.
 
@@ -152,12 +142,12 @@ def lower(
     quant_min, quant_max : int
         The range, of magnitude at most 2**23.
     soc : str
-        Name of the processor as CANN spells it, such as ``"Ascend910B1"``.
+        Name of the processor as CANN spells it; ``"Ascend910B1"`` by default.  This and the next two, which tell what
+        makes the artifact and where it goes, may be given in this order or by name.
     toolchain : {"auto", "npuir", "akg", "tbe"}
-        By keyword.  ``"auto"``, the default, takes the best one that serves the product and is available.
+        ``"auto"``, the default, takes the best one that serves the product and is available.
     out_dir : path
-        By keyword.  The artifact's directory, ``artifacts/ascend`` by default.  An artifact that is there already is
-        replaced.
+        The artifact's directory, ``artifacts/ascend`` by default.  An artifact that is there already is replaced.
 
     Returns
     -------
@@ -174,13 +164,18 @@ def lower(
     TypeError
         If an argument is unknown.
     """
-    options: Output = {"toolchain": "auto", "out_dir": Path("artifacts") / "ascend", **output}
-    if unknown := options.keys() - Output.__annotations__.keys():
-        raise TypeError(f"lower() got an unexpected keyword argument {min(unknown)!r}")
-    problem = Problem(tuple(shape), axis, dtype, scale_dtype, quant_min, quant_max)
+    return _lower(Problem(tuple(shape), axis, dtype, scale_dtype, quant_min, quant_max), *output, **named)
+
+
+def _lower(
+    problem: Problem,
+    soc: str = "Ascend910B1",
+    toolchain: str = "auto",
+    out_dir: str | os.PathLike[str] = Path("artifacts") / "ascend",
+) -> AscendArtifact:
     product = product_of(soc)
-    name, reason = _choose(product, soc, options["toolchain"])
-    target = Path(os.path.abspath(options["out_dir"]))
+    name, reason = _choose(product, soc, toolchain)
+    target = Path(os.path.abspath(out_dir))
     _check_replaceable(target)
     with _work_folder(target) as work:
         staged = work / "artifact"

@@ -37,8 +37,7 @@ def ascend(arguments: Arguments) -> None:
     from ..ascend import lower
 
     tensor = (arguments.shape, arguments.axis, arguments.dtype, arguments.scale_dtype)
-    output = {"toolchain": arguments.toolchain, "out_dir": arguments.output}
-    made = lower(*tensor, *quant_range(arguments), arguments.soc, **output)
+    made = lower(*tensor, *quant_range(arguments), arguments.soc, arguments.toolchain, arguments.output)
     if arguments.json:
         return print_json({"directory": made.directory, **made.to_json()})
     print_line(f"{made.directory}: {made.product}, {made.toolchain} {made.toolchain_version} ({made.reason})")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,7 +55,9 @@ class Code:
 def state(spec: Any, schedule: Schedule) -> dict[str, list[Statement]]:
     """State the forms of a kernel, see :class:`~fq_tvm.operators.Operator`."""
     module, _, function = operator_of(spec).functions.partition(":")
-    stated: dict[str, list[Statement]] = getattr(importlib.import_module(module), function)(spec, schedule)
+    # Not imported where it is there: the thread that imports it just now may be the one that waits for this.
+    states = getattr(sys.modules.get(module), function, None) or getattr(importlib.import_module(module), function)
+    stated: dict[str, list[Statement]] = states(spec, schedule)
     return stated
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import re
 
 import tvm
@@ -11,15 +12,26 @@ import tvm_ffi
 from tvm.target import Target as TvmTarget
 from tvm.target import codegen
 
-from ..errors import FqError
+from ..errors import BuildError, FqError
 from ..schedule import Schedule
 from ..target import VECTOR_FEATURES, Target
 from .nontemporal import mark
+
+for interruption in (KeyboardInterrupt, SystemExit):  # else what a callback raises comes out of TVM as a RuntimeError
+    tvm_ffi.register_error(interruption.__name__, interruption)
 
 
 def is_known(cpu: str) -> bool:
     """Whether LLVM knows a CPU by this name."""
     return bool(codegen.llvm_is_valid_cpu(cpu, codegen.llvm_get_system_triple()))
+
+
+def _features(cpu: str) -> set[str]:
+    return {str(f) for f in codegen.llvm_get_cpu_features(TvmTarget({"kind": "llvm", "mcpu": cpu}))}
+
+
+def _has_64_bits(cpu: str) -> bool:
+    return platform.machine() != "x86_64" or "64bit" in _features(cpu)
 
 
 def resolve(name: str) -> Target:
@@ -37,7 +49,8 @@ def resolve(name: str) -> Target:
     Raises
     ------
     FqError
-        If LLVM does not know the name: TVM itself would fall back to slow generic code.
+        If LLVM does not know the name, for which TVM would fall back to slow generic code, or if the CPU has no 64-bit
+        mode, at which LLVM would end the process.
 
     Notes
     -----
@@ -46,10 +59,15 @@ def resolve(name: str) -> Target:
     cpu = codegen.llvm_get_system_cpu() if name == "host" else name
     if not is_known(cpu):
         known = sorted(map(str, codegen.llvm_get_cpu_archlist(TvmTarget({"kind": "llvm"}))))
-        raise FqError(f"LLVM knows no CPU {cpu!r}; FQ_TVM_TARGET takes host or one of: {', '.join(known)}")
-    host = tvm_ffi.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")()
-    implied = {str(f) for f in codegen.llvm_get_cpu_features(TvmTarget({"kind": "llvm", "mcpu": cpu}))}
-    absent = sorted(f for f in implied if f in host and not host[f])
+        usable = ", ".join(name for name in known if _has_64_bits(name))
+        raise FqError(f"LLVM knows no CPU {cpu!r}; FQ_TVM_TARGET takes host or one of: {usable}")
+    if not _has_64_bits(cpu):
+        raise FqError(f"{cpu!r} is a CPU without 64-bit code; FQ_TVM_TARGET takes host, or a CPU that has it")
+    host: dict[str, bool] = {
+        str(k): bool(v) for k, v in tvm_ffi.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")().items()
+    }
+    implied = _features(cpu)
+    absent = sorted(f for f in implied if host.get(f) is False)
     if name != "host":
         missing = tuple(f for f in absent if f.startswith(VECTOR_FEATURES))
         return Target(cpu, tuple(sorted(implied)), (), missing)
@@ -72,6 +90,13 @@ def translate(module: tvm.IRModule, schedule: Schedule, target: Target) -> str:
 
 def emit(ll: str) -> tuple[bytes, str]:
     """Turn LLVM IR into object code and assembly."""
+    try:
+        return _emit(ll)
+    except OSError as error:
+        raise BuildError(f"there is no room for the object code of a kernel: {error}") from error
+
+
+def _emit(ll: str) -> tuple[bytes, str]:
     # TVM wants names of files.  These lie in memory: a disk may be full, which LLVM ends the process for, or read-only.
     with os.fdopen(_file_in_memory("kernel.ll"), "wb") as text, os.fdopen(_file_in_memory("kernel.o"), "rb") as made:
         text.write(ll.encode())

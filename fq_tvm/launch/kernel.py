@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
 from ..entry_points import SPREAD
 from ..errors import ArgumentError, BuildError, FqError, LaunchError
+from ..interruption import fork_safe_lock
 from ..operators import operator_of
 from ..schedule import Schedule
 from ..store.cache import Entry
@@ -45,7 +45,7 @@ class Kernel:
         self._files = entry.files
         self._functions: dict[str, Any] = {}
         self._load: dict[bool, Callable[[str], Any]] = {}
-        self._loading = threading.RLock()  # a signal handler may call while its own thread loads
+        self._loading = fork_safe_lock()
 
     def __repr__(self) -> str:
         return f"Kernel({self.spec.name}, {self.schedule}, {self.target.cpu})"

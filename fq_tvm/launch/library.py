@@ -71,7 +71,7 @@ def build_library(
         folder.put(threads.build())
     paths: list[Path] = []
     # TVM and LLVM compile several kernels at once, without Python's lock.
-    with environment.importing_tvm(), ThreadPoolExecutor(environment.num_threads()) as pool:
+    with ThreadPoolExecutor(environment.num_threads()) as pool:
         try:
             found = [pool.submit(path_of, *each) for each in chosen]
             for done, ((spec, _), path) in enumerate(zip(chosen, found, strict=True)):

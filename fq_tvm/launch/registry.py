@@ -6,15 +6,16 @@ Warm paths import neither TVM's compiler nor anything that does.
 from __future__ import annotations
 
 import hashlib
+import importlib.resources
 import importlib.util
-import threading
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .. import environment
-from ..errors import FqError
+from .. import __version__, environment
+from ..errors import BuildError, FqError
+from ..interruption import fork_safe_lock, unforked, uninterrupted
 from ..operators import operator_of
 from ..schedule import Schedule
 from ..store import cache as store
@@ -39,7 +40,7 @@ the key of a call that was seen costs next to nothing; then axis and range.
 
 _kernels: dict[tuple[Any, Target, Schedule], Kernel] = {}
 _targets: dict[str, Target] = {}
-_building = threading.Lock()
+_building = fork_safe_lock()
 
 records.when_forgotten(launches.clear)
 
@@ -60,6 +61,7 @@ def launch_of(call: CheckedArguments | Gradient) -> Launch | EmptyLaunch:
     return remember(key, prepare(call, target)) if launch is None else launch
 
 
+@unforked
 def prepare(
     call: Described, target: Target | None = None, schedule: Schedule | None = None, iteration: str | None = None
 ) -> Launch | EmptyLaunch:
@@ -87,6 +89,7 @@ def prepare(
     return Launch(get_kernel(choice.spec, choice.target, choice.schedule), choice)
 
 
+@unforked
 def get_kernel(spec: Any, target: Target | None = None, schedule: Schedule | None = None) -> Kernel:
     """Return the kernel of a specification: from memory, from the cache, or freshly built.
 
@@ -126,6 +129,7 @@ def current_target() -> Target:
     return find_target(None)
 
 
+@unforked
 def find_target(name: str | None) -> Target:
     """Return a target: from memory, from the notes of artifacts or cache, or from LLVM.
 
@@ -147,7 +151,7 @@ def find_target(name: str | None) -> Target:
         answers = [tier.recall(question) for tier in tiers] if question is not None else []
         target = next((t for t in map(_target_of, answers) if t is not None), None)
         if target is None:
-            target = compiler("llvm").resolve(name)
+            target = uninterrupted(lambda: compiler("llvm").resolve(name))
             if question is not None and cache is not None:
                 _try_to_remember(cache, question, target)
         _targets[name] = target
@@ -172,7 +176,7 @@ def _try_to_remember(folder: store.Store, question: dict[str, Any], target: Targ
 @cache
 def versions() -> dict[str, str]:
     """Return the versions that decide about generated code."""
-    return {name: version(name) for name in ("fq_tvm", "apache-tvm", "apache-tvm-ffi")}
+    return {"fq_tvm": __version__, **{name: version(name) for name in ("apache-tvm", "apache-tvm-ffi")}}
 
 
 @cache
@@ -183,12 +187,25 @@ def _generator(functions: str) -> str:
     Some of that decides about no code: whoever changes it builds kernels anew, which costs less than a list that
     somebody forgets.
     """
-    package = Path(__file__).parents[1]
-    found = sorted([*package.glob("*.py"), *package.glob("codegen/*.py")])
+    package: Any = Path(__file__).parents[1]
+    if not package.is_dir():  # it lies in an archive
+        package = importlib.resources.files(__name__.partition(".")[0])
+    texts = [*_texts(package), *_texts(package / "codegen")]
     module, _, _ = functions.partition(":")
     if module.partition(".")[0] != __name__.partition(".")[0]:
-        found.append(Path(str(getattr(importlib.util.find_spec(module), "origin", module))))
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in found)).hexdigest()
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            raise BuildError(f"the module {module} states functions of an operator and cannot be found")
+        loader: Any = spec.loader
+        texts.append(loader.get_data(spec.origin))
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
+
+
+def _texts(folder: Any) -> list[bytes]:
+    """Return the source of each module of a folder, or its code where the source is not shipped."""
+    files = sorted(folder.iterdir(), key=lambda file: file.name, reverse=True)  # x.pyc before x.py, which replaces it
+    found = {file.name.partition(".")[0]: file for file in files if file.name.endswith((".py", ".pyc"))}
+    return [found[name].read_bytes() for name in sorted(found)]
 
 
 def request_of(spec: Any, schedule: Schedule, target: Target) -> dict[str, Any]:
@@ -220,7 +237,7 @@ def build_entry(request: dict[str, Any], spec: Any, schedule: Schedule, target: 
         If it cannot be built.
     """
     environment.logger().info("building %s for %s", spec.name, target.cpu)
-    code = compiler("build").build(spec, schedule, target)
+    code = uninterrupted(lambda: compiler("build").build(spec, schedule, target))
     threads.entry()  # now that the compiler is there: who finds the kernel shall not need it for its threads
     files = {SOURCES[kind]: getattr(code, kind).encode() for kind in SOURCES}
     return store.Entry(request, code.tir_hash, {OBJECT: code.object, **files})

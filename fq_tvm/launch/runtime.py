@@ -6,7 +6,6 @@ Knows tvm-ffi and TVM's small runtime library; does not know TVM's compiler, spe
 from __future__ import annotations
 
 import ctypes
-import importlib
 import importlib.util
 import os
 import sys
@@ -15,8 +14,9 @@ from functools import cache
 from typing import Any
 
 from .. import environment
-from ..environment import importing_tvm
+from ..environment import import_tvm
 from ..errors import BuildError
+from ..interruption import uninterrupted
 from ..store import cache as store
 from .dlpack import DLTensor
 
@@ -46,11 +46,9 @@ def session() -> Any:
         raise BuildError("apache-tvm is not installed; `pip install apache-tvm`")
     suffix = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
     path = os.path.join(found.submodule_search_locations[0], "lib", f"libtvm_runtime.{suffix}")
-    with importing_tvm():
-        import tvm_ffi_orcjit  # before the next line, which needs the libraries that come with it
-
+    orcjit = import_tvm("tvm_ffi_orcjit")  # before the next line, which needs the libraries that come with it
     ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
-    return tvm_ffi_orcjit.default_session()
+    return uninterrupted(orcjit.default_session)
 
 
 def load(*code: bytes) -> Callable[[str], Any]:
@@ -73,7 +71,7 @@ def load(*code: bytes) -> Callable[[str], Any]:
     """
     try:
         # The object holds no C++, so no C++ compiler is asked for its runtime: the name is one that no PATH has.
-        module = session().load_module(list(code), cxx="no-c++-runtime-needed")
+        module = uninterrupted(lambda: session().load_module(list(code), cxx="no-c++-runtime-needed"))
     except Exception as error:
         raise BuildError(f"cannot load the object code of a kernel: {error}") from error
     return lambda name: module.get_function(name)
@@ -81,8 +79,7 @@ def load(*code: bytes) -> Callable[[str], Any]:
 
 def compiler(module: str) -> Any:
     """Import a module of code generation, and with it TVM's compiler, which a warm process never does."""
-    with importing_tvm():
-        return importlib.import_module(f"..codegen.{module}", __package__)
+    return import_tvm(importlib.util.resolve_name(f"..codegen.{module}", __package__))
 
 
 def find_or_build(request: Mapping[str, Any], build: Callable[[], store.Entry]) -> store.Entry:

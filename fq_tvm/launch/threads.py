@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import importlib.resources
 import os
 import platform
 import sys
@@ -18,8 +19,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .. import environment
+from .. import __version__, environment
 from ..errors import BuildError
+from ..interruption import fork_safe_lock, uninterrupted
 from ..store import cache as store
 from .runtime import compiler, find_or_build, session
 
@@ -38,7 +40,7 @@ FORKED = 0x40
 """PF_FORKNOEXEC of the kernel's flags of a process: forked, and went on with the memory of its parent."""
 
 _local = threading.local()
-_lock = threading.Lock()
+_lock = fork_safe_lock()
 
 
 def request() -> dict[str, Any]:
@@ -48,22 +50,21 @@ def request() -> dict[str, Any]:
         "format": store.FORMAT,
         "threads": hashlib.sha256("\0".join(sources).encode()).hexdigest(),
         "target": {"architecture": platform.machine()},
-        "versions": {name: version(name) for name in ("fq_tvm", "apache-tvm", "apache-tvm-ffi")},
+        "versions": {"fq_tvm": __version__, **{name: version(name) for name in ("apache-tvm", "apache-tvm-ffi")}},
     }
 
 
 def _ir(name: str) -> str:
-    path = Path(__file__).with_name(f"{name}.{platform.machine()}.ll")
     try:
-        return path.read_text()
+        return importlib.resources.files(__package__).joinpath(f"{name}.{platform.machine()}.ll").read_text()
     except FileNotFoundError:
         raise BuildError(f"there are no threads for {platform.machine()}; set FQ_TVM_THREADING_LAYER=serial") from None
 
 
 def build() -> store.Entry:
     """Make the object code of the layers; the first process of a machine does, others find it in the cache."""
-    emit = compiler("llvm").emit
-    files = {f"{name}.o": emit(_ir(name))[0] for name in ("threads", "attach")}
+    texts = {f"{name}.o": _ir(name) for name in ("threads", "attach")}
+    files = uninterrupted(lambda: {name: compiler("llvm").emit(ll)[0] for name, ll in texts.items()})
     return store.Entry(request(), request()["threads"], files)
 
 
@@ -140,7 +141,7 @@ def prepare() -> _Layers:
     if _layers is None:
         with _lock:
             if _layers is None:
-                _layers = _Layers()
+                _layers = uninterrupted(_Layers)
     return _layers
 
 

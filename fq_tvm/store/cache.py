@@ -53,6 +53,7 @@ _NOTE = re.compile(r"[0-9a-f]{64}\.json|\.[0-9a-f]{64}\.json\..*\.part")
 _ASIDE = re.compile(r"[0-9a-f]{16}")
 
 _warned: set[str] = set()
+_held: set[Path] = set()  # locks that this process holds
 
 
 def digest(value: Any) -> str:
@@ -228,11 +229,16 @@ class Store:
             If somebody else could write there.
         """
         path = self._make("locks") / digest(request)
+        if path in _held:  # by the build that a signal handler came into, which would wait for its end
+            yield
+            return
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             _acquire(file, path)
+            _held.add(path)
             yield
         finally:
+            _held.discard(path)
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_UN)  # closing does not, where a child has the file as well
             os.close(file)

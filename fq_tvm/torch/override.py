@@ -18,6 +18,7 @@ import torch
 from torch import empty_like
 
 from ..errors import ArgumentError
+from ..interruption import fork_safe_lock
 from ..launch.arguments import Operand, Operands, check, describe
 from ..launch.buffers import run
 from ..launch.registry import launch_of, launches, remember
@@ -181,7 +182,7 @@ REPLACED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
 BACKWARD = ("fake_quantize_per_channel_affine_cachemask_backward", "fake_quantize_per_tensor_affine_cachemask_backward")
 """And their gradients, which are replaced where autograd calls them."""
 
-_lock = threading.Lock()
+_lock = fork_safe_lock()
 _override: Any = None
 _depth = 0
 """How many calls of enable() were not undone; 0 while our kernels, if they are there, hand every call on to torch's."""

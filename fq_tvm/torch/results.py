@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import empty_like
 
+from ..interruption import fork_safe_lock
+
 DTYPES = frozenset((torch.float32, torch.float16, torch.bfloat16))
 
 POOLED_ELEMENTS = 2**20
@@ -79,7 +81,7 @@ class Pool:
         self._blocks: dict[int, list[_Block]] = {}  # by size, which served longest ago first
         self._requests = self._largest = 0
         self._needed: deque[int] = deque(maxlen=LOOKS)
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock(threading.Lock)
 
     @property
     def kept(self) -> int:

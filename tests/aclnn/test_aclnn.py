@@ -1121,6 +1121,30 @@ def test_exit_loses_no_queued_work_and_does_not_hang() -> None:
     assert lines[-1] == "status 0"
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")
+def test_nothing_stays_of_streams_and_threads_that_ended(case: Case) -> None:
+    def there() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+    def launch(index: int) -> None:
+        status, stream = aclnn.aclrtCreateStream()
+        assert status == SUCCESS
+        if index % 2:  # the others are dropped
+            assert aclnn.aclrtDestroyStream(stream) == SUCCESS
+
+    launch(1)
+    before = there()
+    for index in range(50):
+        thread = threading.Thread(target=launch, args=(index,))
+        thread.start()
+        thread.join()
+    gc.collect()
+    until = time.monotonic() + 30
+    while sum(there()) > sum(before) and time.monotonic() < until:
+        time.sleep(0.01)  # the thread of a stream that was dropped ends by itself
+    assert sum(there()) <= sum(before)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_is_told_that_the_stream_is_not_its_own(case: Case, streams: list[AclrtStream]) -> None:
     read, write = os.pipe()

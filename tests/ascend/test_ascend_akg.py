@@ -31,7 +31,7 @@ def lowered(tmp_path_factory):
         if same not in _LOWERED:
             out_dir = root / str(len(_LOWERED))
             fields = (problem.dtype, problem.scale_dtype, problem.quant_min, problem.quant_max)
-            lower(same.shape, same.axis, *fields, SOC, toolchain="akg", out_dir=out_dir)
+            lower(same.shape, same.axis, *fields, SOC, "akg", out_dir)
             _LOWERED[same] = out_dir
         return AscendArtifact.read(_LOWERED[same])
 

@@ -32,7 +32,7 @@ def lowered(tmp_path_factory):
         if same not in _LOWERED:
             out_dir = root / str(len(_LOWERED))
             fields = (problem.dtype, problem.scale_dtype, problem.quant_min, problem.quant_max)
-            lower(same.shape, same.axis, *fields, SOC, toolchain="npuir", out_dir=out_dir)
+            lower(same.shape, same.axis, *fields, SOC, "npuir", out_dir)
             _LOWERED[same] = out_dir
         from fq_tvm.ascend import AscendArtifact
 
@@ -213,9 +213,7 @@ def test_short_rows_overrun_without_room(tmp_path, monkeypatch):
     from fq_tvm.ascend import npuir
 
     monkeypatch.setattr(npuir, "_make_room", lambda module, _: module)
-    artifact = lower(
-        (None, 1000, 7), 1, "float32", "float32", -128, 127, SOC, toolchain="npuir", out_dir=tmp_path / "a"
-    )
+    artifact = lower((None, 1000, 7), 1, "float32", "float32", -128, 127, SOC, "npuir", tmp_path / "a")
     with pytest.raises(Violation, match="in a buffer of"):
         differences(artifact, Problem((3, 1000, 7), 1))
 

@@ -81,7 +81,7 @@ def test_lowers_through_the_double(case, tmp_path):
     problem = case.problem
     quant_range = (problem.quant_min, problem.quant_max)
     fields = (problem.dtype, problem.scale_dtype, *quant_range)
-    artifact = lower(problem.shape, problem.axis, *fields, SOC, toolchain="tbe", out_dir=tmp_path / "a")
+    artifact = lower(problem.shape, problem.axis, *fields, SOC, "tbe", tmp_path / "a")
     assert artifact.finished and not artifact.remaining and artifact.reached == "object by tbe"
     x, scale, zero_point = tie_heavy(problem.shape, problem.axis, problem.dtype, problem.scale_dtype, *quant_range)
     # What vmaxs gives for a NaN is in no contract.
