@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FqError
-from ..operators import spec_of
 
 MEGABYTE = 1_000_000
 """Bytes."""
@@ -103,6 +102,8 @@ def shape_text(shape: Sequence[int]) -> str:
 
 def kernel_name(key: Mapping[str, Any]) -> str:
     """Name the kernel of a key of the cache, perhaps one of another version."""
+    from ..operators import spec_of
+
     try:
         return str(spec_of(key["operator"], key["spec"]).name)
     except (FqError, KeyError, TypeError):  # of another version, that had other fields

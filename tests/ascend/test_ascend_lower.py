@@ -99,7 +99,7 @@ def test_every_argument_goes_by_name_and_no_other(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tbe_module, "probe", lambda: Toolchain("tbe", True))
     assert lower((2, 3), 1, soc="Ascend310P3").directory == tmp_path / "artifacts" / "ascend"
-    with pytest.raises(TypeError, match=r"^lower\(\) got an unexpected keyword argument 'output'$"):
+    with pytest.raises(TypeError, match="got an unexpected keyword argument 'output'"):
         lower((2, 3), 1, output=tmp_path / "b")
 
 

@@ -396,10 +396,10 @@ def test_entries_of_anybody(ask, refused, tmp_path, monkeypatch):
         {"spec": {"iteration": "rows"}, **about, "versions": ["fq_tvm"]},
         {"spec": {"iteration": "\u202erows"}, **about},
     ]
-    paths = [store.put(Entry(request, "tir", {"kernel.o": b""})).path for request in requests]
+    paths = [store.put(Entry(request, "0" * 64, {"kernel.o": b""})).path for request in requests]
     assert None not in paths
-    damaged = store.put(Entry({"spec": {"of": endless}}, "tir", {})).path
-    for meta in ({"key": {"spec": {"of": endless}, "tir": "tir"}, "files": {endless: {}}}, "[" * 100_000):
+    damaged = store.put(Entry({"spec": {"of": endless}}, "0" * 64, {})).path
+    for meta in ({"key": {"spec": {"of": endless}, "tir": "0" * 64}, "files": {endless: {}}}, "[" * 100_000):
         (damaged / "meta.json").write_text(meta if isinstance(meta, str) else json.dumps(meta))
         shown = ask("cache", "list")
         assert not STEERING.search(shown)

@@ -440,7 +440,10 @@ def test_knobs_have_bounds(folders, knob, value):
         ({"sha256": "0" * 64}, "damaged"),
         ({"sha256": None}, "damaged"),
         ({"rows_min_iner": 3}, "unknown field: rows_min_iner"),
-        ({"records": [{**content("x").records[0].to_json(), "match": {"dtype": ["float32"]}}]}, "expected a string"),
+        (
+            {"records": [{**content("x").records[0].to_json(), "match": {"dtype": ["float32"]}}]},
+            "expected texts by name",
+        ),
         ({"records": [{**content("x").records[0].to_json(), "schedule": {"rows": 65}}]}, "at most 64 in a record"),
     ],
 )
