@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .environment import import_tvm
-from .errors import ArgumentError
+from .errors import ArgumentError, FqError
 from .launch.arguments import Operand, Operands, check, describe
 from .launch.buffers import aligned, empty_like, run
 from .launch.registry import launch_of, launches, remember
@@ -97,9 +97,8 @@ def fake_quantize_per_channel_affine_cachemask(
                 x.dtype, x.shape, x.strides, scale.dtype, scale.shape, scale.strides,
                 zero_point.dtype, zero_point.shape, zero_point.strides, axis, quant_min, quant_max,
             )  # fmt: skip
-            writable = x.flags.writeable and scale.flags.writeable and zero_point.flags.writeable
             if not given:
-                if writable and (launch := launches.get(key)) is not None:
+                if (launch := launches.get(key)) is not None:
                     values, inside = empty_like(x, x.dtype), empty_like(x, bool)
                     run(launch, x, scale, zero_point, values, inside)
                     return values, inside
@@ -107,12 +106,7 @@ def fake_quantize_per_channel_affine_cachemask(
                 out = empty_like(x, x.dtype) if out is None else out
                 mask = empty_like(x, bool) if mask is None else mask
                 key = (*key, out.dtype, out.shape, out.strides, mask.dtype, mask.shape, mask.strides)
-                if (
-                    writable
-                    and out.flags.writeable
-                    and mask.flags.writeable
-                    and (launch := launches.get(key)) is not None
-                ):
+                if out.flags.writeable and mask.flags.writeable and (launch := launches.get(key)) is not None:
                     if _apart(inputs, out, mask):
                         run(launch, x, scale, zero_point, out, mask)
                         return out, mask
@@ -138,8 +132,9 @@ def fake_quantize_per_channel_affine_cachemask(
                         return out, mask
             else:
                 key = None
-    except (ArgumentError, RuntimeError):
-        pass  # tensors that have no strides or no memory, or need a gradient: what is done then is said in one place
+    except (FqError, RuntimeError):
+        # tensors that have no strides or no memory, are read-only or need a gradient: what is done then is in one place
+        pass
     return _first_call(key, inputs, axis, quant_min, quant_max, out, mask)
 
 

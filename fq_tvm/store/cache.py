@@ -23,6 +23,7 @@ import os
 import re
 import shutil
 import stat
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -53,7 +54,7 @@ _NOTE = re.compile(r"[0-9a-f]{64}\.json|\.[0-9a-f]{64}\.json\..*\.part")
 _ASIDE = re.compile(r"[0-9a-f]{16}")
 
 _warned: set[str] = set()
-_held: set[Path] = set()  # locks that this process holds
+_underway: set[tuple[int, Path, str]] = set()  # what is being built, by thread
 
 
 def digest(value: Any) -> str:
@@ -229,16 +230,11 @@ class Store:
             If somebody else could write there.
         """
         path = self._make("locks") / digest(request)
-        if path in _held:  # by the build that a signal handler came into, which would wait for its end
-            yield
-            return
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             _acquire(file, path)
-            _held.add(path)
             yield
         finally:
-            _held.discard(path)
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_UN)  # closing does not, where a child has the file as well
             os.close(file)
@@ -505,9 +501,11 @@ def get_or_build(
         return entry
     if require:
         raise CacheMissError(_explain_miss(request, [store for store in (artifacts, cache) if store is not None]))
-    if cache is None:
+    build_of_thread = (threading.get_ident(), cache.root if cache else Path(), digest(request))
+    if cache is None or build_of_thread in _underway:  # a signal handler came into it, and would wait for its end
         return build()
     entry = None
+    _underway.add(build_of_thread)
     try:
         with cache.lock(request):
             entry = _find(cache, request)
@@ -518,6 +516,8 @@ def get_or_build(
     except (OSError, UntrustedError) as error:
         warn_once(cache, error)
         return entry or build()
+    finally:
+        _underway.discard(build_of_thread)
 
 
 def _find(cache: Store, request: Mapping[str, Any]) -> Entry | None:

@@ -202,6 +202,18 @@ def test_a_cache_that_fills_up_while_publishing_keeps_the_build(tmp_path, monkey
     assert len(calls) == 1
 
 
+def test_a_build_within_the_same_build_does_not_wait_for_it(tmp_path):
+    """As a signal handler's may be, which the thread is in the middle of."""
+    began = time.monotonic()
+
+    def build() -> Entry:
+        assert get_or_build(REQUEST, entry, Store(tmp_path)).files == entry().files
+        return entry()
+
+    assert get_or_build(REQUEST, build, Store(tmp_path)).path is not None
+    assert time.monotonic() - began < cache.LOCK_SECONDS / 4
+
+
 def test_a_held_lock_delays_but_does_not_stop(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(cache, "LOCK_SECONDS", 0.1)
     store = Store(tmp_path)
