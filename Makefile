@@ -54,7 +54,7 @@ fuzz: $(VENV)/installed-dev
 	$(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS)
 
 soak: $(VENV)/installed-dev
-	$(BIN)/python tests/soak.py --seconds $(SECONDS)
+	$(BIN)/python tests/soak.py --seconds $(SECONDS) $(SOAK_ARGS)
 	$(BIN)/python tests/soak.py --calls $(CALLS)
 
 # AKG, which lowers to the Atlas training series: a wheel of 300 MB or so, of which a part is kept in the data folder.
