@@ -19,6 +19,9 @@ from .target import Target
 ELEMENTWISE = ("self", "out", "mask")
 """Tensors with an element for each iteration, in the order in which a layout has their strides."""
 
+LOOPS = tuple(f"n{i}" for i in range(MAX_RANK))
+"""Extents of loops of any strides, the outermost first."""
+
 SPREAD = ("parallel", "nontemporal")
 """Variants that spread their tasks over threads."""
 
@@ -136,8 +139,7 @@ def folds(spec: FakeQuantSpec) -> bool:
 
 def strided_loops() -> tuple[str, ...]:
     """Name the integers of loops of any strides: eight extents, then as many strides of each tensor."""
-    extents = tuple(f"n{i}" for i in range(MAX_RANK))
-    return (*extents, *(f"{tensor}_stride{i}" for tensor in ELEMENTWISE for i in range(MAX_RANK)))
+    return (*LOOPS, *(f"{tensor}_stride{i}" for tensor in ELEMENTWISE for i in range(MAX_RANK)))
 
 
 def fake_quant_entry_points(spec: FakeQuantSpec) -> EntryPoints:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import te
 
-from ..entry_points import Form, Workspace, fake_quant_entry_points, folds, straight_through_entry_points
+from ..entry_points import LOOPS, Form, Workspace, fake_quant_entry_points, folds, straight_through_entry_points
 from ..layout import MAX_RANK
 from ..schedule import Schedule
 from ..spec import FakeQuantSpec, StraightThroughSpec
@@ -23,9 +23,6 @@ from .expression import (
 from .statement import Statement, View, variables
 
 STAGE = "fake_quant"
-
-LOOPS = tuple(f"n{i}" for i in range(MAX_RANK))
-"""The extents of strided classes."""
 
 
 def state(spec: FakeQuantSpec, schedule: Schedule) -> dict[str, list[Statement]]:

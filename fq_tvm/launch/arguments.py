@@ -321,6 +321,7 @@ def _describe_torch(torch: Any, tensor: Any, name: str) -> Operand:
 def _describe_dlpack(value: Any, name: str) -> Operand:
     try:
         tensor, writable, capsule = dlpack.read(value)
+        shape, strides = tensor.layout
     except Exception as error:
         raise ArgumentError(
             f"{name}, a {type(value).__name__}, cannot be read through DLPack: {error}", "dtype"
@@ -330,7 +331,6 @@ def _describe_dlpack(value: Any, name: str) -> Operand:
             f"{name} is on DLPack's device {tensor.device_type}:{tensor.device_id}; expected a tensor on the CPU",
             "dtype",
         )
-    shape, strides = tensor.layout
     address = (tensor.data or 0) + tensor.byte_offset
     _check_address(tensor.data or 0, shape, value, name)
     return Operand(AddressTensor(address, capsule), tensor.dtype, shape, strides, address, writable)

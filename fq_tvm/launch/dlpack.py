@@ -5,10 +5,15 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+from ..layout import dense_strides
+
 VERSION = (1, 0)
 """What is asked for: the first that tells of memory that must not be written."""
 
 CPU, READ_ONLY = 1, 1
+
+MOST_DIMENSIONS = 64
+"""What numpy allows; torch allows as many."""
 
 _KINDS = {0: "int", 1: "uint", 2: "float", 4: "bfloat", 5: "complex", 6: "bool"}
 
@@ -40,15 +45,14 @@ class DLTensor(ctypes.Structure):
 
     @property
     def layout(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Shape, and strides in elements."""
+        """Shape, and strides in elements; ValueError for a rank that no framework has."""
+        if not 0 <= self.ndim <= MOST_DIMENSIONS:
+            raise ValueError(f"it says that it has {self.ndim} dimensions")
         numbers = ctypes.c_int64 * self.ndim
         shape = tuple(numbers.from_address(self.shape)) if self.ndim else ()
         if self.strides and self.ndim:
             return shape, tuple(numbers.from_address(self.strides))
-        strides = [1] * self.ndim
-        for d in reversed(range(self.ndim - 1)):
-            strides[d] = strides[d + 1] * shape[d + 1]
-        return shape, tuple(strides)
+        return shape, dense_strides(shape)
 
 
 class _Versioned(ctypes.Structure):

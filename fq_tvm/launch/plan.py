@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..entry_points import ELEMENTWISE, EntryPoints, Form
+from ..entry_points import ELEMENTWISE, LOOPS, EntryPoints, Form
 from ..layout import MAX_RANK, Layout
 from ..schedule import Schedule
 
@@ -156,7 +156,8 @@ def _strided_loops(layout: Layout) -> dict[str, int]:
     # The first outer loop is the one that is spread over threads, so it has to be one with iterations to spread.
     order = sorted(range(len(layout.outer)), key=lambda i: i != _largest(layout.outer))
     fill = MAX_RANK - len(layout.outer) - len(inside)
-    values = {f"n{i}": n for i, n in enumerate((*(layout.outer[i] for i in order), *[1] * fill, *inside))}
+    extents = (*(layout.outer[i] for i in order), *[1] * fill, *inside)
+    values = dict(zip(LOOPS, extents, strict=True))
     for tensor, strides in zip(ELEMENTWISE, layout.strides, strict=True):
         loops = (*(strides[i] for i in order), *[0] * fill, *strides[len(layout.outer) :])
         values |= {f"{tensor}_stride{i}": stride for i, stride in enumerate(loops)}

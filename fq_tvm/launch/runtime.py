@@ -18,7 +18,7 @@ from ..environment import import_tvm
 from ..errors import BuildError
 from ..interruption import uninterrupted
 from ..store import cache as store
-from .dlpack import DLTensor
+from .dlpack import CPU, DLTensor
 
 
 class AddressTensor(ctypes.c_void_p):
@@ -34,7 +34,7 @@ class AddressTensor(ctypes.c_void_p):
 
     def __init__(self, address: int, owner: Any = None) -> None:
         self.owner = owner
-        self.tensor = DLTensor(data=address, device_type=1)
+        self.tensor = DLTensor(data=address, device_type=CPU)
         super().__init__(ctypes.addressof(self.tensor))
 
 

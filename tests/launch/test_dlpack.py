@@ -100,6 +100,16 @@ def test_what_cannot_be_read_is_refused(args, place):
             fake_quant(*given)
 
 
+@pytest.mark.parametrize("rank", [-(2**31), -1, 65, 2**31 - 1])
+@pytest.mark.parametrize("place", range(3))
+def test_a_rank_that_no_tensor_has_is_refused(args, place, rank):
+    given = list(args)
+    given[place] = Producer(args[place])
+    given[place].managed.tensor.ndim = rank
+    with pytest.raises(ArgumentError, match=f"says that it has {rank} dimensions"):
+        fake_quant(*given)
+
+
 def test_memory_is_held_during_the_call_and_not_after(args):
     class Array(np.ndarray):
         pass
