@@ -202,8 +202,15 @@ def load(rng: np.random.Generator) -> None:
         timeout=HANG,
         multiprocessing_context="fork",
     )
-    for given, result in loader:
-        compare(result, given)
+    batches = iter(loader)
+    try:
+        for given, result in batches:
+            compare(result, given)
+    except RuntimeError:
+        for worker in getattr(batches, "_workers", ()):  # those that hang say where
+            os.kill(worker.pid, signal.SIGUSR1)
+        time.sleep(1)
+        raise
 
 
 def rebuild(rng: np.random.Generator) -> None:
