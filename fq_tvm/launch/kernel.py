@@ -16,7 +16,7 @@ from ..target import Target
 from . import threads
 from .choose import Choice
 from .plan import Call
-from .runtime import load
+from .runtime import Loaded, load
 
 OBJECT = "kernel.o"
 SOURCES = {"te": "kernel.te", "tir": "kernel.tir", "ll": "kernel.ll", "asm": "kernel.s"}
@@ -44,7 +44,7 @@ class Kernel:
         self.spec, self.schedule, self.target, self.path = spec, schedule, target, entry.path
         self._files = entry.files
         self._functions: dict[str, Any] = {}
-        self._load: dict[bool, Callable[[str], Any]] = {}
+        self._load: dict[bool, Loaded] = {}
         self._loading = fork_safe_lock()
 
     def __repr__(self) -> str:

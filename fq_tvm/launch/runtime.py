@@ -9,6 +9,7 @@ import ctypes
 import importlib.util
 import os
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -51,7 +52,24 @@ def session() -> Any:
     return uninterrupted(orcjit.default_session)
 
 
-def load(*code: bytes) -> Callable[[str], Any]:
+_unused: list[Any] = []
+"""Modules that nobody calls any more, which the next load unloads: that takes locks of LLVM, which a fork by another
+thread would leave locked in its child, so it is a part of a step, unlike the end of an object, which comes anywhere."""
+
+
+class Loaded:
+    """Loaded code, which gives its functions by name; they are for its owner, who keeps it for as long as them."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        weakref.finalize(self, _unused.append, module).atexit = False
+
+    def __call__(self, name: str) -> Any:
+        """Return a function; LLVM links the code when the first is asked for."""
+        return uninterrupted(lambda: self._module.get_function(name))
+
+
+def load(*code: bytes) -> Loaded:
     """Load object code into the process; no compiler or linker is needed.
 
     Parameters
@@ -59,22 +77,21 @@ def load(*code: bytes) -> Callable[[str], Any]:
     *code : bytes
         Relocatable objects, which are linked to one another.
 
-    Returns
-    -------
-    callable
-        Gives a function by name.
-
     Raises
     ------
     BuildError
         If the code cannot be loaded.
     """
-    try:
+
+    def step() -> Any:
+        _unused.clear()
         # The object holds no C++, so no C++ compiler is asked for its runtime: the name is one that no PATH has.
-        module = uninterrupted(lambda: session().load_module(list(code), cxx="no-c++-runtime-needed"))
+        return session().load_module(list(code), cxx="no-c++-runtime-needed")
+
+    try:
+        return Loaded(uninterrupted(step))
     except Exception as error:
         raise BuildError(f"cannot load the object code of a kernel: {error}") from error
-    return lambda name: module.get_function(name)
 
 
 def compiler(module: str) -> Any:

@@ -1,0 +1,70 @@
+"""Code is loaded, linked and unloaded within steps, for whose end forks wait."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from fq_tvm import interruption
+from fq_tvm.launch import runtime
+
+
+@pytest.fixture
+def modules(monkeypatch):
+    """Let a session be used that notes what is done outside of steps."""
+    noted = []
+
+    def note(what):
+        noted.append((what, threading.get_ident() in interruption._steps))
+
+    class Module:
+        def get_function(self, name):
+            note(f"get {name}")
+            return name
+
+        def __del__(self):
+            note("unload")
+
+    def load_module(code, cxx):
+        note("load")
+        return Module()
+
+    session = SimpleNamespace(load_module=load_module)
+    monkeypatch.setattr(runtime, "session", lambda: session)
+    monkeypatch.setattr(runtime, "_unused", [])
+    return noted
+
+
+@pytest.mark.parametrize("in_main_thread", [True, False])
+def test_llvm_works_within_steps(modules, in_main_thread):
+    def use():
+        loaded = runtime.load(b"")
+        assert loaded("run_serial") == "run_serial"
+        del loaded
+        gc.collect()
+        assert [what for what, _ in modules] == ["load", "get run_serial"]
+        runtime.load(b"")  # unloads what is used no more
+
+    if in_main_thread:
+        use()
+    else:
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+    assert modules[:4] == [("load", True), ("get run_serial", True), ("unload", True), ("load", True)]
+
+
+def test_memory_of_kernels_that_nobody_has_is_given_back(monkeypatch):
+    freed = []
+
+    class Module:
+        def __del__(self):
+            freed.append(1)
+
+    monkeypatch.setattr(runtime, "session", lambda: SimpleNamespace(load_module=lambda code, cxx: Module()))
+    for _ in range(5):
+        runtime.load(b"")
+    assert len(freed) >= 4
