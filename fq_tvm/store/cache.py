@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -29,12 +30,15 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from .. import environment
 from ..environment import logger
 from ..errors import CacheMissError, UntrustedError
 from .files import check, make_folder, open_below, opened, read
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FORMAT = 1
 """Version of the layout of entries; part of every key."""
@@ -44,6 +48,9 @@ LOCK_SECONDS = 60.0
 
 LEFTOVER_SECONDS = 3600.0
 """Age from which an unpublished directory is taken for one that a killed process left."""
+
+CLEARS = 10
+"""How many times in a row somebody's clear() may take away the folder that is about to be written to."""
 
 _FOLDERS = ("kernels", "notes", "locks", "unpublished")
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -87,6 +94,19 @@ class Entry:
     def size(self) -> int:
         """Bytes of all files."""
         return sum(map(len, self.files.values()))
+
+
+def _despite_clear(step: Callable[P, T]) -> Callable[P, T]:
+    """Return a function that begins anew where somebody's :meth:`Store.clear` took a folder from under it."""
+
+    @functools.wraps(step)
+    def function(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(CLEARS):
+            with contextlib.suppress(FileNotFoundError):
+                return step(*args, **kwargs)
+        return step(*args, **kwargs)
+
+    return function
 
 
 @dataclass(frozen=True)
@@ -149,6 +169,7 @@ class Store:
                 return entry
         return None
 
+    @_despite_clear
     def put(self, entry: Entry) -> Entry:
         """Publish an entry.
 
@@ -200,6 +221,7 @@ class Store:
             return None
         return note["answer"] if sound else None
 
+    @_despite_clear
     def remember(self, question: Mapping[str, Any], answer: Any) -> None:
         """Keep a small JSON answer.
 
@@ -229,8 +251,7 @@ class Store:
         UntrustedError
             If somebody else could write there.
         """
-        path = self._make("locks") / digest(request)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        path, file = self._open_lock(request)
         try:
             _acquire(file, path)
             yield
@@ -238,6 +259,11 @@ class Store:
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_UN)  # closing does not, where a child has the file as well
             os.close(file)
+
+    @_despite_clear
+    def _open_lock(self, request: Mapping[str, Any]) -> tuple[Path, int]:
+        path = self._make("locks") / digest(request)
+        return path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
 
     def paths(self) -> list[Path]:
         """List the folders of all entries, sound or not."""

@@ -615,3 +615,27 @@ def test_an_entry_with_a_flipped_bit_is_right_or_ignored(tmp_path):
         for _ in flips(put.path / file):
             assert store.find(REQUEST) in (put, None)
     assert store.find(REQUEST) == put
+
+
+@pytest.mark.parametrize("folder", ["unpublished", "kernels", "notes", "locks"])
+@pytest.mark.parametrize("write", ["put", "remember", "lock"])
+def test_a_clear_between_making_a_folder_and_writing_to_it(tmp_path, monkeypatch, write, folder):
+    store, make, left = Store(tmp_path), Store._make, [3]
+
+    def make_and_lose(self, *names):
+        path = make(self, *names)
+        if names[:1] == (folder,) and left[0]:
+            left[0] -= 1
+            Store(tmp_path).clear()
+        return path
+
+    monkeypatch.setattr(Store, "_make", make_and_lose)
+    if write == "put":
+        assert store.put(entry()).path.is_dir()
+        assert store.find(entry().request) is not None
+    elif write == "remember":
+        store.remember({"a": 1}, 2)
+        assert store.recall({"a": 1}) == 2
+    else:
+        with store.lock(entry().request):
+            assert [path.name for path in (tmp_path / "v1" / "locks").iterdir()]
