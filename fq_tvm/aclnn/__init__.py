@@ -20,7 +20,7 @@ One scale and zero point of the whole tensor, switched off: self as it is, and a
 >>> size, executor = get_workspace_size_per_tensor(x, scale[:1], zero_point[:1], 0.0, -128, 127, out, mask)
 >>> execute(None, size, executor)
 >>> out, mask
-(array([[4.e-01, 3.e+02]], dtype=float32), array([[ True,  True]]))
+(array([[  0.4, 300. ]], dtype=float32), array([[ True,  True]]))
 """
 
 from __future__ import annotations
