@@ -94,11 +94,11 @@ def test_a_child_launches_and_builds_whatever_lock_another_thread_holds(tmp_path
     python(
         """
         from fq_tvm import aclnn, interruption
-        from fq_tvm.aclnn import operator, stream
+        from fq_tvm.aclnn import executor, stream
         from fq_tvm.launch import kernel, registry, threads
         call()
         locks = list(interruption._locks)
-        assert {id(lock) for lock in (registry._building, threads._lock, operator._lock)} <= set(map(id, locks))
+        assert {id(lock) for lock in (registry._building, threads._lock, executor._lock)} <= set(map(id, locks))
         assert len(locks) >= 4  # and one of each kernel
         held, over = threading.Semaphore(0), threading.Event()
         def hold(lock):

@@ -1,4 +1,4 @@
-"""The operator behind an API in the style of CANN's aclnn: status codes, aclTensor, executor, stream, two phases.
+"""The operators behind an API in the style of CANN's aclnn: status codes, aclTensor, executor, stream, two phases.
 
 Names and numbers are CANN's; pointers that C fills in are return values here.  Everything lies in this machine's memory
 and runs on its CPU.
@@ -13,21 +13,34 @@ Examples
 >>> execute(bytearray(size), size, executor)
 >>> out, mask
 (array([[  0.5, 127. ]], dtype=float32), array([[ True, False]]))
+
+One scale and zero point of the whole tensor, switched off: self as it is, and all of it in range.
+
+>>> from fq_tvm.aclnn import get_workspace_size_per_tensor
+>>> size, executor = get_workspace_size_per_tensor(x, scale[:1], zero_point[:1], 0.0, -128, 127, out, mask)
+>>> execute(None, size, executor)
+>>> out, mask
+(array([[  0.4, 300. ]], dtype=float32), array([[ True,  True]]))
 """
 
 from __future__ import annotations
 
-from .operator import (
+from .executor import (
     AclOpExecutor,
     aclDestroyAclOpExecutor,
-    aclnnFakeQuantPerChannelAffineCachemask,
-    aclnnFakeQuantPerChannelAffineCachemaskGetWorkspaceSize,
     aclSetAclOpExecutorRepeatable,
     aclSetInputTensorAddr,
     aclSetOutputTensorAddr,
     aclSetTensorAddr,
+)
+from .operator import (
+    aclnnFakeQuantPerChannelAffineCachemask,
+    aclnnFakeQuantPerChannelAffineCachemaskGetWorkspaceSize,
+    aclnnFakeQuantPerTensorAffineCachemask,
+    aclnnFakeQuantPerTensorAffineCachemaskGetWorkspaceSize,
     execute,
     get_workspace_size,
+    get_workspace_size_per_tensor,
 )
 from .status import AclnnError, AclnnStatus, aclGetRecentErrMsg
 from .stream import AclrtStream, aclrtCreateStream, aclrtDestroyStream, aclrtSynchronizeStream
@@ -51,9 +64,12 @@ __all__ = [
     "aclSetTensorAddr",
     "aclnnFakeQuantPerChannelAffineCachemask",
     "aclnnFakeQuantPerChannelAffineCachemaskGetWorkspaceSize",
+    "aclnnFakeQuantPerTensorAffineCachemask",
+    "aclnnFakeQuantPerTensorAffineCachemaskGetWorkspaceSize",
     "aclrtCreateStream",
     "aclrtDestroyStream",
     "aclrtSynchronizeStream",
     "execute",
     "get_workspace_size",
+    "get_workspace_size_per_tensor",
 ]

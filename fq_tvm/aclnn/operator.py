@@ -1,195 +1,67 @@
-"""aclnnFakeQuantPerChannelAffineCachemask in two phases, and the executor between them.
+"""The two operators in two phases: aclnnFakeQuantPerChannelAffineCachemask and aclnnFakeQuantPerTensorAffineCachemask.
 
 The first phase checks and prepares, so that the second only launches.  The C-style functions return a status and
-raise nothing; :func:`get_workspace_size` and :func:`execute` are the same steps, raising AclnnError.
+raise nothing; :func:`get_workspace_size`, :func:`get_workspace_size_per_tensor` and :func:`execute` are the same steps,
+raising AclnnError.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import FqError
-from ..interruption import fork_safe_lock
-from ..launch.arguments import Names, Operand, Operands, check, check_overlap, describe, describe_all, overlap
-from ..launch.kernel import EmptyLaunch, Launch
+from ..launch.arguments import Operand, Operands, check, describe_all
+from ..launch.kernel import EmptyLaunch
 from ..launch.registry import launch_of
-from ..launch.runtime import AddressTensor
-from .status import AclnnError, AclnnStatus, expect, invalid, null, record, status_of, translate
+from .copy import Copy
+from .executor import NAMES, AclOpExecutor, Prepared, operand_of
+from .status import AclnnError, AclnnStatus, expect, invalid, record, translate
 from .stream import AclrtStream
-from .tensor import AclTensor, Memory, integer
+from .tensor import float32
 
-NAMES = Names(x="self", zero_point="zeroPoint", quant_min="quantMin", quant_max="quantMax")
-TENSORS = NAMES[:5]
-INPUTS = 3
-
-# The facade's own table: what the library takes beyond it, the operator still refuses.
+# The facade's own table: what the library takes beyond it, the operators still refuse.
 _FLOATS = ("float16", "float32")
 _DTYPES = (_FLOATS, _FLOATS, ("int32",), _FLOATS, ("bool",))
-
-_BLOCKED = ("C0", "FRACTAL")
-"""What the names of formats say in which memory is in blocks, so that strides do not describe it."""
 
 _SUCCESS = AclnnStatus.ACLNN_SUCCESS
 
 
-class _Binding(NamedTuple):
-    """A tensor argument of an executor, and where its memory begins and ends around its first element."""
-
-    operand: Operand
-    before: int
-    storage: int
-    keep: Any
-
-    @classmethod
-    def of(cls, value: Any, operand: Operand) -> _Binding:
-        if isinstance(value, AclTensor):
-            return cls(operand, value.offset_size, value.storage_size, (value._memory, operand))
-        if 0 in operand.shape:
-            return cls(operand, 0, 0, (value, operand))
-        low, high = operand.span()
-        return cls(operand, operand.address - low, high - low, (value, operand))
-
-    def at(self, memory: Memory) -> _Binding:
-        address = memory.address + self.before if memory.address else 0
-        operand = self.operand._replace(address=address, tensor=None, writable=memory.writable)
-        return self._replace(operand=operand, keep=memory)
-
-
-class _Bound(NamedTuple):
-    """A launch with all its addresses, for as long as workspace and tensors stay the same."""
-
-    workspace: Any
-    workspace_size: Any
-    launch: Launch | EmptyLaunch
-    tensors: tuple[AddressTensor, ...]
-    keep: Any
-
-    def serves(self, workspace: Any, workspace_size: Any) -> bool:
-        return self.workspace is workspace and type(workspace_size) is int and self.workspace_size == workspace_size
-
-
-_lock = fork_safe_lock()  # one for all executors, as it is held for microseconds
-
-
-class AclOpExecutor:
-    """A prepared call of the operator; the first phase makes it.
-
-    It is good for one launch, or for many after :func:`aclSetAclOpExecutorRepeatable`.
+class _Operator(NamedTuple):
+    """What one operator has that the other has not.
 
     Parameters
     ----------
-    launch : Launch or EmptyLaunch
-        What runs.
-    bindings : tuple
-        The tensors, in the order of the signature.
+    number : str
+        The name of the argument before the range.
+    prepare : callable
+        Checks, and returns what the second phase runs: ``prepare(operands, number, quant_min, quant_max)``.
     """
 
-    __slots__ = ("_bindings", "_bound", "_launch", "_repeatable", "_spent", "workspace_size")
+    number: str
+    prepare: Callable[[Operands, Any, Any, Any], Prepared]
 
-    def __init__(self, launch: Launch | EmptyLaunch, bindings: tuple[_Binding, ...]) -> None:
-        self._launch = launch
-        self._bindings = bindings
-        self._bound: _Bound | None = None
-        self._repeatable = False
-        self._spent = ""
-        self.workspace_size = launch.workspace_size
 
-    def __repr__(self) -> str:
-        state = self._spent or ("repeatable" if self._repeatable else "one launch")
-        return f"AclOpExecutor({state}, workspace_size={self.workspace_size})"
+def _per_channel(operands: Operands, axis: Any, quant_min: Any, quant_max: Any) -> Prepared:
+    return launch_of(check(operands, axis, quant_min, quant_max, NAMES, _DTYPES))
 
-    def set_repeatable(self) -> None:
-        """Allow more than one launch."""
-        with _lock:
-            self._check_live()
-            self._repeatable = True
 
-    def destroy(self) -> None:
-        """Let go of the tensors; launches that are queued keep theirs."""
-        with _lock:
-            self._check_live()
-            self._retire("destroyed")
+def _per_tensor(operands: Operands, enabled: Any, quant_min: Any, quant_max: Any) -> Prepared:
+    one = operands._replace(scale=_one_element(operands.scale), zero_point=_one_element(operands.zero_point))
+    checked = check(one, None, quant_min, quant_max, NAMES, _DTYPES)
+    if float32(enabled, _PER_TENSOR.number) >= 1:
+        return launch_of(checked)
+    return EmptyLaunch() if 0 in checked.shape else Copy(operands)
 
-    def rebind(self, first: int, count: int, index: Any, tensor: Any, addr: Any) -> None:
-        """Give a tensor another address; what is queued keeps the old one."""
-        number = integer(index, "index")
-        if not 0 <= number < count:
-            raise invalid(f"index is {number}; expected one from 0 to {count - 1}")
-        with _lock:
-            self._check_live()
-            if not self._repeatable:
-                raise invalid("executor is good for one launch; expected one set by aclSetAclOpExecutorRepeatable")
-            position = first + number
-            name, binding = TENSORS[position], self._bindings[position]
-            if tensor is not None:
-                _check_alike(tensor, binding.operand, name)
-            memory = Memory(addr, f"addr of {name}")
-            if not memory.address and 0 not in binding.operand.shape:
-                raise null(f"addr of {name} is null; expected an address")
-            if memory.size is not None and memory.size < binding.storage:
-                raise invalid(f"addr of {name} has {memory.size} bytes; expected at least {binding.storage}")
-            bindings = list(self._bindings)
-            bindings[position] = binding.at(memory)
-            check_overlap(Operands(*(b.operand for b in bindings)), NAMES)
-            self._bindings, self._bound = tuple(bindings), None
 
-    def take(self, workspace: Any, workspace_size: Any) -> _Bound:
-        """Return what to launch, which uses up an executor that is not repeatable."""
-        with _lock:
-            self._check_live()
-            bound = self._bound
-            if bound is None or not bound.serves(workspace, workspace_size):
-                bound = self._bind(workspace, workspace_size)
-            if self._repeatable:
-                self._bound = bound
-            else:
-                self._retire("used")
-            return bound
+def _one_element(operand: Operand) -> Operand:
+    """Take all dimensions off a tensor of one element; the check refuses what has more, or none."""
+    return operand._replace(shape=(), strides=()) if math.prod(operand.shape) == 1 else operand
 
-    def _bind(self, workspace: Any, workspace_size: Any) -> _Bound:
-        operands = [b.operand for b in self._bindings]
-        memory = None
-        if not isinstance(self._launch, EmptyLaunch):
-            for name, operand in zip(TENSORS, operands, strict=True):
-                if not operand.address:
-                    raise null(f"the address of {name} is null; expected that of its memory")
-            memory = self._workspace(workspace, workspace_size)
-        tensors = [AddressTensor(operand.address) for operand in operands]
-        if memory is not None:
-            tensors.append(AddressTensor(memory.address))
-        keep = (tuple(b.keep for b in self._bindings), memory)
-        return _Bound(workspace, workspace_size, self._launch, tuple(tensors), keep)
 
-    def _workspace(self, workspace: Any, workspace_size: Any) -> Memory | None:
-        needed = self.workspace_size
-        if needed and workspace is None:
-            raise null(f"workspace is None; expected {needed} bytes")
-        size = integer(workspace_size, "workspaceSize")
-        if size < needed:
-            raise invalid(f"workspaceSize is {size}; expected at least {needed}")
-        if not needed:
-            return None
-        memory = Memory(workspace, "workspace")
-        if not memory.address:
-            raise null(f"workspace is null; expected {needed} bytes")
-        if memory.size is not None and memory.size < size:
-            raise invalid(f"workspace has {memory.size} bytes; expected the workspaceSize, {size}")
-        if not memory.writable:
-            raise invalid("workspace is read-only; expected memory that can be written")
-        place = Operand(None, "bool", (needed,), (1,), memory.address)
-        for name, binding in zip(TENSORS, self._bindings, strict=True):
-            if overlap(place, binding.operand):
-                raise invalid(f"workspace overlaps {name}; expected memory of its own")
-        return memory
-
-    def _check_live(self) -> None:
-        if self._spent == "used":
-            raise invalid("executor was launched; expected a new one, or one set by aclSetAclOpExecutorRepeatable")
-        if self._spent:
-            raise invalid(f"executor is {self._spent}; expected one that is not")
-
-    def _retire(self, state: str) -> None:
-        self._spent, self._bound, self._bindings = state, None, ()
+_PER_CHANNEL = _Operator("axis", _per_channel)
+_PER_TENSOR = _Operator("fakeQuantEnabled", _per_tensor)
 
 
 def get_workspace_size(
@@ -224,17 +96,60 @@ def get_workspace_size(
     AclnnError
         With the status that the C-style function returns.
     """
-    try:
-        executor = _prepare((self, scale, zero_point, out, mask), axis, quant_min, quant_max)
-    except FqError as error:  # about FQ_TVM_TARGET and the like: it is the kernel that is missing
-        raise translate(error, AclnnStatus.ACLNN_ERR_INNER_FIND_KERNEL_ERROR) from error
-    except Exception as error:
-        raise translate(error, AclnnStatus.ACLNN_ERR_INNER_CREATE_EXECUTOR) from error
-    return executor.workspace_size, executor
+    return _prepare(_PER_CHANNEL, (self, scale, zero_point, out, mask), (axis, quant_min, quant_max))
+
+
+def get_workspace_size_per_tensor(
+    self: Any,
+    scale: Any,
+    zero_point: Any,
+    fake_quant_enabled: float,
+    quant_min: int,
+    quant_max: int,
+    out: Any,
+    mask: Any,
+) -> tuple[int, AclOpExecutor]:
+    """Check the arguments and prepare a call with one scale and zero point of the whole tensor: the first phase.
+
+    Parameters
+    ----------
+    self : AclTensor, numpy.ndarray or DLPack tensor
+        float16 or float32, up to 8 dimensions, any strides.
+    scale : tensor
+        float16 or float32, one element in any number of dimensions.
+    zero_point : tensor
+        int32, one element in any number of dimensions.
+    fake_quant_enabled : float
+        Taken as a float32, which is what C passes.  At 1 or more, out and mask are those of the formula.  Below 1, or
+        NaN, out is a copy of self, converted to out's dtype, and mask is true everywhere.  A tensor of one element,
+        such as the ``fake_quant_enabled`` of a torch module, is read here and not again.
+    quant_min, quant_max : int
+        The range, any int64, ``quant_min <= quant_max``.
+    out, mask : tensor
+        Of self's shape: float16 or float32, and bool.
+
+    Returns
+    -------
+    workspace_size : int
+        Bytes that the second phase needs.
+    executor : AclOpExecutor
+        For the second phase, :func:`execute`; it keeps buffers and arrays alive.
+
+    Raises
+    ------
+    AclnnError
+        With the status that the C-style function returns.
+
+    Notes
+    -----
+    Contract: ``aclnnFakeQuantPerTensorAffineCachemask`` of CANN.  All arguments are checked also where fake
+    quantization is disabled.
+    """
+    return _prepare(_PER_TENSOR, (self, scale, zero_point, out, mask), (fake_quant_enabled, quant_min, quant_max))
 
 
 def execute(workspace: Any, workspace_size: int, executor: AclOpExecutor, stream: AclrtStream | None = None) -> None:
-    """Launch what the first phase prepared: the second phase.
+    """Launch what the first phase of either operator prepared: the second phase.
 
     Parameters
     ----------
@@ -290,6 +205,38 @@ def aclnnFakeQuantPerChannelAffineCachemaskGetWorkspaceSize(
         return record(error), 0, None
 
 
+def aclnnFakeQuantPerTensorAffineCachemaskGetWorkspaceSize(
+    self: Any,
+    scale: Any,
+    zero_point: Any,
+    fake_quant_enabled: float,
+    quant_min: int,
+    quant_max: int,
+    out: Any,
+    mask: Any,
+) -> tuple[AclnnStatus, int, AclOpExecutor | None]:
+    """Check the arguments and prepare a call with one scale and zero point of the whole tensor: the first phase.
+
+    Parameters
+    ----------
+    self, scale, zero_point, fake_quant_enabled, quant_min, quant_max, out, mask
+        See :func:`get_workspace_size_per_tensor`.
+
+    Returns
+    -------
+    status : AclnnStatus
+    workspace_size : int
+        Bytes that the second phase needs; 0 on failure.
+    executor : AclOpExecutor or None
+        None on failure.
+    """
+    arguments = (self, scale, zero_point, fake_quant_enabled, quant_min, quant_max, out, mask)
+    try:
+        return _SUCCESS, *get_workspace_size_per_tensor(*arguments)
+    except AclnnError as error:
+        return record(error), 0, None
+
+
 def aclnnFakeQuantPerChannelAffineCachemask(
     workspace: Any, workspace_size: int, executor: AclOpExecutor | None, stream: AclrtStream | None
 ) -> AclnnStatus:
@@ -318,98 +265,30 @@ def aclnnFakeQuantPerChannelAffineCachemask(
     return _SUCCESS
 
 
-def aclSetAclOpExecutorRepeatable(executor: AclOpExecutor | None) -> AclnnStatus:
-    """Allow an executor to be launched again and again, until :func:`aclDestroyAclOpExecutor`.
+def aclnnFakeQuantPerTensorAffineCachemask(
+    workspace: Any, workspace_size: int, executor: AclOpExecutor | None, stream: AclrtStream | None
+) -> AclnnStatus:
+    """Launch what the first phase prepared: the second phase, as :func:`aclnnFakeQuantPerChannelAffineCachemask`.
 
     Parameters
     ----------
-    executor : AclOpExecutor
-        Neither launched nor destroyed.
+    workspace, workspace_size, executor, stream
+        See :func:`execute`.
 
     Returns
     -------
     AclnnStatus
     """
-    return status_of(lambda: expect(executor, AclOpExecutor, "executor").set_repeatable())
+    return aclnnFakeQuantPerChannelAffineCachemask(workspace, workspace_size, executor, stream)
 
 
-def aclDestroyAclOpExecutor(executor: AclOpExecutor | None) -> AclnnStatus:
-    """Let go of an executor; launches that are queued still run.
-
-    Parameters
-    ----------
-    executor : AclOpExecutor
-        Neither destroyed nor used up: one that is not repeatable goes with its launch.
-
-    Returns
-    -------
-    AclnnStatus
-    """
-    return status_of(lambda: expect(executor, AclOpExecutor, "executor").destroy())
-
-
-def aclSetTensorAddr(executor: AclOpExecutor | None, index: int, tensor: Any, addr: Any) -> AclnnStatus:
-    """Give a tensor of a repeatable executor other memory of the same description, from the next launch on.
-
-    Parameters
-    ----------
-    executor : AclOpExecutor
-        A repeatable one.
-    index : int
-        0 to 4: self, scale, zeroPoint, out, mask.
-    tensor : AclTensor, numpy.ndarray, DLPack tensor or None
-        Where given, it has to have the description of the tensor that the first phase got.  It stays as it is.
-    addr : int or buffer
-        Of the storage, so the offset of an AclTensor is added; for other tensors, the lowest address of an element.
-
-    Returns
-    -------
-    AclnnStatus
-        ``ACLNN_ERR_PARAM_INVALID`` also where outputs would overlap one another or part of an input as the tensors
-        are bound now; then the old address stays.
-    """
-    return _rebind(executor, 0, len(TENSORS), index, tensor, addr)
-
-
-def aclSetInputTensorAddr(executor: AclOpExecutor | None, index: int, tensor: Any, addr: Any) -> AclnnStatus:
-    """Give an input other memory, as :func:`aclSetTensorAddr` does; 0 to 2 are self, scale, zeroPoint."""
-    return _rebind(executor, 0, INPUTS, index, tensor, addr)
-
-
-def aclSetOutputTensorAddr(executor: AclOpExecutor | None, index: int, tensor: Any, addr: Any) -> AclnnStatus:
-    """Give an output other memory, as :func:`aclSetTensorAddr` does; 0 and 1 are out, mask."""
-    return _rebind(executor, INPUTS, len(TENSORS) - INPUTS, index, tensor, addr)
-
-
-def _rebind(executor: Any, first: int, count: int, index: Any, tensor: Any, addr: Any) -> AclnnStatus:
-    return status_of(lambda: expect(executor, AclOpExecutor, "executor").rebind(first, count, index, tensor, addr))
-
-
-def _prepare(values: tuple[Any, ...], axis: Any, quant_min: Any, quant_max: Any) -> AclOpExecutor:
-    operands = describe_all(values, NAMES, (axis, quant_min, quant_max), _operand)
-    launch = launch_of(check(operands, axis, quant_min, quant_max, NAMES, _DTYPES))
-    return AclOpExecutor(launch, tuple(map(_Binding.of, values, operands)))
-
-
-def _operand(value: Any, name: str) -> Operand:
-    if isinstance(value, AclTensor):
-        if value.operand is None:
-            raise invalid(f"{name} is destroyed; expected a tensor that is not")
-        if any(part in value.format.name for part in _BLOCKED):
-            raise invalid(f"{name} has format {value.format.name}; expected ACL_FORMAT_ND")
-    return describe(value, name)
-
-
-def _check_alike(tensor: Any, operand: Operand, name: str) -> None:
-    """Refuse a tensor of another dtype, shape or strides than the one that a launch was prepared for."""
-    given = _operand(tensor, "tensor")
-
-    def description(operand: Operand) -> tuple[str, tuple[int, ...], list[int]]:
-        strides = [s for n, s in zip(operand.shape, operand.strides, strict=True) if n > 1]
-        return operand.dtype, operand.shape, [] if 0 in operand.shape else strides
-
-    if description(given) != description(operand):
-        raise invalid(
-            f"tensor is {given.dtype} {given.shape} with strides {given.strides}; "
-            f"expected that of {name}, {operand.dtype} {operand.shape} with strides {operand.strides}"
-        )
+def _prepare(operator: _Operator, tensors: Sequence[Any], numbers: tuple[Any, Any, Any]) -> tuple[int, AclOpExecutor]:
+    try:
+        names = (operator.number, NAMES.quant_min, NAMES.quant_max)
+        operands = describe_all(tensors, NAMES, dict(zip(names, numbers, strict=True)), operand_of)
+        executor = AclOpExecutor(operator.prepare(operands, *numbers), tensors, operands)
+    except FqError as error:  # about FQ_TVM_TARGET and the like: it is the kernel that is missing
+        raise translate(error, AclnnStatus.ACLNN_ERR_INNER_FIND_KERNEL_ERROR) from error
+    except Exception as error:
+        raise translate(error, AclnnStatus.ACLNN_ERR_INNER_CREATE_EXECUTOR) from error
+    return executor.workspace_size, executor

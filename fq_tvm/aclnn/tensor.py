@@ -6,6 +6,7 @@ of any dtype, rank or format can be described.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import numbers
 import operator
@@ -310,6 +311,16 @@ def integer(value: Any, name: str) -> int:
         return operator.index(value)
     except TypeError:
         raise invalid(f"{name} is {value!r}; expected an integer") from None
+
+
+def float32(value: Any, name: str) -> float:
+    """Return a number, or a tensor of one element, as C passes a float; refuse anything else."""
+    one: Any = value.reshape(()) if isinstance(value, np.ndarray) and value.size == 1 else value
+    try:
+        return ctypes.c_float(one).value
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last is torch's
+        kind = type(value).__name__
+        raise invalid(f"{name} is a {kind} that makes no float32; expected a number") from None
 
 
 def _natural(value: Any, name: str) -> int:

@@ -10,7 +10,8 @@ import ctypes
 import math
 import operator
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -241,7 +242,7 @@ def describe(value: Any, name: str) -> Operand:
 def describe_all(
     values: Sequence[Any],
     names: Names = NAMES,
-    numbers: Sequence[Any] = (),
+    numbers: Mapping[str, Any] = MappingProxyType({}),
     describe: Callable[[Any, str], Operand] = describe,
 ) -> Operands:
     """Describe all tensor arguments, in the order of the signature.
@@ -252,8 +253,8 @@ def describe_all(
         Five.
     names : Names
         For messages.
-    numbers : sequence of int
-        Axis and range, where they must not be None either.
+    numbers : mapping
+        Other arguments by their names for messages, which must not be None either.
     describe : callable
         Describes one.
 
@@ -262,10 +263,11 @@ def describe_all(
     ArgumentError
         If an argument is None, before any other fault is looked for; else as :func:`describe`.
     """
-    tensors, others = names[: len(values)], ("axis", names.quant_min, names.quant_max)[: len(numbers)]
-    for name, value in zip((*tensors, *others), (*values, *numbers), strict=True):
-        if value is None:
-            raise ArgumentError(f"{name} is None; expected {'a tensor' if name in tensors else 'an integer'}", "null")
+    tensors = names[: len(values)]
+    for kind, given in (("tensor", zip(tensors, values, strict=True)), ("number", numbers.items())):
+        for name, value in given:
+            if value is None:
+                raise ArgumentError(f"{name} is None; expected a {kind}", "null")
     return Operands(*map(describe, values, tensors))
 
 
@@ -481,7 +483,7 @@ def _check_vectors(x: Operand, vectors: Sequence[tuple[str, Operand]], axis: Any
         for name, operand in vectors:
             if operand.shape not in ((), (1,)):
                 raise ArgumentError(
-                    f"{name} has shape {operand.shape}; expected one element, () or (1,), as axis is None"
+                    f"{name} has shape {operand.shape}; expected one element, () or (1,), as there is no axis"
                 )
         return None
     for name, operand in vectors:

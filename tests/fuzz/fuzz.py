@@ -179,9 +179,8 @@ EXTENTS = (1, 2, 3, 4, 7, 16, 0, -1, 2**31, 2**63 - 1, 2**64)
 ODD = (None, "x", 1.5, True, [], (2,))
 
 
-def fuzz_aclnn(data: bytes, folder: Path) -> str:
-    """Descriptors of anything over buffers that are there: refused with a status, or a right result."""
-    choose = Choices(data)
+def described_tensor(choose: Choices) -> tuple[aclnn.AclTensor, Any]:
+    """A descriptor of anything over memory that is there, or not; and that memory."""
 
     def sizes(first: int) -> Any:
         kind = choose.below(8)
@@ -195,8 +194,33 @@ def fuzz_aclnn(data: bytes, folder: Path) -> str:
     memory = choose.of((np.zeros(4096, np.uint8), np.zeros(4096, np.uint8), bytearray(16), bytes(4096), None, -5, "no"))
     if isinstance(memory, np.ndarray):
         memory.view(np.float16)[:] = np.resize(np.float16([0.5, -3, 2.5, 200, -0.0, 1e-6, np.inf, 77]), 2048)
+    return aclnn.aclCreateTensor(dims, dtype, strides, offset, form, storage, memory), memory
+
+
+def results_for(x: aclnn.AclTensor) -> tuple[np.ndarray, np.ndarray]:
+    """An out and a mask for a tensor; too small for one that numpy has no place for, empty or not."""
+    shape = x.view_dims if math.prod(n or 1 for n in x.view_dims) <= 4096 else (1,)
+    return np.full(shape, 9, "float16" if x.dtype == 1 else "float32"), np.ones(shape, bool)
+
+
+def judged(x: aclnn.AclTensor, memory: Any, got: Any, answer: Callable[[np.ndarray], Any]) -> str:
+    """Compare results with what the elements of a tensor give, as its descriptor places them in memory."""
+    out, _ = got
+    if not out.size and not isinstance(memory, np.ndarray):
+        return "nothing read"  # so that an address, or none, is as good as memory
+    assert isinstance(memory, (np.ndarray, bytes, bytearray)), (memory, x, out.shape)
+    itemsize = out.itemsize
+    steps = [s * itemsize if n > 1 and out.size else 0 for n, s in zip(x.view_dims, x.strides, strict=True)]
+    given = np.ndarray(x.view_dims, out.dtype, bytes(memory), x.offset * itemsize if out.size else 0, steps)
+    assert_same(got, answer(given))
+    return "right"
+
+
+def fuzz_aclnn(data: bytes, folder: Path) -> str:
+    """Descriptors of anything over buffers that are there: refused with a status, or a right result."""
+    choose = Choices(data)
     try:
-        x = aclnn.aclCreateTensor(dims, dtype, strides, offset, form, storage, memory)
+        x, memory = described_tensor(choose)
     except aclnn.AclnnError as error:
         return str(error)
     shape = x.view_dims
@@ -204,21 +228,38 @@ def fuzz_aclnn(data: bytes, folder: Path) -> str:
     channels = shape[axis] if isinstance(axis, int) and -len(shape) <= axis < len(shape) else 1
     channels = min(channels, 5000) - (choose.below(9) == 8)
     scale, zero_point = np.full(max(channels, 0), 0.5, np.float32), np.zeros(max(channels, 0), np.int32)
-    result = shape if math.prod(n or 1 for n in shape) <= 4096 else (1,)  # numpy has no larger ones, empty or not
-    out, mask = np.full(result, 9, "float16" if x.dtype == 1 else "float32"), np.ones(result, bool)
+    out, mask = results_for(x)
     try:
         size, executor = aclnn.get_workspace_size(x, scale, zero_point, axis, -8, choose.of((7, -9, 2**63)), out, mask)
         aclnn.execute(bytearray(size), size, executor)
     except aclnn.AclnnError as error:
         return str(error)
-    if not out.size and not isinstance(memory, np.ndarray):
-        return "nothing read"  # so that an address, or none, is as good as memory
-    assert isinstance(memory, (np.ndarray, bytes, bytearray)), (memory, shape, out.shape)
-    itemsize = out.itemsize
-    steps = [s * itemsize if n > 1 and out.size else 0 for n, s in zip(shape, x.strides, strict=True)]
-    given = np.ndarray(shape, out.dtype, bytes(memory), x.offset * itemsize if out.size else 0, steps)
-    assert_same((out, mask), expected(given, scale, zero_point, axis, -8, 7))
-    return "right"
+    return judged(x, memory, (out, mask), lambda given: expected(given, scale, zero_point, axis, -8, 7))
+
+
+def fuzz_aclnn_per_tensor(data: bytes, folder: Path) -> str:
+    """The same of the operator with one scale, which itself has any shape, enabled by anything."""
+    choose = Choices(data)
+    enabled = choose.of((1.0, 0.0, np.nan, 0.999, 2, True, np.float32(1), None, "1", [], 10**400, np.ones(2), 1j))
+    try:
+        x, memory = described_tensor(choose)
+    except aclnn.AclnnError as error:
+        return str(error)
+    scale, zero_point = (np.full(choose.some((1, 1, 1, 1, 2, 0), 5), n, t) for n, t in ((0.5, "f4"), (1, "i4")))
+    out, mask = results_for(x)
+    try:
+        arguments = (x, scale, zero_point, enabled, -8, choose.of((7, -9, 2**63)), out, mask)
+        size, executor = aclnn.get_workspace_size_per_tensor(*arguments)
+        aclnn.execute(bytearray(size), size, executor)
+    except aclnn.AclnnError as error:
+        return str(error)
+
+    def answer(given: np.ndarray) -> Any:
+        if enabled >= 1:
+            return expected(given, scale.reshape(()), zero_point.reshape(()), None, -8, 7)
+        return given.astype(out.dtype), np.ones(given.shape, bool)
+
+    return judged(x, memory, (out, mask), answer)
 
 
 class Described(ctypes.Structure):
@@ -298,6 +339,7 @@ TARGETS: dict[str, Callable[[bytes, Path], str]] = {
     "npz": fuzz_file(".npz"),
     "safetensors": fuzz_file(".safetensors"),
     "aclnn": fuzz_aclnn,
+    "aclnn_per_tensor": fuzz_aclnn_per_tensor,
     "dlpack": fuzz_dlpack,
 }
 
