@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import reference
     from .errors import ArgumentError, BuildError, CacheMissError, FqError, LaunchError, UntrustedError
-    from .functional import fake_quantize_per_channel_affine, fake_quantize_per_channel_affine_cachemask
+    from .functional import (
+        channel_range,
+        fake_quantize_per_channel_affine,
+        fake_quantize_per_channel_affine_cachemask,
+    )
     from .launch.kernel import Kernel
     from .launch.library import build_library
     from .launch.registry import get_kernel
@@ -24,7 +28,7 @@ _HOME = {
     name: module
     for module, names in {
         "errors": "ArgumentError BuildError CacheMissError FqError LaunchError UntrustedError",
-        "functional": "fake_quantize_per_channel_affine fake_quantize_per_channel_affine_cachemask",
+        "functional": "channel_range fake_quantize_per_channel_affine fake_quantize_per_channel_affine_cachemask",
         "launch.kernel": "Kernel",
         "launch.library": "build_library",
         "launch.registry": "get_kernel",
@@ -53,6 +57,7 @@ __all__ = [
     "UntrustedError",
     "build_library",
     "catalogue",
+    "channel_range",
     "fake_quantize_per_channel_affine",
     "fake_quantize_per_channel_affine_cachemask",
     "get_kernel",

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .layout import MAX_RANK
-from .spec import FakeQuantSpec, StraightThroughSpec
+from .spec import FakeQuantSpec, RangeSpec, StraightThroughSpec
 from .target import Target
 
 ELEMENTWISE = ("self", "out", "mask")
@@ -21,6 +21,12 @@ ELEMENTWISE = ("self", "out", "mask")
 
 LOOPS = tuple(f"n{i}" for i in range(MAX_RANK))
 """Extents of loops of any strides, the outermost first."""
+
+RANGE_VECTOR = 32
+"""Elements that a kernel of the range takes at a time along a row, which has to be as long."""
+
+RANGE_TILE = 2048
+"""Elements of a run of which such a kernel keeps the range at a time: few enough for the first-level cache."""
 
 SPREAD = ("parallel", "nontemporal")
 """Variants that spread their tasks over threads."""
@@ -211,3 +217,41 @@ def straight_through_entry_points(spec: StraightThroughSpec) -> EntryPoints:
     variants = ("serial", "parallel", *(("nontemporal",) if spec.nontemporal else ()))
     run = Form("run", tensors, ("out",), integers=integers, variants=variants)
     return EntryPoints(tensors, (run,))
+
+
+def range_entry_points(spec: RangeSpec) -> EntryPoints:
+    """State the functions of a kernel of the range.
+
+    Parameters
+    ----------
+    spec : RangeSpec
+        The kernel.
+
+    Returns
+    -------
+    EntryPoints
+        The first form leaves partial results in the workspace, ``"combine"`` makes the range of them.  Shares of the
+        work are a matter of these integers, so that results do not depend on the number of threads:
+
+        - *rows*: the extents outer, channels and inner; parts, into which outer is divided, each of so many as per
+          says; pieces, into which inner is divided, each of a length.  ``"short"`` serves lengths below
+          :data:`RANGE_VECTOR`.
+        - *lanes*: size; run, the elements of one; parts, each of so many runs as per says; tiles of a run.
+        - *strided*: eight loop extents and strides of self; parts of the first loop, each of so many iterations as per
+          says; for lanes, tiles of the channels.
+        - combine: partial results are of shape (shares, copies, channels, inner).
+    """
+    tensors = ("self", "least", "greatest")
+    if spec.strided:
+        loops = (*LOOPS, *(f"self_stride{i}" for i in range(MAX_RANK)))
+        runs = {"run": (*loops, "parts", "per", *(("tiles",) if spec.lanes else ()))}
+    elif spec.lanes:
+        runs = {"run": ("size", "run", "parts", "per", "tiles")}
+    else:
+        extents = ("outer", "channels", "inner", "parts", "per", "pieces", "length")
+        runs = {"run": extents, "short": extents}
+    forms = [Form(name, ("self", "workspace"), ("workspace",), integers=numbers) for name, numbers in runs.items()]
+    combine = Form(
+        "combine", ("workspace", "least", "greatest"), tensors[1:], integers=("shares", "copies", "channels", "inner")
+    )
+    return EntryPoints(tensors, (*forms, combine), Workspace(("signed", "unsigned", "smallest")))

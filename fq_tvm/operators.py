@@ -9,10 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .entry_points import EntryPoints, fake_quant_entry_points, straight_through_entry_points
+from .entry_points import EntryPoints, fake_quant_entry_points, range_entry_points, straight_through_entry_points
 from .errors import FqError
-from .reference import fake_quant, straight_through
-from .spec import FakeQuantSpec, StraightThroughSpec, catalogue, straight_through_catalogue
+from .reference import channel_range, fake_quant, straight_through
+from .spec import (
+    FakeQuantSpec,
+    RangeSpec,
+    StraightThroughSpec,
+    catalogue,
+    range_catalogue,
+    straight_through_catalogue,
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,17 @@ STRAIGHT_THROUGH = Operator(
 )
 """Its gradient, which goes straight through where the mask is true."""
 
-_operators = {operator.name: operator for operator in (FAKE_QUANT, STRAIGHT_THROUGH)}
+CHANNEL_RANGE = Operator(
+    RangeSpec.operator,
+    RangeSpec,
+    range_entry_points,
+    "fq_tvm.codegen.ranges:state",
+    channel_range,
+    range_catalogue,
+)
+"""The least and greatest element of each channel."""
+
+_operators = {operator.name: operator for operator in (FAKE_QUANT, STRAIGHT_THROUGH, CHANNEL_RANGE)}
 
 
 def register(operator: Operator) -> None:

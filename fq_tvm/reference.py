@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .spec import NARROW_LIMIT
 
-__all__ = ["fake_quant", "straight_through"]
+__all__ = ["channel_range", "fake_quant", "straight_through"]
 
 
 def fake_quant(
@@ -93,6 +93,37 @@ def straight_through(grad: ArrayLike, mask: ArrayLike) -> NDArray[np.floating]:
     with np.errstate(all="ignore"):
         product: NDArray[np.floating] = grad * np.asarray(mask).astype(grad.dtype)
     return product
+
+
+def channel_range(x: ArrayLike, axis: int | None) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Least and greatest element of each channel, or of the tensor; both NaN where there is a NaN.
+
+    Parameters
+    ----------
+    x : array_like
+        float32, float16 or bfloat16 (of ml_dtypes), any shape.
+    axis : int or None
+        Channel dimension, negative counts from the end; 0 or -1 for a 0-dimensional x.  None for the whole tensor.
+
+    Returns
+    -------
+    least, greatest : numpy.ndarray
+        x's dtype, shape (x.shape[axis],); without an axis ().
+
+    Notes
+    -----
+    As ``torch.aminmax``, but that -0.0 is less than 0.0.
+    """
+    x = np.asarray(x)
+    rows = x.reshape(1, -1) if axis is None or not x.ndim else np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
+    # The least of what orders as floats do, and zeros by their sign; a NaN lies beyond an infinity.
+    bits = rows.view(f"i{x.itemsize}")
+    ordered = np.where(bits < 0, bits ^ np.iinfo(bits.dtype).max, bits)
+    found = [each.reshape(-1, 1) for each in (ordered.argmin(axis=1), ordered.argmax(axis=1))]
+    nan = np.isnan(rows).any(axis=1)
+    shape = () if axis is None else (len(rows),)
+    least, greatest = (np.where(nan, x.dtype.type(np.nan), np.take_along_axis(rows, at, 1)[:, 0]) for at in found)
+    return np.asarray(least).astype(x.dtype).reshape(shape), np.asarray(greatest).astype(x.dtype).reshape(shape)
 
 
 def _at_most(q: NDArray[np.float64], bound: int) -> NDArray[np.bool_]:

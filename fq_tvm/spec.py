@@ -215,6 +215,70 @@ class StraightThroughSpec:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class RangeSpec:
+    """One kernel of the range of channels, whatever the extents.
+
+    Parameters
+    ----------
+    iteration : {"rows", "lanes", "strided_rows", "strided_lanes"}
+        How the kernel walks memory, as in :class:`FakeQuantSpec`.
+    dtype : {"float32", "float16", "bfloat16"}
+        Element type.
+
+    Raises
+    ------
+    FqError
+        If a field holds a value outside the sets above.
+    """
+
+    operator: ClassVar[str] = "channel_range"
+    nontemporal: ClassVar[bool] = False
+
+    iteration: str
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        for field, allowed in (("iteration", ITERATIONS), ("dtype", EXTENDED_FLOATS)):
+            value = getattr(self, field)
+            if value not in allowed:
+                raise FqError(f"RangeSpec.{field} is {value!r}; expected one of {', '.join(allowed)}")
+
+    @property
+    def lanes(self) -> bool:
+        """Whether the inner loop runs over channels."""
+        return self.iteration.endswith("lanes")
+
+    @property
+    def strided(self) -> bool:
+        """Whether self has strides of its own."""
+        return self.iteration.startswith("strided")
+
+    @property
+    def out_dtype(self) -> str:
+        """Element type of the results."""
+        return self.dtype
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes that move for each element."""
+        return 4 if self.dtype == "float32" else 2
+
+    @property
+    def bits(self) -> int:
+        """Bits of an element."""
+        return 8 * self.element_bytes
+
+    @property
+    def name(self) -> str:
+        """A name that states every field, for files, logs and symbols."""
+        return f"range_{self.iteration}_{self.dtype.replace('float', 'f')}"
+
+    def to_json(self) -> dict[str, str]:
+        """Return the fields as a dictionary that :func:`json.dumps` takes."""
+        return asdict(self)
+
+
 def promote(dtype: str, scale_dtype: str) -> str:
     """Return the dtype that a product of self and scale is rounded to first: theirs if they agree, else float32."""
     return dtype if dtype == scale_dtype else "float32"
@@ -312,3 +376,9 @@ def catalogue(
 def straight_through_catalogue() -> tuple[StraightThroughSpec, ...]:
     """List every kernel of the gradient."""
     return tuple(StraightThroughSpec(i, dtype) for i in ("rows", "strided_rows") for dtype in FLOATS)
+
+
+def range_catalogue(extensions: bool = False) -> tuple[RangeSpec, ...]:
+    """List every kernel of the range; that of bfloat16 is one of the extensions."""
+    dtypes = EXTENDED_FLOATS if extensions else FLOATS
+    return tuple(RangeSpec(iteration, dtype) for iteration in ITERATIONS for dtype in dtypes)

@@ -8,7 +8,14 @@ import time
 from typing import Any
 
 from ..errors import FqError
-from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, catalogue, straight_through_catalogue
+from ..spec import (
+    EXTENDED_FLOATS,
+    EXTENDED_ZERO_POINTS,
+    FakeQuantSpec,
+    catalogue,
+    range_catalogue,
+    straight_through_catalogue,
+)
 from .output import kernel_name, megabytes, print_facts, print_json, print_line, print_source, progress, shape_text
 from .parser import BITS, JSON, QUIET, Arguments, command, integers, one_of, option, quant_range
 
@@ -53,7 +60,7 @@ def build(arguments: Arguments) -> None:
         fields[field] = value
     specs: list[Any] = [*catalogue(**fields, extensions=arguments.extensions)]
     if arguments.all:
-        specs += straight_through_catalogue()
+        specs += [*straight_through_catalogue(), *range_catalogue(arguments.extensions)]
     target = current_target()
     start = time.perf_counter()
     with progress(len(specs), "kernel", arguments.quiet) as bar:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tvm import te, tirx
 
@@ -404,3 +404,76 @@ def straight_through(grad: te.Tensor, mask: te.Tensor, name: str = "straight_thr
         return convert(product, "float32", grad.dtype)
 
     return te.compute(grad.shape, body, name=name)
+
+
+class Extremes(NamedTuple):
+    """Three extremes of floats, taken for the integers that their bits are, which tell the range of the floats.
+
+    Parameters
+    ----------
+    signed, unsigned : tvm.ir.Expr
+        The greatest as signed and as unsigned integers.
+    least : tvm.ir.Expr
+        The least as unsigned integers.
+
+    Notes
+    -----
+    As integers, floats of one sign are ordered by magnitude, and those below zero are the large ones of the unsigned.
+    So the least float is the greatest unsigned integer if that has a sign, else the least; the greatest float is the
+    greatest signed integer if that has none, else the least unsigned one.  A NaN lies beyond the infinity of its sign:
+    no element needs a comparison for it.  Such reductions may be done in any order, and twice for some elements, and
+    compilers vectorize them, which they may not do with those of floats.
+    """
+
+    signed: Any
+    unsigned: Any
+    least: Any
+
+    def union(self, other: Extremes) -> Extremes:
+        """Return the extremes of two sets of floats together."""
+        signed, unsigned, least = zip(self, other, strict=True)
+        return Extremes(tirx.max(*signed), tirx.max(*unsigned), tirx.min(*least))
+
+    @staticmethod
+    def dtypes(bits: int) -> tuple[str, str, str]:
+        """Return the dtypes of the fields, for floats of so many bits."""
+        return f"int{bits}", f"uint{bits}", f"uint{bits}"
+
+    @classmethod
+    def none(cls, bits: int) -> Extremes:
+        """Return the extremes of no float."""
+        bounds = (-(1 << (bits - 1)), 0, (1 << bits) - 1)
+        return cls(*(tirx.const(bound, dtype) for bound, dtype in zip(bounds, cls.dtypes(bits), strict=True)))
+
+
+def extremes_of(value: Any) -> Extremes:
+    """Return the extremes of one float, given as the unsigned integer that its bits are."""
+    return Extremes(tirx.reinterpret(str(value.ty.dtype).removeprefix("u"), value), value, value)
+
+
+def range_of(extremes: Extremes, dtype: str) -> tuple[Any, Any]:
+    """State the least and the greatest float, both NaN if there is a NaN.
+
+    Parameters
+    ----------
+    extremes : Extremes
+        Of one float or more; -0.0 counts as less than 0.0.
+    dtype : {"float32", "float16", "bfloat16"}
+        What the bits mean.
+
+    Returns
+    -------
+    least, greatest : tvm.ir.Expr
+        Unsigned integers, as which the bits are to be stored.
+    """
+    infinity, bits = {"float32": (0x7F800000, 32), "float16": (0x7C00, 16), "bfloat16": (0x7F80, 16)}[dtype]
+    (signed, unsigned, least), sign = extremes, 1 << (bits - 1)
+
+    def const(value: int) -> Any:
+        return tirx.const(value, f"uint{bits}")
+
+    is_nan = tirx.any(signed > tirx.const(infinity, f"int{bits}"), unsigned > const(infinity | sign))
+    greatest = tirx.Select(signed >= tirx.const(0, f"int{bits}"), tirx.reinterpret(f"uint{bits}", signed), least)
+    smallest = tirx.Select(unsigned >= const(sign), unsigned, least)
+    nan = const(infinity | (infinity >> 1))
+    return tirx.Select(is_nan, nan, smallest), tirx.Select(is_nan, nan, greatest)

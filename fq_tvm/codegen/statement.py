@@ -22,7 +22,7 @@ class View:
     ----------
     tensor : str
         The tensor argument that it lies in.
-    buffer : te.Tensor
+    buffer : te.Tensor or tirx buffer
         What it holds.
     offset : int or Expr
         Where it begins in the tensor, in its own elements.
@@ -49,7 +49,8 @@ class Statement:
     views : tuple of View
         In the order of func's buffers.
     stage : str
-        Name of the stage whose loops are scheduled.
+        Name of the stage whose loops are scheduled; empty where they are stated as they are to be, that named ``task``
+        over tasks.
     overlaps : bool
         Whether what does not fill a vector may be computed twice, see :func:`fq_tvm.codegen.vector_loops.in_pieces`.
     """

@@ -33,12 +33,25 @@ def schedule_form(statement: Statement, iteration: str, schedule: Schedule, para
     tirx.PrimFunc
         Loop extents are exact: no iteration is guarded by a condition.
     """
+    if not statement.stage:
+        return _spread(statement.func) if parallel else statement.func
     sch = s_tir.Schedule(statement.func)
     inline_parameters(sch)
     tasks = schedule_loops(sch, statement.stage, iteration, statement.form.name, (schedule.tile, schedule.rows))
     if parallel:  # only there: taking one index of the task apart again costs a division for each loop
         sch.parallel(sch.fuse(*tasks))
     return tighten(sch.mod["main"])
+
+
+def _spread(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Spread the tasks over threads."""
+
+    def spread(loop: tirx.For) -> tirx.For:
+        if loop.loop_var.name != "task":
+            return loop
+        return tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.PARALLEL, loop.body)
+
+    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, spread), order="post"))
 
 
 def schedule_loops(sch: s_tir.Schedule, stage: str, iteration: str, form: str, knobs: tuple[Any, Any]) -> list[Any]:

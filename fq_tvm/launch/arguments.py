@@ -22,6 +22,7 @@ from ..spec import (
     EXTENDED_FLOATS,
     EXTENDED_ZERO_POINTS,
     FakeQuantSpec,
+    RangeSpec,
     StraightThroughSpec,
     arithmetic_for,
     quant_range_scalars,
@@ -200,6 +201,69 @@ class Gradient(NamedTuple):
     def spec(self, iteration: str) -> StraightThroughSpec:
         """Return the kernel that serves them, given the class of the loops."""
         return StraightThroughSpec(iteration.replace("lanes", "rows"), self.grad.dtype)
+
+
+class Reduction(NamedTuple):
+    """The tensors of a range of channels.
+
+    Parameters
+    ----------
+    x : Operand
+        What is looked at.
+    axis : int or None
+        The channel dimension counted from the front; None for the range of the whole tensor.
+    """
+
+    x: Operand
+    axis: int | None
+
+    @property
+    def values(self) -> dict[str, float]:
+        """None but the loops'."""
+        return {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of x."""
+        return self.x.shape
+
+    @property
+    def strides(self) -> tuple[tuple[int, ...], ...]:
+        """Of x, in elements."""
+        return (self.x.strides,)
+
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        """Of each result, which is contiguous and of x's dtype."""
+        return () if self.axis is None else (self.shape[self.axis] if self.shape else 1,)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What a launch depends on."""
+        return (RangeSpec.operator, self.x.dtype, self.shape, self.strides, self.axis)
+
+    def spec(self, iteration: str) -> RangeSpec:
+        """Return the kernel that serves it, given the class of the loops."""
+        return RangeSpec(iteration, self.x.dtype)
+
+
+def check_range_of(x: Operand, axis: Any) -> Reduction:
+    """Check the arguments of a range of channels.
+
+    Raises
+    ------
+    ArgumentError
+        At the first fault, in the order dtype, shape, axis; if there is an element of the result for no element of x.
+    """
+    if x.dtype not in EXTENDED_FLOATS:
+        raise ArgumentError(f"x has dtype {x.dtype}; expected {' or '.join(EXTENDED_FLOATS)}", "dtype")
+    if len(x.shape) > MAX_RANK:
+        raise ArgumentError(f"x has {len(x.shape)} dimensions; expected at most {MAX_RANK}")
+    reduction = Reduction(x, None if axis is None else normalize_axis(axis, len(x.shape)))
+    others = [extent for d, extent in enumerate(x.shape) if d != reduction.axis]
+    if 0 in others:
+        raise ArgumentError(f"x has shape {x.shape}, and no elements have no range; expected one or more")
+    return reduction
 
 
 def describe(value: Any, name: str) -> Operand:

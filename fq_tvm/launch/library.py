@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import environment
-from ..operators import FAKE_QUANT, STRAIGHT_THROUGH
+from ..operators import CHANNEL_RANGE, FAKE_QUANT, STRAIGHT_THROUGH
 from ..schedule import Schedule
 from ..store import records
 from ..store.cache import Store
@@ -33,7 +33,7 @@ def build_library(
     directory : path
         Made if need be.
     specs : iterable of FakeQuantSpec, optional
-        The whole :func:`~fq_tvm.spec.catalogue` and the gradient's by default.
+        The whole :func:`~fq_tvm.spec.catalogue`, the gradient's and the range's by default.
     target : Target, optional
         That of ``FQ_TVM_TARGET``, the CPU at hand by default.
     progress : callable, optional
@@ -57,7 +57,8 @@ def build_library(
     if question is not None:
         folder.remember(question, target.to_json())
     chosen = []
-    for spec in (*FAKE_QUANT.catalogue(), *STRAIGHT_THROUGH.catalogue()) if specs is None else specs:
+    every = (FAKE_QUANT, STRAIGHT_THROUGH, CHANNEL_RANGE)
+    for spec in [spec for operator in every for spec in operator.catalogue()] if specs is None else specs:
         schedules = (schedule_for(spec, target, size) for size in records.SIZE_CLASSES)
         chosen += [(spec, s) for s in {tuple(s.compiled.items()): s for s in schedules}.values()]
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..entry_points import ELEMENTWISE, LOOPS, EntryPoints, Form
+from ..entry_points import ELEMENTWISE, LOOPS, RANGE_TILE, RANGE_VECTOR, EntryPoints, Form
 from ..layout import MAX_RANK, Layout
 from ..schedule import Schedule
 
@@ -28,6 +28,10 @@ LINE_ELEMENTS = 64
 NONTEMPORAL_ROW_ELEMENTS = {"float32": 512, "float16": 4096, "bfloat16": 4096}
 """By the dtype of out, the shortest row that gains more from being written past the caches than the lines that it
 shares with its neighbors cost, which are written both ways; rows that begin with a line share none."""
+
+
+SHARE_ELEMENTS, MAX_SHARES = 16384, 64
+"""Least elements of a share of a reduction, and most shares: enough for the threads of most CPUs."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,8 @@ def make_plan(
         threaded = form.function(variant if elements >= schedule.parallel_from else "serial")
         return Call(form, form.function("serial"), threaded, form.order({**values, **extents}))
 
+    if "combine" in points:
+        return _reduction(points, layout, schedule)
     size, outer, channels, inner = layout.size, math.prod(layout.outer), layout.channels, layout.inner
     if points.workspace is None:
         if layout.strides:
@@ -127,6 +133,46 @@ def make_plan(
             left = runs - blocks * schedule.rows
             calls.append(call("run", run, size - first, first=first, runs=left, run=run, tail=tail))
     return Plan(tuple(calls), points.workspace.size(run))
+
+
+def _reduction(points: EntryPoints, layout: Layout, schedule: Schedule) -> Plan:
+    """Divide a reduction into shares, which depend on the tensor alone, and say how their results are put together."""
+
+    def call(name: str, elements: int, **numbers: int) -> Call:
+        form = points[name]
+        variant = "parallel" if elements >= schedule.parallel_from else "serial"
+        return Call(form, form.function("serial"), form.function(variant), form.order(numbers))
+
+    size, channels, inner = layout.size, layout.channels, layout.inner
+    strided = _strided_loops(layout) if layout.strides else {}
+    outer = strided[LOOPS[0]] if strided else math.prod(layout.outer)
+    shares = min(MAX_SHARES, size // SHARE_ELEMENTS)
+    name, copies, period, pieces = "run", 1, channels, 1
+    if layout.iteration.endswith("rows"):
+        parts, per = _divide(outer, shares // channels)
+        length = inner
+        if not strided:
+            pieces, length = _divide(inner, min(shares // (parts * channels), inner // RANGE_VECTOR))
+            name = "run" if length >= RANGE_VECTOR else "short"
+        numbers = {"outer": outer, "channels": channels, "inner": inner, "pieces": pieces, "length": length}
+        inner = 1
+    else:
+        period = channels * inner
+        copies = 1 if strided else _copies(outer, period, schedule.run, 1)
+        tiles = -(-copies * period // RANGE_TILE)
+        parts, per = _divide(-(-outer // copies), shares // tiles)
+        numbers = {"size": size, "run": copies * period, "tiles": tiles}
+    first = call(name, size, **strided, **numbers, parts=parts, per=per)
+    partial = {"shares": parts * pieces, "copies": copies, "channels": channels, "inner": inner}
+    elements = math.prod(partial.values())
+    assert points.workspace is not None
+    return Plan((first, call("combine", elements, **partial)), points.workspace.size(elements))
+
+
+def _divide(extent: int, shares: int) -> tuple[int, int]:
+    """Divide a loop into so many shares or fewer, but one; return how many, and iterations of all but the last."""
+    per = -(-extent // max(1, min(shares, extent)))
+    return -(-extent // per), per
 
 
 def is_direct(outer: object, inner: object) -> bool:
@@ -158,7 +204,7 @@ def _strided_loops(layout: Layout) -> dict[str, int]:
     fill = MAX_RANK - len(layout.outer) - len(inside)
     extents = (*(layout.outer[i] for i in order), *[1] * fill, *inside)
     values = dict(zip(LOOPS, extents, strict=True))
-    for tensor, strides in zip(ELEMENTWISE, layout.strides, strict=True):
+    for tensor, strides in zip(ELEMENTWISE, layout.strides, strict=False):  # of one tensor, or of all
         loops = (*(strides[i] for i in order), *[0] * fill, *strides[len(layout.outer) :])
         values |= {f"{tensor}_stride{i}": stride for i, stride in enumerate(loops)}
     return values

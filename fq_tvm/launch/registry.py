@@ -22,7 +22,7 @@ from ..store import cache as store
 from ..store import records
 from ..target import Target, identify
 from . import threads
-from .arguments import CheckedArguments, Gradient
+from .arguments import CheckedArguments, Gradient, Reduction
 from .choose import Described, choose, schedule_for
 from .kernel import OBJECT, SOURCES, EmptyLaunch, Kernel, Launch
 from .runtime import compiler, find_or_build
@@ -53,7 +53,7 @@ def remember(key: Any, launch: Any) -> Any:
     return launch
 
 
-def launch_of(call: CheckedArguments | Gradient) -> Launch | EmptyLaunch:
+def launch_of(call: CheckedArguments | Gradient | Reduction) -> Launch | EmptyLaunch:
     """Return the launch for checked arguments: one that was prepared before for the same description, or a new one."""
     target = current_target()
     key = (target, *call.key)

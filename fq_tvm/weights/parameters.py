@@ -1,4 +1,4 @@
-"""Scales and zero points from data; knows numpy only."""
+"""Scales and zero points from data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FqError
+from ..errors import CacheMissError, FqError
+from ..functional import channel_range
 from ..launch.arguments import normalize_axis
 
 Array = NDArray[Any]
@@ -67,8 +68,7 @@ def choose_parameters(
     (array([0.01, 1.  ], dtype=float32), array([0, 0], dtype=int32))
     """
     axis = normalize_axis(axis, x.ndim)
-    rows = np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1) if x.size and x.ndim else x.reshape(-1, 1)
-    low, high = _finite_extremes(rows if x.size else np.zeros((x.shape[axis], 1), np.float32))
+    low, high = _finite_extremes(x, axis) if x.size else np.zeros((2, x.shape[axis]))
     if symmetric:
         middle = (quant_min + quant_max + 1) // 2
         zero_point = np.full(len(low), middle, np.float64)
@@ -89,11 +89,18 @@ def choose_parameters(
     return step, zero_point.astype(np.int32)
 
 
-def _finite_extremes(rows: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Minimum, at most 0, and maximum, at least 0, of the finite values of each row."""
-    with np.errstate(invalid="ignore"):
-        low, high = rows.min(axis=1), rows.max(axis=1)
+def _finite_extremes(x: Array, axis: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Minimum, at most 0, and maximum, at least 0, of the finite values of each channel."""
+    low, high = _range(x, axis)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        finite = np.where(np.isfinite(rows), rows, rows.dtype.type(0))
-        low, high = finite.min(axis=1), finite.max(axis=1)
+        low, high = _range(np.where(np.isfinite(x), x, x.dtype.type(0)), axis)
     return np.minimum(low, 0).astype(np.float64), np.maximum(high, 0).astype(np.float64)
+
+
+def _range(x: Array, axis: int) -> tuple[Array, Array]:
+    try:
+        return channel_range(x, axis)
+    except CacheMissError:  # a library that was built without; numpy is slower, not wrong
+        others = tuple(d for d in range(x.ndim) if d != axis)
+        with np.errstate(invalid="ignore"):
+            return x.min(axis=others).reshape(-1), x.max(axis=others).reshape(-1)
