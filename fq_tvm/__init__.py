@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import reference
+    from .c_api.build import build_c_library
     from .errors import ArgumentError, BuildError, CacheMissError, FqError, LaunchError, UntrustedError
     from .functional import fake_quantize_per_channel_affine, fake_quantize_per_channel_affine_cachemask
     from .launch.kernel import Kernel
@@ -23,6 +24,7 @@ __version__ = "0.2.0"
 _HOME = {
     name: module
     for module, names in {
+        "c_api.build": "build_c_library",
         "errors": "ArgumentError BuildError CacheMissError FqError LaunchError UntrustedError",
         "functional": "fake_quantize_per_channel_affine fake_quantize_per_channel_affine_cachemask",
         "launch.kernel": "Kernel",
@@ -51,6 +53,7 @@ __all__ = [
     "Schedule",
     "Target",
     "UntrustedError",
+    "build_c_library",
     "build_library",
     "catalogue",
     "fake_quantize_per_channel_affine",
