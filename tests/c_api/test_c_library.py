@@ -258,11 +258,17 @@ def described(draw):
     shape = [draw(extent) for _ in range(rank)]
     while math.prod(shape) > 2**31:
         shape[shape.index(max(shape))] = 2
+    dense = draw(st.booleans())  # else hardly anything is
     axis = draw(st.none() | st.integers(-max(rank, 1), max(rank, 1) - 1))
+    if dense and rank and draw(st.booleans()):
+        axis = rank - 1
+        shape[axis:] = [shape[axis], *draw(st.lists(st.integers(1, 40), max_size=1))][: 9 - rank]
+        rank = len(shape)
     channels = shape[axis] if shape and axis is not None else 1
 
     def strides(may_repeat: bool):
-        kind = draw(st.sampled_from(["dense", "dense", "same", "permuted", "gaps", *(["any"] if may_repeat else [])]))
+        others = ["same", "permuted", "gaps", *(["any"] if may_repeat else [])]
+        kind = "dense" if dense else draw(st.sampled_from(["dense", *others]))
         if kind == "any":
             return [draw(st.integers(-9, 9)) for _ in shape]
         order = draw(st.permutations(range(rank))) if kind in ("permuted", "gaps") else orders
