@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .schedule import Schedule
     from .spec import FakeQuantSpec, catalogue
     from .target import Target
+    from .tensor_ir import prim_func, te
     from .tuning.search import tune
 
 __version__ = "0.2.0"
@@ -34,6 +35,7 @@ _HOME = {
         "schedule": "Schedule",
         "spec": "FakeQuantSpec catalogue",
         "target": "Target",
+        "tensor_ir": "prim_func te",
         "tuning.search": "tune",
     }.items()
     for name in names.split()
@@ -59,7 +61,9 @@ __all__ = [
     "fake_quantize_per_channel_affine",
     "fake_quantize_per_channel_affine_cachemask",
     "get_kernel",
+    "prim_func",
     "reference",
+    "te",
     "threads_ready",
     "tune",
 ]
