@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import reference
+    from .c_api.build import build_c_library
     from .errors import ArgumentError, BuildError, CacheMissError, FqError, LaunchError, UntrustedError
     from .functional import (
         channel_range,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .schedule import Schedule
     from .spec import FakeQuantSpec, catalogue
     from .target import Target
+    from .tensor_ir import prim_func, te
     from .tuning.search import tune
 
 __version__ = "0.2.0"
@@ -27,6 +29,7 @@ __version__ = "0.2.0"
 _HOME = {
     name: module
     for module, names in {
+        "c_api.build": "build_c_library",
         "errors": "ArgumentError BuildError CacheMissError FqError LaunchError UntrustedError",
         "functional": "channel_range fake_quantize_per_channel_affine fake_quantize_per_channel_affine_cachemask",
         "launch.kernel": "Kernel",
@@ -36,6 +39,7 @@ _HOME = {
         "schedule": "Schedule",
         "spec": "FakeQuantSpec catalogue",
         "target": "Target",
+        "tensor_ir": "prim_func te",
         "tuning.search": "tune",
     }.items()
     for name in names.split()
@@ -55,13 +59,16 @@ __all__ = [
     "Schedule",
     "Target",
     "UntrustedError",
+    "build_c_library",
     "build_library",
     "catalogue",
     "channel_range",
     "fake_quantize_per_channel_affine",
     "fake_quantize_per_channel_affine_cachemask",
     "get_kernel",
+    "prim_func",
     "reference",
+    "te",
     "threads_ready",
     "tune",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 MAX_RANK = 8
@@ -131,7 +131,10 @@ def arrange(
 
     if not any(loop.channel for loop in merged):
         # One channel: every element has the same parameters, so it may stand anywhere; outside the last loop.
-        merged.insert(max(len(merged) - 1, 0), _Loop(1, (0,) * len(strides), True))
+        if len(merged) < MAX_RANK:
+            merged.insert(max(len(merged) - 1, 0), _Loop(1, (0,) * len(strides), True))
+        else:  # no loop is left for it: another one does, along which the parameters have no stride
+            merged[-2] = replace(merged[-2], channel=True)
     position = next(i for i, loop in enumerate(merged) if loop.channel)
     outer, channel, inside = merged[:position], merged[position], merged[position + 1 :]
     channels = channel.extent

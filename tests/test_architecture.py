@@ -14,7 +14,7 @@ PLACES = (
     "errors", "interruption", "environment", "spec", "layout", "target", "schedule", "reference",
     "entry_points", "operators",
     "codegen", "store", "launch",
-    "ascend", "functional", "aclnn", "relax", "bench",
+    "ascend", "functional", "aclnn", "relax", "tensor_ir", "c_api", "bench",
     "torch", "weights", "tuning",
     "cli", "__main__",
 )  # fmt: skip

@@ -30,7 +30,7 @@ def test_example_runs(script):
 
 
 @pytest.mark.parametrize(
-    "module", ["aclnn", "functional", "spec", "torch.operator", "torch.override", "weights.parameters"]
+    "module", ["aclnn", "functional", "spec", "tensor_ir", "torch.operator", "torch.override", "weights.parameters"]
 )
 def test_docstrings(module):
     failed, tried = doctest.testmod(importlib.import_module(f"fq_tvm.{module}"))

@@ -96,6 +96,13 @@ def test_one_scale_in_any_memory_order(rng):
     assert_same(got, expected(view, scale, zero_point, None, -8, 7, "f2"))
 
 
+def test_one_parameter_for_eight_dimensions_that_do_not_join(rng):
+    """The parameters need a loop of their own, and there is none left; scale is a view with a stride."""
+    x, _, zero_point = make(rng, (4, 6, 4, 4, 4, 4, 4, 4), None)
+    view, scale = x[(slice(None, None, 2),) * 8], np.float32([0.25, 0.5])[::-2]
+    assert_same(fake_quant(view, scale, zero_point, None, -8, 7), expected(view, scale, zero_point, None, -8, 7))
+
+
 @pytest.mark.parametrize("zero_point_dtype", ["float32", "float16"])
 @pytest.mark.parametrize("quant_range", [RANGES[0], RANGES[4], RANGES[5], RANGES[6]])
 @pytest.mark.parametrize(("shape", "axis"), [((3, 40, 170), 1), ((3, 40, 170), 2), ((700, 3), 1), ((2000,), None)])

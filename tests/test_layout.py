@@ -51,6 +51,10 @@ def test_one_channel_in_differing_orders_is_strided():
     assert got == Layout("strided_rows", (300,), 1, 500, ((1, 0, 300), (500, 0, 1), (500, 0, 1)))
     assert arrange((), None, [()] * 3) == Layout("rows", (1,), 1, 1)
     assert arrange((1, 5, 1), None, [(9, 1, 7)] * 3) == Layout("rows", (1,), 1, 5)
+    eight = [tuple(3 * s for s in strides_of((2,) * 7 + (5,)))] * 2 + [tuple(7**i for i in range(8))]
+    crowded = arrange((2,) * 7 + (5,), None, eight)
+    assert crowded.iteration == "strided_rows" and (len(crowded.outer), crowded.channels) == (MAX_RANK - 2, 2)
+    assert crowded.size == 2**7 * 5
 
 
 def test_channels_last_needs_no_special_case():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from ..errors import FqError
@@ -35,6 +36,11 @@ from .parser import BITS, JSON, QUIET, Arguments, command, integers, one_of, opt
         action="store_true",
         help="those of dtypes beyond aclnn's contract, too; implied by a FIELD=VALUE that is beyond it",
     ),
+    option(
+        "--c-api",
+        action="store_true",
+        help="write fq_tvm.h, fq_tvm.c and objects for C and C++ programs instead, which need neither Python nor TVM",
+    ),
     option("-o", "--output", metavar="DIR", required=True, help="the folder; kernels that it has are kept"),
     QUIET,
     JSON,
@@ -42,10 +48,12 @@ from .parser import BITS, JSON, QUIET, Arguments, command, integers, one_of, opt
 def build(arguments: Arguments) -> None:
     """Build kernels ahead of time.
 
-    The folder serves as FQ_TVM_ARTIFACTS_DIR on any machine of the same CPU and versions, with no compiler. Set
+    The folder serves as FQ_TVM_ARTIFACTS_DIR on any machine of the same CPU and versions, with no compiler; with
+    --c-api it is to be compiled and linked into a program, and files of an earlier build are replaced. Set
     FQ_TVM_TARGET to build for another CPU. Fields: iteration, dtype, scale_dtype, out_dtype, zero_point_dtype,
     arithmetic.
     """
+    from ..c_api.build import build_c_library
     from ..launch.library import build_library
     from ..launch.registry import current_target
 
@@ -59,7 +67,7 @@ def build(arguments: Arguments) -> None:
             raise FqError(f"--spec {item!r}: expected FIELD=VALUE, where FIELD is one of {', '.join(allowed)}")
         fields[field] = value
     specs: list[Any] = [*catalogue(**fields, extensions=arguments.extensions)]
-    if arguments.all:
+    if arguments.all and not arguments.c_api:
         specs += [*straight_through_catalogue(), *range_catalogue(arguments.extensions)]
     target = current_target()
     start = time.perf_counter()
@@ -70,8 +78,11 @@ def build(arguments: Arguments) -> None:
             bar.set_postfix_str(spec.name)
             bar.update(done - bar.n)
 
-        paths = build_library(arguments.output, specs, progress=show)
+        make = build_c_library if arguments.c_api else build_library
+        paths = make(arguments.output, specs, progress=show)
         bar.update(bar.total - bar.n)
+    if arguments.c_api:
+        return _show_c_library(arguments, specs, paths, target.cpu)
     if arguments.json:
         keys = [json.loads((p / "meta.json").read_text())["key"] for p in paths]
         kernels = [{"name": kernel_name(k), "spec": k["spec"], "path": p} for k, p in zip(keys, paths, strict=True)]
@@ -79,6 +90,15 @@ def build(arguments: Arguments) -> None:
     size = sum(f.stat().st_size for p in paths for f in p.iterdir())
     seconds = time.perf_counter() - start
     print_line(f"{len(paths)} kernels for {target.cpu} in {arguments.output}: {megabytes(size)}, {seconds:.1f} s")
+
+
+def _show_c_library(arguments: Arguments, specs: list[Any], paths: list[Path], cpu: str) -> None:
+    if arguments.json:
+        kernels = [{"name": spec.name, "spec": spec.to_json()} for spec in specs]
+        return print_json({"output": arguments.output, "cpu": cpu, "kernels": kernels, "files": paths})
+    size = megabytes(sum(path.stat().st_size for path in paths))
+    print_line(f"{len(specs)} kernels for {cpu} in {arguments.output}: {size}")
+    print_line("to be linked: fq_tvm.c, *.o and -lm; fq_tvm.h says how to call them")
 
 
 @command(

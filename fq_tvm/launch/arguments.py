@@ -144,7 +144,7 @@ class CheckedArguments(NamedTuple):
     @property
     def values(self) -> dict[str, float]:
         """What entry points need to know beside the loops: the range as scalars, and strides of the vectors."""
-        scale, zero_point = (v.strides[0] if v.strides else 0 for v in self.operands[1:3])
+        scale, zero_point = (0 if self.axis is None or not v.strides else v.strides[0] for v in self.operands[1:3])
         scalars = quant_range_scalars(self.quant_min, self.quant_max)
         names = ("quant_min", "quant_max", "least", "greatest")
         return {**dict(zip(names, scalars, strict=False)), "scale_stride": scale, "zero_point_stride": zero_point}

@@ -90,7 +90,7 @@ def choose(call: Described, target: Target, schedule: Schedule | None = None, it
     FqError
         If the class that is asked for cannot do it.
     """
-    boundary = _rows_min_inner(target)
+    boundary = rows_min_inner(target)
     if iteration is not None:
         boundary = 1 if iteration == "rows" else sys.maxsize
     layout = arrange(call.shape, call.axis, call.strides, boundary)
@@ -123,7 +123,7 @@ def choose_dense(make_spec: Any, channels: Any, inner: Any, size: Any, target: T
     spec, schedule
     """
     empty = isinstance(size, int) and not size
-    spec = make_spec("rows" if empty else contiguous_class(channels, inner, _rows_min_inner(target)))
+    spec = make_spec("rows" if empty else contiguous_class(channels, inner, rows_min_inner(target)))
     return spec, schedule_for(spec, target, records.size_class_of(spec, size) if isinstance(size, int) else "memory")
 
 
@@ -132,5 +132,6 @@ def schedule_for(spec: Any, target: Target, size_class: str = "memory") -> Sched
     return records.lookup(spec, target, size_class) or default_schedule(spec)
 
 
-def _rows_min_inner(target: Target) -> int:
+def rows_min_inner(target: Target) -> int:
+    """Return the boundary between rows and lanes on a CPU: its own where it was tuned, or the default."""
     return records.rows_min_inner(target) or ROWS_MIN_INNER

@@ -22,6 +22,9 @@ CACHED_RUN_ELEMENTS = 1024
 LONGEST_RUN_ELEMENTS = 8192
 """Longest run that is made of several outer rows."""
 
+EXPAND_INNER_FROM = 8
+"""Shortest repetition of a channel that an expansion has for its innermost loop."""
+
 LINE_ELEMENTS = 64
 """Elements that fill lines of every result, of one byte or more each."""
 
@@ -182,7 +185,7 @@ def is_direct(outer: object, inner: object) -> bool:
 
 def expansion(inner: int) -> str:
     """Name the variant that expands parameters: below a vector or so, a loop over one channel is all overhead."""
-    return "inner" if inner >= 8 else "channels"
+    return "inner" if inner >= EXPAND_INNER_FROM else "channels"
 
 
 def _copies(outer: int, period: int, run: int, multiple: int) -> int:
