@@ -160,28 +160,6 @@ def test_switched_off():
     assert not torch.equal(wanted[0], tensors[0])
 
 
-def test_freeze_of_a_fused_observer():
-    from torch.ao.quantization import FusedMovingAvgObsFakeQuantize, MovingAveragePerChannelMinMaxObserver
-
-    observers = {
-        torch.per_tensor_affine: {},
-        torch.per_channel_symmetric: {"observer": MovingAveragePerChannelMinMaxObserver, "ch_axis": 0},
-    }
-    x = torch.randn(4, 6, 10, generator=torch.Generator().manual_seed(0))
-    for scheme, options in observers.items():
-        module = FusedMovingAvgObsFakeQuantize(
-            quant_min=-128, quant_max=127, dtype=torch.qint8, qscheme=scheme, **options
-        )
-        module(x)
-        module.disable_observer()
-        want = module(2 * x)
-        mod = imported(fq_tvm.relax.freeze(module), x)
-        assert mod.script().count(OP) == 1
-        np.testing.assert_array_equal(bits(run(mod, 2 * x.numpy())[0]), bits(want.numpy()))
-        module.disable_fake_quant()
-        assert isinstance(fq_tvm.relax.freeze(module), torch.nn.Identity)
-
-
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 def test_onnx(dtype):
     import onnx
