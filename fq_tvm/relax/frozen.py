@@ -71,7 +71,7 @@ def _frozen(given: Any, name: str) -> Any:
         )
     if getattr(given, "is_dynamic", False) and int(given.observer_enabled[0]):
         raise ArgumentError(
-            f"{name} ({kind}) is dynamic, with other parameters for each input; expected constants: disable its observer"
+            f"{name} ({kind}) is dynamic, with parameters of each input; expected constants: disable its observer"
         )
     scheme, observer = given.qscheme, given.activation_post_process
     per_channel = scheme in (

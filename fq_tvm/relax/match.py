@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import tvm_ffi
-from tvm import relax, tirx
+from tvm import relax, tirx, topi
 from tvm.ir import Call, GenericConst, Op
 
 from ..spec import NARROW_LIMIT
@@ -30,6 +30,9 @@ CASTS = {"float32": tuple(BOUNDS), "int32": SMALL}
 
 MIRRORED = {"relax.greater_equal": "relax.less_equal", "relax.less_equal": "relax.greater_equal"}
 CLIPS = ("relax.clip", "relax.minimum", "relax.maximum")
+VIEWS = ("relax.reshape", "relax.expand_dims", "relax.squeeze")
+BETWEEN = ("relax.astype", "relax.call_tir", *CLIPS)
+"""What may stand between what quantizes and what dequantizes."""
 
 
 @dataclass(frozen=True)
@@ -69,23 +72,40 @@ class Found:
     zero_point: Vector | None = None
     """None where the graph has none, but a cast to integers, which loses the sign of a zero as well."""
     x: Any = None
+    quantized: Any = None
+    """The variable of what quantizes, ``R.quantize`` or the clip."""
     q: Any = None
-    """The sum that is clipped; None in a pair."""
+    """The sum that is clipped; None of ``R.quantize``."""
     clip: Any = None
-    """The call that gives the clipped sum."""
+    """The call that gives the clipped sum; None where the range is made smaller after it."""
     low: int = 0
     high: int = 0
     nan: str = "quant_min"
     inside: list[Any] = field(default_factory=list)
     """Variables between x and the result."""
-    casts: list[str] = field(default_factory=list)
-    """The integer dtypes that the clipped values pass through."""
+    between: list[tuple[str, tuple[float, float]]] = field(default_factory=list)
+    """What stands between what quantizes and what dequantizes, last first: casts to integers, as a dtype and what it
+    holds, and clips of integers, as ``"clip"`` and what they clip to."""
 
     @property
     def axis(self) -> int | None:
         """The dimension of x that the channels run along; None where the whole tensor shares its parameters."""
         axes = (vector.axis for vector in (self.scale, self.zero_point) if vector is not None)
         return next((axis for axis in axes if axis is not None), None)
+
+    @property
+    def integers(self) -> bool:
+        """Whether the clipped values pass through a dtype of integers."""
+        return bool(self.between)
+
+    def same(self, other: Found) -> bool:
+        """Whether another match of what the same call quantizes gives the same."""
+        zero_points = self.zero_point, other.zero_point
+        if None in zero_points and zero_points != (None, None):
+            return False
+        ranges = (self.low, self.high), (other.low, other.high)
+        vectors = zip((self.scale, self.zero_point), (other.scale, other.zero_point), strict=True)
+        return ranges[0] == ranges[1] and all(a is b is None or (a is not None and a.same(b)) for a, b in vectors)
 
 
 class _NoMatchError(Exception):
@@ -113,19 +133,22 @@ class Matcher:
     ----------
     func : relax.Function
         Normalized: each argument of a call is a variable or a constant.
+    mod : tvm.IRModule
+        Where the functions are that it calls.
     allow_reciprocal : bool
         Whether a product with the reciprocal may stand for a division that it does not equal.
     """
 
-    def __init__(self, func: Any, allow_reciprocal: bool) -> None:
+    def __init__(self, func: Any, mod: Any, allow_reciprocal: bool) -> None:
         self.values = relax.analysis.get_var2val(func)
+        self.mod = mod
         self.allow_reciprocal = allow_reciprocal
 
     def match(self, result: Any) -> Found | None:
         """Read a call that could be the last of fake quantization; None where it is not."""
         with suppress(_NoMatchError):
             if _name(result) == "relax.dequantize":
-                return self._pair(result)
+                return self._dequantize(result)
             if _name(result) == "relax.multiply" and dtype_of(result) == "float32":
                 found: Found = _either(self._chain, result, result.ty.ndim)
                 return found
@@ -140,6 +163,7 @@ class Matcher:
                 return list(value.args)
             if _name(value) == "relax.equal":
                 ways = (value.args, reversed(value.args))
+                _require(found.clip is not None)
                 _require(any(self._is(a, found.q) and self._value(b).same_as(found.clip) for a, b in ways))
                 return []
         return None
@@ -159,7 +183,7 @@ class Matcher:
         return expr
 
     def _is(self, a: Any, b: Any) -> bool:
-        return bool(self._variable(a).same_as(self._variable(b)))
+        return b is not None and bool(self._variable(a).same_as(self._variable(b)))
 
     def _enter(self, found: Found, expr: Any, *names: str) -> Any:
         """Return the call that a variable of the chain is bound to."""
@@ -171,12 +195,19 @@ class Matcher:
         return call
 
     def _constant(self, expr: Any) -> np.ndarray | None:
+        """Return the elements of a constant, of a view of one, and of one of integers that is cast to float32."""
         value = self._value(expr)
-        if _name(value) == "relax.astype" and dtype_of(value) == "float32":
-            whole = self._value(value.args[0])
-            if isinstance(whole, GenericConst) and dtype_of(whole) in (*BOUNDS, "int64"):
-                return np.asarray(whole.value.numpy(), np.float32)
-        return value.value.numpy() if isinstance(value, GenericConst) else None
+        if isinstance(value, GenericConst):
+            return np.asarray(value.value.numpy())
+        if _name(value) not in ("relax.astype", *VIEWS):
+            return None
+        data = self._constant(value.args[0])
+        if data is None or _name(value) in VIEWS:
+            shape: Any = extents(value.ty)
+            known = shape is not None and all(isinstance(extent, int) for extent in shape)
+            return data.reshape(shape) if data is not None and known else None
+        whole = dtype_of(value) == "float32" and str(data.dtype) in (*BOUNDS, "int64")
+        return data.astype(np.float32) if whole else None
 
     def _number(self, expr: Any) -> int:
         """Read a constant that is one integer everywhere, and not a negative zero."""
@@ -199,9 +230,8 @@ class Matcher:
         _require(len(long) <= 1 and len(shape) <= rank)
         along = None if not long else axis if axis is not None and len(shape) == 1 else long[0] + rank - len(shape)
         base, data = self._variable(expr), self._constant(expr)
-        while data is None and _name(self.values.get(base)) in ("relax.reshape", "relax.expand_dims", "relax.squeeze"):
+        while data is None and _name(self.values.get(base)) in VIEWS:
             base = self._variable(self.values[base].args[0])
-            data = self._constant(base)
         return Vector(base if data is None else np.ascontiguousarray(data.reshape(-1)), along)
 
     def _zero_point(self, expr: Any, rank: int, axis: int | None = None, dtypes: tuple[str, ...] = SMALL) -> Vector:
@@ -217,21 +247,13 @@ class Matcher:
         _require(dtype_of(vector.value) in dtypes)
         return vector
 
-    # The two forms
+    # What dequantizes
 
-    def _pair(self, result: Any) -> Found:
+    def _dequantize(self, result: Any) -> Found:
         rank = result.ty.ndim
+        _require(str(result.attrs.out_dtype) == "float32")
         found = Found(*self._parameters(result, rank))
-        quantize = self._enter(found, result.args[0], "relax.quantize")
-        found.x = quantize.args[0]
-        integers = str(quantize.attrs.out_dtype)
-        _require(integers in SMALL and str(result.attrs.out_dtype) == "float32")
-        scale, zero_point = self._parameters(quantize, rank)
-        _require(scale.same(found.scale) and zero_point.same(found.zero_point))
-        _check_shapes(found, rank)
-        found.low, found.high = BOUNDS[integers].min, BOUNDS[integers].max
-        found.nan = "quant_max"  # max(min(q, high), low), and min gives its second operand for a NaN
-        self._division(found.scale)
+        self._between(found, self._enter(found, result.args[0], "relax.quantize", *BETWEEN), rank)
         return found
 
     def _parameters(self, call: Any, rank: int) -> tuple[Vector, Vector]:
@@ -243,7 +265,7 @@ class Matcher:
 
     def _chain(self, difference: Any, scale: Any, rank: int) -> Found:
         found, dropped = Found(self._vector(scale, rank)), False
-        call = self._enter(found, difference, "relax.subtract", "relax.astype", *CLIPS)
+        call = self._enter(found, difference, "relax.subtract", *BETWEEN)
         inside = self._value(call.args[0])
         if _name(call) == "relax.astype" and _name(inside) == "relax.subtract" and dtype_of(inside) == "int32":
             call = self._enter(found, call.args[0], "relax.subtract")  # float32(int32(clip) - zero point)
@@ -253,23 +275,81 @@ class Matcher:
             dropped = found.zero_point.constant and not (extents(call.args[1].ty) or found.zero_point.value.any())
             if dtype_of(call) == "int32" and not found.zero_point.constant:
                 _require(_name(self._value(call.args[1])) == "relax.astype")
-            call = self._enter(found, call.args[0], "relax.astype", *CLIPS)
-        call = self._cast(found, call)
+            call = self._enter(found, call.args[0], *BETWEEN)
+        self._between(found, call, rank)
         # Else rint(x / scale) may be -0.0, and the operator's q is not: it adds a zero point.
-        _require((found.zero_point is not None and not dropped) or found.casts)
-        self._clip(found, call)
-        self._sum(found, rank)
+        _require((found.zero_point is not None and not dropped) or found.integers)
         return found
 
-    def _cast(self, found: Found, call: Any) -> Any:
-        """Step over casts to integers, which must hold every value of the range; return the clip before them."""
-        kinds = [dtype_of(call)]
-        while _name(call) == "relax.astype":
-            call = self._enter(found, call.args[0], "relax.astype", *CLIPS)
-            kinds.append(dtype_of(call))
-        found.casts = kinds[1:-1]
-        _require(kinds[-1] == "float32" and all(kind in BOUNDS for kind in found.casts))
-        return call
+    # What stands between, and what quantizes
+
+    def _between(self, found: Found, call: Any, rank: int) -> None:
+        """Step over casts and clips of integers to what quantizes, and read that; casts must hold every value."""
+        while _name(call) != "relax.quantize":
+            dtype = dtype_of(call)
+            _require(dtype in (*BOUNDS, "float32"))
+            if _name(call) == "relax.astype":
+                inside = call.args[0]
+                if dtype in BOUNDS:
+                    found.between.append((dtype, (BOUNDS[dtype].min, BOUNDS[dtype].max)))
+            elif dtype in BOUNDS:
+                inside, low, high = self._integer_clip(call)
+                found.between.append(("clip", (low, high)))
+            else:
+                break
+            call = self._enter(found, inside, "relax.quantize", *BETWEEN)
+        found.quantized = found.inside[-1]
+        if _name(call) == "relax.quantize":
+            self._quantize(found, call, rank)
+        else:
+            self._clip(found, call)
+            self._sum(found, rank)
+        _check_shapes(found, rank)
+        for name, (low, high) in reversed(found.between):
+            if name == "clip":
+                if low > found.low or high < found.high:
+                    found.clip = None
+                found.low, found.high = int(max(low, found.low)), int(min(high, found.high))
+                _require(found.low <= found.high)
+            _require(low <= found.low and found.high <= high)
+
+    def _integer_clip(self, call: Any) -> tuple[Any, float, float]:
+        """Read a clip of integers, or one side of one; return what is clipped, and its bounds."""
+        if _name(call) == "relax.clip":
+            inside, low, high = call.args
+            return inside, self._number(low), self._number(high)
+        operands = call.args
+        if _name(call) == "relax.call_tir":
+            operands = self._value(call.args[1])
+            _require(isinstance(operands, relax.Tuple) and len(operands) == 2)
+        a, b = operands
+        bound, inside = (b, a) if self._constant(b) is not None else (a, b)
+        number = self._number(bound)
+        _require(dtype_of(bound) == dtype_of(inside) and bound.ty.ndim <= inside.ty.ndim)
+        name = self._called(call, operands) if _name(call) == "relax.call_tir" else _name(call)
+        return inside, *((number, math.inf) if name == "relax.maximum" else (-math.inf, number))
+
+    def _called(self, call: Any, operands: Any) -> str:
+        """Read a call of a function that is a minimum or a maximum, as TVM's importer makes them of ONNX's Clip."""
+        _require(len(call.args) == 2 and all(extents(operand.ty) is not None for operand in operands))
+        given = self.mod[call.args[0]].without_attr("global_symbol")
+        for name in ("maximum", "minimum"):
+            builder = relax.BlockBuilder()
+            own = builder.call_te(getattr(topi, name), *operands).args[0]
+            if tvm_ffi.structural_equal(given, builder.get()[own].without_attr("global_symbol"), map_free_vars=True):
+                return f"relax.{name}"
+        raise _NoMatchError
+
+    def _quantize(self, found: Found, call: Any, rank: int) -> None:
+        integers = str(call.attrs.out_dtype)
+        _require(integers in SMALL)
+        found.x = call.args[0]
+        scale, zero_point = self._parameters(call, rank)
+        _require(scale.same(found.scale) and zero_point.same(found.zero_point))
+        found.low, found.high = BOUNDS[integers].min, BOUNDS[integers].max
+        found.between.append((integers, (found.low, found.high)))
+        found.nan = "quant_max"  # max(min(q, high), low), and min gives its second operand for a NaN
+        self._division(found.scale)
 
     def _clip(self, found: Found, call: Any) -> None:
         """Read the range, and what a NaN becomes: min and max give their second operand if one is a NaN."""
@@ -288,7 +368,6 @@ class Matcher:
             found.nan = "quant_min" if (other if swallowed else bound) is low else "quant_max"
         found.low, found.high = self._number(low), self._number(high)
         _require(found.low <= found.high)
-        _require(all(BOUNDS[kind].min <= found.low and found.high <= BOUNDS[kind].max for kind in found.casts))
 
     def _split(self, call: Any) -> tuple[Any, Any]:
         """Return the bound and the tensor of a minimum or maximum."""
