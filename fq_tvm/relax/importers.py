@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
+from ..errors import ArgumentError
 from .op import dtype_of, fake_quantize_per_channel_affine_cachemask
 
 DECOMPOSED = ("per_channel.default", "per_tensor.default", "per_tensor.tensor", "per_tensor.tensor2")
@@ -76,6 +77,10 @@ def _quantize(node: Any, importer: Any) -> Any:
     if isinstance(scale, float):
         # As torch has it: the reciprocal of a Python float, rounded to float32 after that.
         inverse = relax.const(np.float32(1.0 / scale) if scale else np.float32("inf"))
+    elif dtype_of(scale) != "float32":
+        # As torch has it: one element, taken as a Python float.
+        inverse = relax.op.divide(relax.const(1.0, "float64"), relax.op.astype(scale, "float64"))
+        inverse = relax.op.astype(inverse, "float32")
     else:
         inverse = relax.op.divide(relax.const(1.0, "float32"), vector)
     if dtype_of(x) != "float32":
@@ -106,6 +111,14 @@ def _parameters(scale: Any, zero_point: Any, rank: int, axis: int | None = None)
         return relax.const(np.float32(scale)), relax.const(np.float32(zero_point))
     if zero_point is not None:
         zero_point = relax.op.astype(_along(zero_point, rank, axis), "float32")
+    if dtype_of(scale) != "float32":
+        if axis is not None:
+            raise ArgumentError(
+                f"quantized_decomposed has scales of {dtype_of(scale)} per channel; expected float32: convert them in "
+                "the model, as no importer computes in other types what torch does",
+                "dtype",
+            )
+        scale = relax.op.astype(scale, "float32")
     return _along(scale, rank, axis), zero_point
 
 
