@@ -8,7 +8,7 @@ integers.  Of a tensor only the address counts; scalars are float32 (float64 on 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -133,13 +133,15 @@ def folds(spec: FakeQuantSpec) -> bool:
     Those of the contiguous classes whose arithmetic allows it, where arithmetic limits them: rows, and lanes that
     convert values.  For lanes of float32 a second form of the code would buy nothing.
     """
-    contiguous = spec.iteration == "rows" or (spec.iteration == "lanes" and spec.element_bytes < 9)
-    return contiguous and not spec.wide and not spec.float_zero_point
+    converts = (spec.dtype, spec.out_dtype) != ("float32", "float32")
+    contiguous = spec.iteration == "rows" or (spec.iteration == "lanes" and converts)
+    integers = not spec.float_zero_point and spec.zero_point_placement == "after"
+    return contiguous and integers and not spec.wide
 
 
-def strided_loops() -> tuple[str, ...]:
+def strided_loops(tensors: Sequence[str] = ELEMENTWISE) -> tuple[str, ...]:
     """Name the integers of loops of any strides: eight extents, then as many strides of each tensor."""
-    return (*LOOPS, *(f"{tensor}_stride{i}" for tensor in ELEMENTWISE for i in range(MAX_RANK)))
+    return (*LOOPS, *(f"{tensor}_stride{i}" for tensor in tensors for i in range(MAX_RANK)))
 
 
 def fake_quant_entry_points(spec: FakeQuantSpec) -> EntryPoints:
@@ -159,26 +161,26 @@ def fake_quant_entry_points(spec: FakeQuantSpec) -> EntryPoints:
         - *lanes*, run: first, the element to begin at; runs; run, the elements of one; tail, those after the last.
           Blocked: blocks, run.  Direct: outer, channels.
         - *strided*: eight loop extents, the last of which are the channel's and, for rows, the inner one, and eight
-          strides each of self, out and mask.
+          strides each of self and the results.
         - expand: how often the whole is repeated, the channels, and how often each is repeated within it.
 
         Where scale and zero point are read, their strides follow.  Strides count elements.
     """
     range_scalars = ("quant_min", "quant_max", *(("least", "greatest") if spec.wide else ()))
     variants = ("serial", "parallel", *(("nontemporal",) if spec.nontemporal else ()))
-    direct = ("self", "scale", "zero_point", "out", "mask")
+    direct = ("self", "scale", "zero_point", *spec.results)
     vector_strides = ("scale_stride", "zero_point_stride")
-    loops = strided_loops()
+    loops = strided_loops(("self", *spec.results))
 
     def form(name: str, tensors: tuple[str, ...], *integers: str) -> Form:
-        return Form(name, tensors, ("out", "mask"), range_scalars, integers, variants)
+        return Form(name, tensors, spec.results, range_scalars, integers, variants)
 
     if spec.iteration == "rows":
         extents = ("outer", "channels", "inner", *vector_strides)
         return EntryPoints(direct, (form("run", direct, *extents), form("long", direct, *extents)))
     if spec.iteration == "strided_rows":
         return EntryPoints(direct, (form("run", direct, *loops, *vector_strides),))
-    expanded = ("self", "workspace", "out", "mask")
+    expanded = ("self", "workspace", *spec.results)
     expand = Form(
         "expand",
         ("scale", "zero_point", "workspace"),
@@ -186,7 +188,8 @@ def fake_quant_entry_points(spec: FakeQuantSpec) -> EntryPoints:
         integers=("copies", "channels", "inner", *vector_strides),
         variants=("channels",) if spec.strided else ("channels", "inner"),
     )
-    workspace = Workspace(("inverse_scale", "zero_point", "scale"), "foldable" if folds(spec) else "")
+    vectors = ("zero_point", "scale") if spec.form == "division" else ("inverse_scale", "zero_point", "scale")
+    workspace = Workspace(vectors, "foldable" if folds(spec) else "")
     if spec.strided:
         return EntryPoints(direct, (expand, form("run", expanded, *loops)), workspace)
     forms = (

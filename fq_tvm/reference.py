@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .spec import NARROW_LIMIT
+from .spec import NARROW_LIMIT, Formula
 
 __all__ = ["fake_quant", "straight_through"]
 
@@ -20,6 +21,7 @@ def fake_quant(
     quant_min: int,
     quant_max: int,
     out_dtype: DTypeLike | None = None,
+    **formula: Any,
 ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
     """Fake-quantize per channel or per tensor, as docs/numerics.md says, step by step.
 
@@ -38,6 +40,9 @@ def fake_quant(
         The range, any int64.
     out_dtype : dtype, optional
         dtype of out; x's by default.
+    **formula
+        ``form``, ``zero_point_placement``, ``keep_zero_sign`` and ``nan``, as :class:`fq_tvm.spec.Formula` has them;
+        the contract's by default.
 
     Returns
     -------
@@ -46,6 +51,11 @@ def fake_quant(
     mask : numpy.ndarray
         x's shape, bool.
 
+    Raises
+    ------
+    FqError
+        If there is no such formula.
+
     Notes
     -----
     Formula: ``aclnnFakeQuantPerChannelAffineCachemask`` as its kernel computes it, with the reciprocal of the scale.
@@ -53,24 +63,25 @@ def fake_quant(
     """
     x, scale, zero_point = np.asarray(x), np.asarray(scale), np.asarray(zero_point)
     f32 = np.float32
+    how = Formula(**formula).of(zero_point.dtype.name)
     shape = [1] * x.ndim
     if x.ndim and axis is not None:
         shape[axis] = -1
     s, z = scale.astype(f32).reshape(shape), zero_point.reshape(shape)
     promoted = x.dtype if x.dtype == scale.dtype else np.dtype(f32)
     with np.errstate(all="ignore"):
-        product = x.astype(f32) * (f32(1) / s)
-        # q stands for an integer, which has no negative zero: the last sum sees to that
-        q = np.rint(product) + z.astype(f32) if z.dtype.kind == "i" else np.rint(product + z.astype(f32)) + f32(0)
-        if max(abs(quant_min), abs(quant_max)) <= NARROW_LIMIT:
-            mask = (q >= f32(quant_min)) & (q <= f32(quant_max))
-            clip = np.where(np.isnan(q), f32(quant_min), np.clip(q, f32(quant_min), f32(quant_max)))
-            out = (clip - z.astype(f32)) * s
-        else:
-            wide = q.astype(np.float64)
-            mask = _at_least(wide, quant_min) & _at_most(wide, quant_max)
-            clip = np.where(np.isnan(wide), float(quant_min), np.clip(wide, float(quant_min), float(quant_max)))
-            out = ((clip - z.astype(np.float64)) * s.astype(np.float64)).astype(f32)
+        t = x.astype(f32) * (f32(1) / s) if how.form == "reciprocal" else x.astype(f32) / s
+        before = how.zero_point_placement == "before"
+        q = np.rint(t + z.astype(f32)) if before else np.rint(t) + z.astype(f32)
+        if not how.keep_zero_sign:
+            q = q + f32(0)  # it stands for an integer, which has no negative zero
+        wide = max(abs(quant_min), abs(quant_max)) > NARROW_LIMIT
+        precision = np.float64 if wide else f32
+        q, low, high = q.astype(precision), precision(quant_min), precision(quant_max)
+        mask = _at_least(q, quant_min) & _at_most(q, quant_max) if wide else (q >= low) & (q <= high)
+        clip = np.where(q < low, low, np.where(q > high, high, q))  # a zero keeps its sign here
+        clip = np.where(np.isnan(q), low if how.nan == "quant_min" else high, clip)
+        out = ((clip - z.astype(precision)) * s.astype(precision)).astype(f32)
         out = out.astype(promoted).astype(f32).astype(out_dtype or x.dtype)
     return np.asarray(out), np.asarray(mask)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
 from .errors import FqError
@@ -28,10 +28,74 @@ EXTENDED_ZERO_POINTS = (*ZERO_POINTS, "float32", "float16")
 ITERATIONS = ("rows", "lanes", "strided_rows", "strided_lanes")
 ARITHMETIC = ("narrow", "wide")
 
+FORMS = ("reciprocal", "division")
+PLACEMENTS = ("after", "before")
+NANS = ("quant_min", "quant_max")
+
 NARROW_LIMIT = 2**23
 """Largest magnitude of a quantization bound that float32 arithmetic serves: up to here integers and their halves are
 exact in float32, so clipping and comparing in float32 equals doing so in integers.  Also of a zero point that may be
 taken off the bounds, for the same reason."""
+
+
+@dataclass(frozen=True)
+class Formula:
+    """Which of the formulas in use makes q of an element, where they give different bits.
+
+    Parameters
+    ----------
+    form : {"reciprocal", "division"}
+        ``t = x * (1 / scale)``, two roundings, or ``t = x / scale``, one.
+    zero_point_placement : {"after", "before"}, optional
+        ``q = rint(t) + zero_point`` or ``q = rint(t + zero_point)``.  By default integers are added after rounding and
+        floats before it.
+    keep_zero_sign : bool
+        Whether a q of -0.0 stays one, and so does what comes of it; else q stands for an integer, which has no negative
+        zero.  For a zero point that is added before rounding: a sum after it is never -0.0 where that matters.
+    nan : {"quant_min", "quant_max"}
+        What a NaN is clipped to.
+
+    Raises
+    ------
+    FqError
+        If a field holds a value outside the sets above.
+    """
+
+    form: str = "reciprocal"
+    zero_point_placement: str | None = None
+    keep_zero_sign: bool = False
+    nan: str = "quant_min"
+
+    def __post_init__(self) -> None:
+        for field, allowed in (
+            ("form", FORMS),
+            ("zero_point_placement", (None, *PLACEMENTS)),
+            ("keep_zero_sign", (False, True)),
+            ("nan", NANS),
+        ):
+            value = getattr(self, field)
+            if value not in allowed or isinstance(value, bool) != (field == "keep_zero_sign"):
+                raise FqError(f"{field} is {value!r}; expected one of {', '.join(map(str, allowed))}")
+
+    def of(self, zero_point_dtype: str) -> Formula:
+        """Return the formula for zero points of a dtype, which says where they are added.
+
+        Raises
+        ------
+        FqError
+            If it keeps the sign of a zero that there cannot be.
+        """
+        placement = self.zero_point_placement or ("after" if zero_point_dtype in ZERO_POINTS else "before")
+        if self.keep_zero_sign and placement == "after":
+            raise FqError(
+                f"keep_zero_sign is True for a zero point of {zero_point_dtype} that is added after rounding, which "
+                "leaves no negative zero; expected zero_point_placement 'before'"
+            )
+        return self if placement == self.zero_point_placement else replace(self, zero_point_placement=placement)
+
+
+CONTRACT = Formula()
+"""The formula of aclnn and, for zero points of floats, of PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +111,19 @@ class FakeQuantSpec:
     dtype, scale_dtype, out_dtype : {"float32", "float16", "bfloat16"}
         Element types of self, scale and out.
     zero_point_dtype : {"int32", "float32", "float16"}
-        Element type of the zero point.  One of floats is added before rounding, one of integers after it.
+        Element type of the zero point.
     arithmetic : {"narrow", "wide"}
         ``"narrow"`` is float32 throughout; ``"wide"`` clips, subtracts and multiplies in float64 and serves
         quantization bounds above ``2**23`` in magnitude.
+    form, zero_point_placement, keep_zero_sign, nan
+        See :class:`Formula`.  A zero_point_placement of None becomes that of the dtype.
+    mask : bool
+        Whether there is a second result that tells which elements were in range.
 
     Raises
     ------
     FqError
-        If a field holds a value outside the sets above.
+        If a field holds a value outside the sets above, or the formula means nothing.
 
     Examples
     --------
@@ -74,6 +142,11 @@ class FakeQuantSpec:
     out_dtype: str = "float32"
     zero_point_dtype: str = "int32"
     arithmetic: str = "narrow"
+    form: str = "reciprocal"
+    zero_point_placement: str | None = None
+    keep_zero_sign: bool = False
+    nan: str = "quant_min"
+    mask: bool = True
 
     def __post_init__(self) -> None:
         for field, allowed in (
@@ -87,6 +160,20 @@ class FakeQuantSpec:
             value = getattr(self, field)
             if value not in allowed:
                 raise FqError(f"FakeQuantSpec.{field} is {value!r}; expected one of {', '.join(allowed)}")
+        if not isinstance(self.mask, bool):
+            raise FqError(f"FakeQuantSpec.mask is {self.mask!r}; expected True or False")
+        placement = self.formula.of(self.zero_point_dtype).zero_point_placement
+        object.__setattr__(self, "zero_point_placement", placement)
+
+    @property
+    def formula(self) -> Formula:
+        """What makes q of an element."""
+        return Formula(self.form, self.zero_point_placement, self.keep_zero_sign, self.nan)
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Names of the tensors that are written."""
+        return ("out", "mask") if self.mask else ("out",)
 
     @property
     def lanes(self) -> bool:
@@ -110,8 +197,8 @@ class FakeQuantSpec:
 
     @property
     def element_bytes(self) -> int:
-        """Bytes that move for each element: of self and out, and one of mask."""
-        return 1 + sum(4 if dtype == "float32" else 2 for dtype in (self.dtype, self.out_dtype))
+        """Bytes that move for each element: of self and out, and one of mask if there is one."""
+        return self.mask + sum(4 if dtype == "float32" else 2 for dtype in (self.dtype, self.out_dtype))
 
     @property
     def float_zero_point(self) -> bool:
@@ -133,11 +220,25 @@ class FakeQuantSpec:
         """A name that states every field, for files, logs and symbols."""
         parts = (self.dtype, self.scale_dtype, self.zero_point_dtype, self.out_dtype)
         short = [p.replace("float", "f").replace("int", "i") for p in parts]
-        return "_".join(["fq", self.iteration, *short, self.arithmetic])
+        words = {
+            "form": self.form,
+            "zero_point_placement": self.zero_point_placement,
+            "keep_zero_sign": "signed",
+            "nan": "nanmax",
+            "mask": "nomask",
+        }
+        return "_".join(["fq", self.iteration, *short, self.arithmetic, *(str(words[n]) for n in self._particular())])
 
-    def to_json(self) -> dict[str, str]:
-        """Return the fields as a dictionary that :func:`json.dumps` takes."""
-        return asdict(self)
+    def _particular(self) -> dict[str, Any]:
+        """The fields of the formula and the results that are not those of the contract."""
+        plain = FakeQuantSpec(self.iteration, zero_point_dtype=self.zero_point_dtype)
+        names = ("form", "zero_point_placement", "keep_zero_sign", "nan", "mask")
+        return {n: getattr(self, n) for n in names if getattr(self, n) != getattr(plain, n)}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a dictionary that :func:`json.dumps` takes, less what the contract has anyway."""
+        names = ("iteration", "dtype", "scale_dtype", "out_dtype", "zero_point_dtype", "arithmetic")
+        return {**{name: getattr(self, name) for name in names}, **self._particular()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> FakeQuantSpec:
@@ -248,22 +349,14 @@ def quant_range_scalars(quant_min: int, quant_max: int) -> tuple[float, ...]:
     return low, high, least, greatest
 
 
-def catalogue(
-    *,
-    iteration: str | None = None,
-    dtype: str | None = None,
-    scale_dtype: str | None = None,
-    out_dtype: str | None = None,
-    zero_point_dtype: str | None = None,
-    arithmetic: str | None = None,
-    extensions: bool = False,
-) -> tuple[FakeQuantSpec, ...]:
+def catalogue(*, extensions: bool = False, **given: Any) -> tuple[FakeQuantSpec, ...]:
     """List every kernel that aclnn's contract needs, or those that agree with the given fields.
 
     Parameters
     ----------
-    iteration, dtype, scale_dtype, out_dtype, zero_point_dtype, arithmetic : str, optional
-        Keep only specifications with this value of the field of the same name.
+    **given
+        Values of fields of :class:`FakeQuantSpec`.  Of those of the dtypes, the class and the path, all specifications
+        are listed but for what is given; of the others, those of the contract unless another value is given.
     extensions : bool
         List the kernels of dtypes beyond that contract too, bfloat16 and floats for the zero point.  A given dtype
         that is one of these implies it.
@@ -276,37 +369,38 @@ def catalogue(
     Raises
     ------
     FqError
-        If a given value is outside the field's set.
+        If there is no such field, or a given value is outside its set.
 
     Examples
     --------
     >>> len(catalogue()), len(catalogue(extensions=True))
     (64, 648)
+    >>> [spec.name for spec in catalogue(iteration="rows", dtype="float32", arithmetic="narrow", mask=False)][0]
+    'fq_rows_f32_f32_i32_f32_narrow_nomask'
     >>> len(catalogue(iteration="rows", dtype="bfloat16", scale_dtype="float32", out_dtype="bfloat16"))
     6
     """
-    beyond = {dtype, scale_dtype, out_dtype} - {None, *FLOATS} or {zero_point_dtype} - {None, *ZERO_POINTS}
-    extended = extensions or bool(beyond)
+    dtypes = {given.get(name, "float32") for name in ("dtype", "scale_dtype", "out_dtype")}
+    beyond = not dtypes <= {*FLOATS} or given.get("zero_point_dtype", "int32") not in ZERO_POINTS
+    extended = extensions or beyond
     floats, zero_points = (EXTENDED_FLOATS, EXTENDED_ZERO_POINTS) if extended else (FLOATS, ZERO_POINTS)
-
-    def choose(field: str, value: str | None, allowed: tuple[str, ...]) -> tuple[str, ...]:
-        if value is None:
-            return allowed
-        if value not in allowed:
-            raise FqError(f"{field} is {value!r}; expected one of {', '.join(allowed)}")
-        return (value,)
-
-    return tuple(
-        FakeQuantSpec(*values)
-        for values in itertools.product(
-            choose("iteration", iteration, ITERATIONS),
-            choose("dtype", dtype, floats),
-            choose("scale_dtype", scale_dtype, floats),
-            choose("out_dtype", out_dtype, floats),
-            choose("zero_point_dtype", zero_point_dtype, zero_points),
-            choose("arithmetic", arithmetic, ARITHMETIC),
-        )
-    )
+    sets = {
+        "iteration": ITERATIONS,
+        "dtype": floats,
+        "scale_dtype": floats,
+        "out_dtype": floats,
+        "zero_point_dtype": zero_points,
+        "arithmetic": ARITHMETIC,
+    }
+    known = [field.name for field in fields(FakeQuantSpec)]
+    if unknown := sorted(given.keys() - known):
+        raise FqError(f"unknown field of FakeQuantSpec: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    for name, allowed in sets.items():
+        if name in given and given[name] not in allowed:
+            raise FqError(f"{name} is {given[name]!r}; expected one of {', '.join(allowed)}")
+    listed = ((given[name],) if name in given else allowed for name, allowed in sets.items())
+    others = {name: value for name, value in given.items() if name not in sets}
+    return tuple(FakeQuantSpec(*values, **others) for values in itertools.product(*listed))
 
 
 def straight_through_catalogue() -> tuple[StraightThroughSpec, ...]:

@@ -63,6 +63,42 @@ def test_the_dtype_that_the_zero_point_is_taken_in(zero_point_dtype, arithmetic,
     assert spec.float_zero_point == (zero_point_dtype != "int32")
 
 
+def test_forms_are_listed_on_request():
+    plain = catalogue()
+    for fields in (
+        {"form": "division"},
+        {"mask": False},
+        {"nan": "quant_max"},
+        {"zero_point_placement": "before", "keep_zero_sign": True},
+    ):
+        chosen = catalogue(**fields)
+        assert len(set(chosen)) == len({spec.name for spec in chosen} | {spec.name for spec in plain}) - 64 == 64
+        for spec in chosen:
+            assert all(getattr(spec, name) == value for name, value in fields.items())
+            assert FakeQuantSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    assert catalogue(form="reciprocal", mask=True, nan="quant_min") == plain
+    with pytest.raises(FqError, match=r"unknown field of FakeQuantSpec: flavor; known: arithmetic, dtype"):
+        catalogue(flavor=1)
+
+
+def test_what_the_contract_has_keeps_its_name_and_its_json():
+    """Both are a part of the identity of kernels and records that there are."""
+    spec = FakeQuantSpec("lanes", "float16", zero_point_dtype="float32")
+    assert spec.zero_point_placement == "before"
+    assert spec == FakeQuantSpec("lanes", "float16", zero_point_dtype="float32", zero_point_placement="before")
+    assert spec.name == "fq_lanes_f16_f32_f32_f32_narrow"
+    assert [*spec.to_json()] == ["iteration", "dtype", "scale_dtype", "out_dtype", "zero_point_dtype", "arithmetic"]
+    other = FakeQuantSpec("rows", form="division", zero_point_placement="before", keep_zero_sign=True, mask=False)
+    assert other.name == "fq_rows_f32_f32_i32_f32_narrow_division_before_signed_nomask"
+    assert other.to_json().items() > {"form": "division", "keep_zero_sign": True, "mask": False}.items()
+
+
+@pytest.mark.parametrize("value", [0, "no", None])
+def test_a_mask_is_there_or_not(value):
+    with pytest.raises(FqError, match=r"mask is .*; expected True or False"):
+        FakeQuantSpec("rows", mask=value)
+
+
 @pytest.mark.parametrize("field", ["iteration", "dtype", "scale_dtype", "out_dtype", "zero_point_dtype", "arithmetic"])
 def test_a_value_outside_its_set_is_named(field):
     with pytest.raises(FqError, match=f"{field} is 'nonsense'; expected one of"):

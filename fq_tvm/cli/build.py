@@ -37,12 +37,13 @@ def build(arguments: Arguments) -> None:
 
     The folder serves as FQ_TVM_ARTIFACTS_DIR on any machine of the same CPU and versions, with no compiler. Set
     FQ_TVM_TARGET to build for another CPU. Fields: iteration, dtype, scale_dtype, out_dtype, zero_point_dtype,
-    arithmetic.
+    arithmetic; mask (true or false), form (reciprocal or division), zero_point_placement (after or before rounding),
+    keep_zero_sign, and nan (quant_min or quant_max), which are those of aclnn's contract unless given.
     """
     from ..launch.library import build_library
     from ..launch.registry import current_target
 
-    fields: dict[str, str] = {}
+    fields: dict[str, Any] = {}
     if not arguments.all and not arguments.spec:
         raise FqError("give --all, or --spec with one or more FIELD=VALUE")
     for item in arguments.spec or ():
@@ -50,7 +51,7 @@ def build(arguments: Arguments) -> None:
         allowed = [f.name for f in dataclasses.fields(FakeQuantSpec)]
         if not sign or field not in allowed:
             raise FqError(f"--spec {item!r}: expected FIELD=VALUE, where FIELD is one of {', '.join(allowed)}")
-        fields[field] = value
+        fields[field] = {"true": True, "false": False}.get(value, value)
     specs: list[Any] = [*catalogue(**fields, extensions=arguments.extensions)]
     if arguments.all:
         specs += straight_through_catalogue()

@@ -13,7 +13,7 @@ from typing import Any
 
 from tvm import te, tirx
 
-from ..spec import NARROW_LIMIT, ZERO_POINTS, promote, quant_range_scalars
+from ..spec import CONTRACT, NARROW_LIMIT, ZERO_POINTS, Formula, promote, quant_range_scalars
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,12 @@ class QuantRange:
         Wide path only, float64: the smallest value that is at least quant_min and the largest that is at most
         quant_max.  They differ from low and high where an int64 is not a float64; comparing with them equals
         comparing integers.  The narrow path needs none: there, ``q == clip`` says the same in one comparison.
-    nan : {"quant_min", "quant_max"}
-        What a NaN is clipped to: quant_min by the contract; graphs that clip in the other order get the other.
     """
 
     low: Any
     high: Any
     least: Any = None
     greatest: Any = None
-    nan: str = "quant_min"
 
     @property
     def wide(self) -> bool:
@@ -44,12 +41,12 @@ class QuantRange:
         return self.least is not None
 
     @classmethod
-    def constant(cls, quant_min: int, quant_max: int, nan: str = "quant_min") -> QuantRange:
+    def constant(cls, quant_min: int, quant_max: int) -> QuantRange:
         """The range of two integers known when compiling."""
         scalars = quant_range_scalars(quant_min, quant_max)
         dtype = "float32" if len(scalars) == 2 else "float64"
         names = ("low", "high", "least", "greatest")
-        return cls(**{n: tirx.const(value, dtype) for n, value in zip(names, scalars, strict=False)}, nan=nan)
+        return cls(**{n: tirx.const(value, dtype) for n, value in zip(names, scalars, strict=False)})
 
 
 @dataclass(frozen=True)
@@ -58,26 +55,34 @@ class ChannelParameters:
 
     Parameters
     ----------
-    inverse_scale : te.Tensor
-        ``1 / float32(scale)``, float32.
+    inverse_scale : te.Tensor or None
+        ``1 / float32(scale)``, float32; None where the formula divides.
     zero_point : te.Tensor
         float32, but an integer of the wide path, whose last subtraction takes it exactly, as it is.
     scale : te.Tensor
         ``float32(scale)``.
-    float_zero_point : bool
-        Whether the zero point was one of floats, which is added before rounding.
+    formula : Formula
+        How they are used; with a zero_point_placement.
     """
 
-    inverse_scale: te.Tensor
+    inverse_scale: te.Tensor | None
     zero_point: te.Tensor
     scale: te.Tensor
-    float_zero_point: bool = False
+    formula: Formula
 
     def __iter__(self) -> Any:
-        return iter((self.inverse_scale, self.zero_point, self.scale))
+        inverse = () if self.inverse_scale is None else (self.inverse_scale,)
+        return iter((*inverse, self.zero_point, self.scale))
+
+    def of(self, tensors: Sequence[te.Tensor]) -> ChannelParameters:
+        """Return parameters for the same formula, of other tensors in the order in which these are iterated over."""
+        *inverse, zero_point, scale = tensors
+        return ChannelParameters(inverse[0] if inverse else None, zero_point, scale, self.formula)
 
 
-def channel_parameters(scale: te.Tensor, zero_point: te.Tensor, wide: bool = False) -> ChannelParameters:
+def channel_parameters(
+    scale: te.Tensor, zero_point: te.Tensor, wide: bool = False, formula: Formula = CONTRACT
+) -> ChannelParameters:
     """State the stages that make a channel's parameters of scale and zero point.
 
     Parameters
@@ -88,19 +93,23 @@ def channel_parameters(scale: te.Tensor, zero_point: te.Tensor, wide: bool = Fal
         int32, float32 or float16, shape (channels,).
     wide : bool
         Whether the wide path reads them.
+    formula : Formula
+        How they are used.
 
     Returns
     -------
     ChannelParameters
-        Three tensors of shape (channels,).
+        Tensors of shape (channels,).
     """
     scale_f32 = te.compute(scale.shape, lambda c: convert(scale[c], scale.dtype, "float32"), name="scale_f32")
-    inverse = te.compute(scale.shape, lambda c: tirx.const(1.0, "float32") / scale_f32[c], name="inverse_scale")
+    inverse = None
+    if formula.form == "reciprocal":
+        inverse = te.compute(scale.shape, lambda c: tirx.const(1.0, "float32") / scale_f32[c], name="inverse_scale")
     floats = zero_point.dtype not in ZERO_POINTS
     zero = zero_point
     if floats or not wide:
         zero = te.compute(scale.shape, lambda c: zero_point[c].astype("float32"), name="zero_point_f32")
-    return ChannelParameters(inverse, zero, scale_f32, floats)
+    return ChannelParameters(inverse, zero, scale_f32, formula.of(str(zero_point.dtype)))
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,7 @@ def fold(parameters: ChannelParameters, quant_range: QuantRange, everywhere: boo
     Parameters
     ----------
     parameters : ChannelParameters
-        Of the narrow path, with zero points of integers.
+        Of the narrow path, with zero points of integers that are added after rounding.
     quant_range : QuantRange
         Narrow.
     everywhere : bool
@@ -158,8 +167,9 @@ def may_fold(scale: Any, zero_point: Any) -> Any:
 
     Notes
     -----
-    Let ``r = rint(x * inv)``, z be the zero point, and a and b the bounds; each of a, b and z is at most 2**23 in
-    magnitude.  The contract clips ``r + z`` to [a, b] and subtracts z; folded, r is clipped to [a - z, b - z].
+    Let r be x * inv or x / scale, rounded to an integer, z the zero point, and a and b the bounds; each of a, b and z
+    is at most 2**23 in magnitude.  The contract clips ``r + z`` to [a, b] and subtracts z; folded, r is clipped to
+    [a - z, b - z].
 
     - a - z and b - z are integers of at most 2**24, which float32 has; and the contract's last subtraction has these or
       a number between them for its result.  So all of them are exact.
@@ -250,38 +260,40 @@ def quantize_dequantize(
     parameters: ChannelParameters,
     axis: int | None,
     quant_range: QuantRange,
-    promoted_dtype: str,
-    out_dtype: str,
+    dtypes: tuple[str, str],
     name: str = "fake_quant",
     folded: Folded | None = None,
-) -> tuple[te.Tensor, te.Tensor]:
+    mask: bool = True,
+) -> tuple[te.Tensor, ...]:
     """State the operator on a tensor whose channel parameters are there already.
 
-    One stage with two outputs, so that a schedule reads x once and writes twice: the mask first, so that out may lie
-    on x, which the mask is made of, too.
+    One stage, with two outputs where there is a mask, so that a schedule reads x once and writes twice: the mask first,
+    so that out may lie on x, which the mask is made of, too.
 
     Parameters
     ----------
     x : te.Tensor
         float32, float16 or bfloat16, any rank.
     parameters : ChannelParameters
-        Of x's extent along axis.
+        Of x's extent along axis, and the formula.
     axis : int or None
         The channel dimension of x, not negative.  None where all elements share the parameters at index 0.
     quant_range : QuantRange
-        Decides between the narrow and the wide path, and what a NaN becomes.
-    promoted_dtype, out_dtype : str
-        The result is rounded to the first, then to the second.
+        Decides between the narrow and the wide path.
+    dtypes : tuple of str
+        out is rounded to the first, that of promotion, then to the second, its own.
     name : str
         Name of the stage.
     folded : Folded, optional
         Narrow path only: to be used for the channels where :func:`may_fold` holds, at two operations of eight less.  A
         loop along one channel should be divided by that condition, which LLVM does.
+    mask : bool
+        Whether it is stated.
 
     Returns
     -------
     out, mask : te.Tensor
-        Of x's shape; mask is bool.
+        Of x's shape; mask is bool, and left out unless wanted.
 
     Notes
     -----
@@ -289,56 +301,77 @@ def quantize_dequantize(
     are ordered selects that give their second operand when the first is NaN, which is how a NaN becomes quant_min.
 
     The target options that TVM gives LLVM allow it to make one fused operation of a product and a sum, which would be
-    rounded once.  A zero point of floats makes the sum follow the product, so a maximum with minus infinity stands
-    between them: it changes a NaN only, and what that becomes leads to the same clip and mask.  Rounding may leave a
-    negative zero there, which becomes the positive one, as q stands for an integer; adding 0.0 would do as well, but
-    TVM drops such a sum.
+    rounded once.  Where a zero point is added to a product, before it is rounded, a maximum with minus infinity stands
+    between them (a minimum with infinity where a NaN becomes quant_max): it changes a NaN only, and what that becomes
+    leads to the same clip and mask.  A quotient and a sum cannot be fused, nor can a difference and the product after
+    it.  Rounding after the sum may leave a negative zero, which becomes the positive one, as q stands for an integer;
+    adding 0.0 would do as well, but TVM drops such a sum.  Where it stays, a q in range is its own clip, as a zero may
+    get the sign of a bound that is one.
     """
+    formula = parameters.formula
 
     def clipped(value: Any, low: Any, high: Any) -> Any:
-        if quant_range.nan == "quant_min":
+        if formula.nan == "quant_min":
             return te.min(te.max(value, low), high)
         return te.max(te.min(value, high), low)
 
-    def moved(product: Any, channel: Any) -> tuple[Any, Any]:
+    def scaled(value: Any, channel: Any) -> Any:
+        if parameters.inverse_scale is None:
+            return value / parameters.scale[channel]
+        return value * parameters.inverse_scale[channel]
+
+    def apart(value: Any) -> Any:
+        if formula.form == "division":
+            return value
+        infinity = tirx.const(math.inf, "float32")
+        return te.max(value, -infinity) if formula.nan == "quant_min" else te.min(value, infinity)
+
+    def moved(t: Any, channel: Any) -> tuple[Any, Any]:
         scale, zero_point = parameters.scale[channel], parameters.zero_point[channel]
-        if parameters.float_zero_point:
-            q = te.round(te.max(product, tirx.const(-math.inf, "float32")) + zero_point)
-            zero = tirx.const(0.0, "float32")
-            q = tirx.Select(tirx.EQ(q, zero), zero, q)
+        if formula.zero_point_placement == "before":
+            q = te.round(apart(t) + zero_point.astype("float32"))
+            if not formula.keep_zero_sign:
+                zero = tirx.const(0.0, "float32")
+                q = tirx.Select(tirx.EQ(q, zero), zero, q)
         else:
-            q = te.round(product) + zero_point.astype("float32")
+            q = te.round(t) + zero_point.astype("float32")
         if quant_range.wide:
             q = q.astype("float64")
             scale, zero_point = scale.astype("float64"), zero_point.astype("float64")
         clip = clipped(q, quant_range.low, quant_range.high)
         in_range = tirx.EQ(q, clip)
+        if formula.keep_zero_sign:
+            clip = tirx.Select(in_range, q, clip)
         if quant_range.wide:
             in_range = tirx.all(quant_range.least <= q, q <= quant_range.greatest)
         return in_range, ((clip - zero_point) * scale).astype("float32")
 
-    def unmoved(product: Any, channel: Any, ranges: Folded) -> tuple[Any, Any]:
-        r = te.round(product)
+    def unmoved(t: Any, channel: Any, ranges: Folded) -> tuple[Any, Any]:
+        r = te.round(t)
         clip = clipped(r, ranges.low[channel], ranges.high[channel])
         zero = tirx.const(0.0, "float32")
         # An intrinsic, as TVM would drop a sum with 0.0.
         return tirx.EQ(r, clip), tirx.call_intrin("float32", "tirx.fma", clip, parameters.scale[channel], zero)
 
-    def body(*index: Any) -> tuple[Any, Any]:
+    def body(*index: Any) -> Any:
         channel = 0 if axis is None else index[axis]
-        product = convert(x[index], x.dtype, "float32") * parameters.inverse_scale[channel]
+        t = scaled(convert(x[index], x.dtype, "float32"), channel)
         if folded is None:
-            in_range, value = moved(product, channel)
+            in_range, value = moved(t, channel)
         elif folded.everywhere:
-            in_range, value = unmoved(product, channel, folded)
+            in_range, value = unmoved(t, channel, folded)
         else:
-            either = zip(unmoved(product, channel, folded), moved(product, channel), strict=True)
+            either = zip(unmoved(t, channel, folded), moved(t, channel), strict=True)
             condition = may_fold(parameters.scale[channel], parameters.zero_point[channel])
             in_range, value = (tirx.if_then_else(condition, *each) for each in either)
-        return in_range.astype("bool"), convert(convert(value, "float32", promoted_dtype), promoted_dtype, out_dtype)
+        promoted_dtype, out_dtype = dtypes
+        out = convert(convert(value, "float32", promoted_dtype), promoted_dtype, out_dtype)
+        return (in_range.astype("bool"), out) if mask else out
 
-    mask, out = te.compute(x.shape, body, name=name)
-    return out, mask
+    if not mask:
+        return (te.compute(x.shape, body, name=name),)
+    in_range, out = te.compute(x.shape, body, name=name)
+    return out, in_range
 
 
 def fake_quant(
@@ -348,8 +381,10 @@ def fake_quant(
     axis: int | None,
     quant_range: QuantRange,
     out_dtype: str | None = None,
-) -> tuple[te.Tensor, te.Tensor]:
-    """State fake quantization with its mask, per channel or per tensor.
+    formula: Formula = CONTRACT,
+    mask: bool = True,
+) -> tuple[te.Tensor, ...]:
+    """State fake quantization, per channel or per tensor.
 
     Parameters
     ----------
@@ -365,17 +400,21 @@ def fake_quant(
         Decides between the narrow and the wide path.
     out_dtype : str, optional
         dtype of out; x's by default.
+    formula : Formula
+        Which of those in use.
+    mask : bool
+        Whether it is stated.
 
     Returns
     -------
     out, mask : te.Tensor
-        Of x's shape; mask is bool.
+        Of x's shape; mask is bool, and left out unless wanted.
     """
-    promoted = promote(x.dtype, scale.dtype)
-    parameters = channel_parameters(scale, zero_point, quant_range.wide)
+    parameters = channel_parameters(scale, zero_point, quant_range.wide, formula)
     if axis is not None:
         axis %= len(x.shape)
-    return quantize_dequantize(x, parameters, axis, quant_range, promoted, out_dtype or x.dtype)
+    dtypes = (promote(x.dtype, scale.dtype), out_dtype or x.dtype)
+    return quantize_dequantize(x, parameters, axis, quant_range, dtypes, mask=mask)
 
 
 def straight_through(grad: te.Tensor, mask: te.Tensor, name: str = "straight_through") -> te.Tensor:

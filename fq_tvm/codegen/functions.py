@@ -79,7 +79,7 @@ def _direct(spec: FakeQuantSpec, form: Form) -> Statement:
     names = LOOPS if spec.strided else ("outer", "channels") if spec.lanes else ("outer", "channels", "inner")
     extents = tuple(numbers[name] for name in names)
     scale, zero_point = _vectors(spec, extents[_axis(spec, extents)], numbers)
-    parameters = channel_parameters(scale.buffer, zero_point.buffer, spec.wide)
+    parameters = channel_parameters(scale.buffer, zero_point.buffer, spec.wide, spec.formula)
     x, *results = _compute(spec, numbers, parameters, folds(spec) and not spec.lanes, (extents, 0))
     # The wide path's vectors are of float64, of which sixteen are too many to be computed twice.
     overlaps = form.name == "run" and not spec.strided and not spec.wide
@@ -110,7 +110,7 @@ def _expand(spec: FakeQuantSpec, form: Form, workspace: Workspace) -> Statement:
     numbers = variables(form)
     copies, channels, inner = (numbers[name] for name in ("copies", "channels", "inner"))
     scale, zero_point = _vectors(spec, channels, numbers)
-    parameters = channel_parameters(scale.buffer, zero_point.buffer, spec.wide)
+    parameters = channel_parameters(scale.buffer, zero_point.buffer, spec.wide, spec.formula)
     outputs = dict(zip(workspace.vectors, expand([*parameters], copies, inner), strict=True))
     if workspace.flag:
         outputs[workspace.flag] = foldable(parameters)
@@ -122,7 +122,7 @@ def _expand(spec: FakeQuantSpec, form: Form, workspace: Workspace) -> Statement:
 def _compute(
     spec: FakeQuantSpec, numbers: dict[str, Any], parameters: ChannelParameters, folded: bool, *places: tuple[Any, Any]
 ) -> list[View]:
-    """State the operator on an x of each shape, which begins at an element; return where each x, out and mask lies."""
+    """State the operator on an x of each shape, which begins at an element; return where each x and its results lie."""
     bounds = ("quant_min", "quant_max", "least", "greatest") if spec.wide else ("quant_min", "quant_max")
     quant_range = QuantRange(*(numbers[name] for name in bounds))
     ranges = fold(parameters, quant_range, everywhere=spec.lanes) if folded else None
@@ -130,8 +130,9 @@ def _compute(
     views = []
     for stage, (shape, first) in zip((STAGE, "tail"), places, strict=False):
         x = te.placeholder(shape, spec.dtype, "x" if stage == STAGE else "x_tail")
-        results = quantize_dequantize(x, parameters, _axis(spec, shape), quant_range, *dtypes, stage, ranges)
-        for name, tensor in zip(("self", "out", "mask"), (x, *results), strict=True):
+        axis = _axis(spec, shape)
+        results = quantize_dequantize(x, parameters, axis, quant_range, dtypes, stage, ranges, spec.mask)
+        for name, tensor in zip(("self", *spec.results), (x, *results), strict=True):
             views.append(View(name, tensor, first, _strides(spec, numbers, name)))
     return views
 
@@ -153,7 +154,7 @@ def _run_parameters(spec: FakeQuantSpec, workspace: Workspace, run: Any) -> tupl
     dtypes = {"zero_point": spec.parameter_dtype}
     buffers = {n: te.placeholder((run,), dtypes.get(n, "float32"), f"run_{n}") for n in workspace.vectors}
     views = [View("workspace", buffer, workspace.start(name, run)) for name, buffer in buffers.items()]
-    return ChannelParameters(**buffers, float_zero_point=spec.float_zero_point), views
+    return ChannelParameters(**{"inverse_scale": None, **buffers}, formula=spec.formula), views
 
 
 def _vectors(spec: FakeQuantSpec, channels: Any, numbers: dict[str, Any]) -> tuple[View, View]:

@@ -18,9 +18,11 @@ import numpy as np
 from ..errors import ArgumentError
 from ..layout import MAX_RANK
 from ..spec import (
+    CONTRACT,
     EXTENDED_FLOATS,
     EXTENDED_ZERO_POINTS,
     FakeQuantSpec,
+    Formula,
     StraightThroughSpec,
     arithmetic_for,
     quant_range_scalars,
@@ -86,14 +88,14 @@ class Operand(NamedTuple):
         return places
 
 
-class Operands(NamedTuple):
-    """The tensor arguments of the operator, in the order of its signature."""
+class Operands(tuple[Operand, ...]):
+    """The tensor arguments of the operator, in the order of its signature: four, and a mask if one is wanted."""
 
-    x: Operand
-    scale: Operand
-    zero_point: Operand
-    out: Operand
-    mask: Operand
+    __slots__ = ()
+
+    def __new__(cls, x: Operand, scale: Operand, zero_point: Operand, out: Operand, *mask: Operand) -> Operands:
+        """Gather them."""
+        return super().__new__(cls, (x, scale, zero_point, out, *mask))
 
 
 class Names(NamedTuple):
@@ -122,22 +124,26 @@ class CheckedArguments(NamedTuple):
         The channel dimension counted from the front; None for one scale and one zero point of the whole tensor.
     quant_min, quant_max : int
         The range.
+    formula : Formula
+        Which of those in use.
     """
 
     operands: Operands
     axis: int | None
     quant_min: int
     quant_max: int
+    formula: Formula = CONTRACT
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of x."""
-        return self.operands.x.shape
+        return self.operands[0].shape
 
     @property
     def strides(self) -> tuple[tuple[int, ...], ...]:
-        """Of x, out and mask, in elements."""
-        return self.operands.x.strides, self.operands.out.strides, self.operands.mask.strides
+        """Of x and each result, in elements."""
+        x, _, _, *results = self.operands
+        return x.strides, *(result.strides for result in results)
 
     @property
     def values(self) -> dict[str, float]:
@@ -150,13 +156,16 @@ class CheckedArguments(NamedTuple):
     @property
     def key(self) -> tuple[Any, ...]:
         """What a launch depends on."""
-        return (tuple((o.dtype, o.shape, o.strides) for o in self.operands), *self[1:])
+        # the contract's own formula needs no hashing
+        rest = self[1:4] if self.formula is CONTRACT else self[1:]
+        return (tuple((o.dtype, o.shape, o.strides) for o in self.operands), *rest)
 
     def spec(self, iteration: str) -> FakeQuantSpec:
         """Return the kernel that serves them, given the class of the loops."""
-        x, scale, zero_point, out, _ = self.operands
+        x, scale, zero_point, out, *mask = self.operands
+        dtypes = (x.dtype, scale.dtype, out.dtype, zero_point.dtype)
         arithmetic = arithmetic_for(self.quant_min, self.quant_max)
-        return FakeQuantSpec(iteration, x.dtype, scale.dtype, out.dtype, zero_point.dtype, arithmetic)
+        return FakeQuantSpec(iteration, *dtypes, arithmetic, **vars(self.formula), mask=bool(mask))
 
 
 class Gradient(NamedTuple):
@@ -394,6 +403,7 @@ def check(
     names: Names = NAMES,
     dtypes: Sequence[Sequence[str]] = DTYPES,
     placed: bool = True,
+    formula: Formula = CONTRACT,
 ) -> CheckedArguments:
     """Check the arguments of the operator against the contract.
 
@@ -409,6 +419,8 @@ def check(
         What each of the operands may hold.
     placed : bool
         Whether the tensors have a place in memory; nobody knows that of one that is traced.
+    formula : Formula
+        Which of those in use.
 
     Returns
     -------
@@ -419,18 +431,18 @@ def check(
     ArgumentError
         At the first fault, in the contract's order: dtype, shape, quantization range, overlap.
     """
-    x, scale, zero_point, out, mask = operands
+    x, scale, zero_point, *results = operands
     for name, allowed, operand in zip(names, dtypes, operands, strict=False):
         if operand.dtype not in allowed:
             raise ArgumentError(f"{name} has dtype {operand.dtype}; expected {' or '.join(allowed)}", "dtype")
     rank = len(x.shape)
     if rank > MAX_RANK:
         raise ArgumentError(f"{names.x} has {rank} dimensions; expected at most {MAX_RANK}")
-    for name, operand in ((names.out, out), (names.mask, mask)):
+    for name, operand in zip((names.out, names.mask), results, strict=False):
         if operand.shape != x.shape:
             raise ArgumentError(f"{name} has shape {operand.shape}; expected that of {names.x}, {x.shape}")
     axis = _check_vectors(x, ((names.scale, scale), (names.zero_point, zero_point)), axis, names)
-    checked = CheckedArguments(operands, axis, *check_range(quant_min, quant_max, names))
+    checked = CheckedArguments(operands, axis, *check_range(quant_min, quant_max, names), formula)
     if placed:
         check_overlap(operands, names)
     return checked
@@ -442,6 +454,7 @@ def check_unplaced(
     axis: int,
     strides: Sequence[tuple[int, ...]],
     quant_range: tuple[int, int],
+    formula: Formula = CONTRACT,
 ) -> CheckedArguments:
     """Check the arguments of a call whose tensors there are not.
 
@@ -454,9 +467,11 @@ def check_unplaced(
     axis : int
         The channel dimension.
     strides : sequence of tuples of int
-        Of x, out and mask, in elements; scale and zero point are contiguous.
+        Of x, out and, where one is wanted, mask, in elements; scale and zero point are contiguous.
     quant_range : tuple of int
         Its least and greatest value.
+    formula : Formula
+        Which of those in use.
 
     Raises
     ------
@@ -470,9 +485,9 @@ def check_unplaced(
         Operand(None, scale, channels, (1,), 0),
         Operand(None, zero_point, channels, (1,), 0),
         Operand(None, out, shape, strides[1], 0),
-        Operand(None, "bool", shape, strides[2], 0),
+        *(Operand(None, "bool", shape, mask, 0) for mask in strides[2:]),
     )
-    return check(operands, axis, *quant_range, placed=False)
+    return check(operands, axis, *quant_range, placed=False, formula=formula)
 
 
 def _check_vectors(x: Operand, vectors: Sequence[tuple[str, Operand]], axis: Any, names: Names) -> int | None:
@@ -512,10 +527,10 @@ def check_overlap(operands: Operands, names: Names = NAMES) -> None:
     ArgumentError
         Of kind ``"overlap"``.
     """
-    *inputs, out, mask = operands
+    inputs, (out, *mask) = operands[:3], operands[3:]
     if 0 in out.shape:
         return
-    results = ((names.out, out), (names.mask, mask))
+    results = [*zip((names.out, names.mask), (out, *mask), strict=False)]
     for name, operand in results:
         if not operand.writable:
             raise ArgumentError(f"{name} is read-only; expected a tensor that can be written", "overlap")
@@ -523,7 +538,7 @@ def check_overlap(operands: Operands, names: Names = NAMES) -> None:
             raise ArgumentError(
                 f"{name} has several elements in one place: shape {operand.shape}, strides {operand.strides}", "overlap"
             )
-    if overlap(out, mask):
+    if mask and overlap(out, *mask):
         raise ArgumentError(f"{names.out} and {names.mask} overlap; expected outputs that share no memory", "overlap")
     for name, source in zip(names, inputs, strict=False):
         for result_name, result in results:

@@ -158,7 +158,7 @@ def _strided_loops(layout: Layout) -> dict[str, int]:
     fill = MAX_RANK - len(layout.outer) - len(inside)
     extents = (*(layout.outer[i] for i in order), *[1] * fill, *inside)
     values = dict(zip(LOOPS, extents, strict=True))
-    for tensor, strides in zip(ELEMENTWISE, layout.strides, strict=True):
+    for tensor, strides in zip(ELEMENTWISE, layout.strides, strict=False):  # there may be no mask
         loops = (*(strides[i] for i in order), *[0] * fill, *strides[len(layout.outer) :])
         values |= {f"{tensor}_stride{i}": stride for i, stride in enumerate(loops)}
     return values

@@ -79,18 +79,18 @@ def prim_func(tensors: list[tuple[tuple[Any, ...], str]], attributes: Mapping[st
     split = 0 if axis is None else axis
     channels: Any = 1 if axis is None else shape[split] if shape else 1
     outer, inner = math.prod(shape[:split]), math.prod(shape[split if axis is None else split + 1 :])
-    quant_range = QuantRange.constant(quant_min, quant_max, attributes["nan"])
+    quant_range = QuantRange.constant(quant_min, quant_max)
     size = math.prod(shape)
     arithmetic = arithmetic_for(quant_min, quant_max)
 
     def make_spec(iteration: str) -> FakeQuantSpec:
-        return FakeQuantSpec(iteration, dtype, scale_dtype, dtype, zero_point_dtype, arithmetic)
+        return FakeQuantSpec(iteration, dtype, scale_dtype, dtype, zero_point_dtype, arithmetic, nan=attributes["nan"])
 
     spec, schedule = choose_dense(make_spec, channels, inner, size, _cpu_of(target))
 
     scale = te.placeholder((channels,), scale_dtype, "scale")
     zero_point = te.placeholder((channels,), zero_point_dtype, "zero_point")
-    parameters = channel_parameters(scale, zero_point, spec.wide)
+    parameters = channel_parameters(scale, zero_point, spec.wide, spec.formula)
     loops: tuple[Any, ...] = (outer, channels, inner)
     name, run = "run", channels * inner
     if spec.lanes:
@@ -108,7 +108,7 @@ def prim_func(tensors: list[tuple[tuple[Any, ...], str]], attributes: Mapping[st
     # Of lanes only rows of one channel: nothing here says beforehand whether every channel of a run may fold.
     folded = fold(parameters, quant_range) if for_cpu and not spec.lanes and folds(spec) else None
     dtypes = (spec.promoted_dtype, spec.out_dtype)
-    out, mask = quantize_dequantize(x, parameters, along, quant_range, *dtypes, folded=folded)
+    out, mask = quantize_dequantize(x, parameters, along, quant_range, dtypes, folded=folded)
     func = te.create_prim_func([x, scale, zero_point, out, mask], "int64")
     if for_cpu:
         if not (isinstance(size, int) and not size):
@@ -149,8 +149,7 @@ def _repeat(parameters: ChannelParameters, channels: Any, inner: Any, run: Any) 
         channel = tirx.truncmod(tirx.truncdiv(v, inner), channels)
         return tuple(t[channel] for t in parameters)
 
-    inverse_scale, zero_point, scale = te.compute((run,), look_up, name="repeat")
-    return ChannelParameters(inverse_scale, zero_point, scale, parameters.float_zero_point)
+    return parameters.of(te.compute((run,), look_up, name="repeat"))
 
 
 def _look_up(run: ChannelParameters, size: Any) -> ChannelParameters:
@@ -159,8 +158,7 @@ def _look_up(run: ChannelParameters, size: Any) -> ChannelParameters:
     def look_up(t: Any, name: str) -> Any:
         return te.compute((size,), lambda i: t[tirx.truncmod(i, t.shape[0])], name=name)
 
-    inverse_scale, zero_point, scale = (look_up(t, f"look_up{n}") for n, t in enumerate(run))
-    return ChannelParameters(inverse_scale, zero_point, scale, run.float_zero_point)
+    return run.of([look_up(t, f"look_up{n}") for n, t in enumerate(run)])
 
 
 def _schedule_lanes(

@@ -44,7 +44,7 @@ class Record:
 
     Parameters
     ----------
-    match : tuple of pairs of str
+    match : tuple of pairs of str and str or bool
         Fields of :class:`~fq_tvm.spec.FakeQuantSpec` that a kernel has to agree with.
     size_class : str
         Of :data:`SIZE_CLASSES`.
@@ -56,14 +56,14 @@ class Record:
         Of the family whose kernels these are, see :attr:`FakeQuantSpec.operator`.
     """
 
-    match: tuple[tuple[str, str], ...]
+    match: tuple[tuple[str, str | bool], ...]
     size_class: str
     schedule: Schedule
     measured: Mapping[str, Any] = field(default_factory=dict, compare=False)
     operator: str = OPERATOR
 
     @property
-    def subject(self) -> tuple[str, tuple[tuple[str, str], ...], str]:
+    def subject(self) -> tuple[str, tuple[tuple[str, str | bool], ...], str]:
         """What it is for; a file has one record of each."""
         return self.operator, self.match, self.size_class
 
@@ -100,9 +100,10 @@ class Record:
         if value["size_class"] not in SIZE_CLASSES:
             raise FqError(f"size_class is {value['size_class']!r}; expected one of {', '.join(SIZE_CLASSES)}")
         measured = value.get("measured", {})
-        if not isinstance(measured, Mapping) or not all(isinstance(v, str) for v in value["match"].values()):
+        if not isinstance(measured, Mapping) or not all(isinstance(v, (str, bool)) for v in value["match"].values()):
             raise FqError(
-                f"match is {value['match']!r}, measured is {measured!r}; expected texts by name, values by name"
+                f"match is {value['match']!r}, measured is {measured!r}; "
+                "expected texts or booleans by name, values by name"
             )
         match, schedule = tuple(sorted(value["match"].items())), Schedule.from_json(value["schedule"])
         if schedule.rows > MOST_ROWS:

@@ -44,7 +44,7 @@ class Job:
     """
 
     spec: FakeQuantSpec
-    match: tuple[tuple[str, str], ...]
+    match: tuple[tuple[str, str | bool], ...]
     size_class: str
     cases: tuple[Case, ...]
 
@@ -95,7 +95,8 @@ def plan_of(case: Case, spec: FakeQuantSpec, schedule: Schedule, target: Target)
         If a kernel of this class cannot do the case.
     """
     dtypes = (spec.dtype, spec.scale_dtype, spec.zero_point_dtype, spec.out_dtype)
-    call = check_unplaced(dtypes, case.shape, case.axis, case.strides, RANGES[spec.arithmetic])
+    strides = case.strides if spec.mask else case.strides[:2]
+    call = check_unplaced(dtypes, case.shape, case.axis, strides, RANGES[spec.arithmetic], spec.formula)
     return choose(call, target, schedule, spec.iteration).plan
 
 

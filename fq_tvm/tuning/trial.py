@@ -16,7 +16,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,24 +49,24 @@ class Bench:
 
     def __init__(self, case: bench.Case, spec: FakeQuantSpec) -> None:
         self.case = case
-        self.x, scale, self.zero_point = case.arrays()
-        self.scale = scale.astype(spec.scale_dtype)
-        self.out, self.mask = empty_like(self.x, spec.out_dtype), empty_like(self.x, bool)
+        x, scale, zero_point = case.arrays()
+        self.inputs = (x, scale.astype(spec.scale_dtype), zero_point.astype(spec.zero_point_dtype))
+        self.outputs = [empty_like(x, spec.out_dtype), *([empty_like(x, bool)] if spec.mask else [])]
         self.range = RANGES[spec.arithmetic]
-        expected = fake_quant(self.x, self.scale, self.zero_point, case.axis, *self.range, spec.out_dtype)
-        for into, value in zip((self.out, self.mask), expected, strict=True):
+        expected = fake_quant(*self.inputs, case.axis, *self.range, spec.out_dtype, **asdict(spec.formula))
+        for into, value in zip(self.outputs, expected, strict=False):
             into[...] = value
         self.expected = self.results()
 
     def spoil(self) -> None:
         """Overwrite the results, so that old ones are not taken for new ones."""
-        for array in (self.out, self.mask):
+        for array in self.outputs:
             flat(array).view(np.uint8).fill(0xA5)
 
     def results(self) -> bytes:
-        """Return a digest of every bit of out and mask."""
+        """Return a digest of every bit of the results."""
         digest = hashlib.blake2b()
-        for array in (self.out, self.mask):
+        for array in self.outputs:
             digest.update(flat(array).view(np.uint8).data)
         return digest.digest()
 
@@ -97,8 +97,8 @@ class Local:
 
     def prepare(self, at: Bench, contender: Contender) -> Callable[[], Any]:
         """Build, run and check a contender; return its call."""
-        spec, tensors = contender.spec, (at.x, at.scale, at.zero_point, at.out, at.mask)
-        checked = check(describe_all(tensors), at.case.axis, *at.range)
+        spec, tensors = contender.spec, (*at.inputs, *at.outputs)
+        checked = check(describe_all(tensors), at.case.axis, *at.range, formula=spec.formula)
         call = on_memory(prepare(checked, self.target, contender.schedule, spec.iteration), checked.operands)
         at.spoil()
         call()
@@ -109,7 +109,8 @@ class Local:
         """Time contenders, by their number, and a copy in turns."""
         calls = {str(i): self.prepare(at, contender) for i, contender in enumerate(contenders)}
         if copy:
-            calls["copy"] = bench.copy(at.x, empty_like(at.x, at.x.dtype))
+            x = at.inputs[0]
+            calls["copy"] = bench.copy(x, empty_like(x, x.dtype))
         return bench.interleave(calls, seconds)
 
 
@@ -167,14 +168,14 @@ class Remote:
         def send(array: np.ndarray[Any, Any]) -> Any:
             return tvm.runtime.tensor(np.ascontiguousarray(flat(array)), self.device)
 
-        x, scale, zero_point = (send(a) for a in (at.x, at.scale, at.zero_point))
+        inputs = [send(array) for array in at.inputs]
         calls: dict[str, Callable[[], float]] = {}
         for number, contender in enumerate(contenders):
             at.spoil()
-            out, mask = send(at.out), send(at.mask)
-            calls[str(number)] = call = self._call(at, contender, (x, scale, zero_point, out, mask))
+            outputs = [send(array) for array in at.outputs]
+            calls[str(number)] = call = self._call(at, contender, (*inputs, *outputs))
             call()
-            for array, tensor in ((at.out, out), (at.mask, mask)):
+            for array, tensor in zip(at.outputs, outputs, strict=True):
                 flat(array)[...] = tensor.numpy()
             at.check(contender.spec)
         times: dict[str, list[float]] = {name: [] for name in calls}
@@ -225,7 +226,7 @@ def serve(place: Local | Remote, request: Mapping[str, Any], benches: OrderedDic
     ]
     case = bench.Case.from_json(request["case"])
     spec = contenders[0].spec
-    key = f"{case.name} {spec.scale_dtype} {spec.out_dtype} {spec.arithmetic}"
+    key = f"{case.name} {replace(spec, iteration='rows').name}"
     if key not in benches:
         while len(benches) >= CASES_IN_MEMORY:
             benches.popitem(last=False)

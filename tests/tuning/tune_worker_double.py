@@ -21,7 +21,7 @@ class Misbehaving(trial.Local):
             time.sleep(600)
         call = super().prepare(at, contender)
         if tile == WRONG:
-            at.out.reshape(-1)[0] += 1
+            at.outputs[0].reshape(-1)[0] += 1
             at.check(contender.spec)
         return call
 
