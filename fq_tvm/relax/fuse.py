@@ -34,10 +34,20 @@ class _Fuser(PyExprMutator):  # type: ignore[misc]
         axis = found.axis
         channels = 1 if axis is None else extents(found.x.ty)[axis]  # type: ignore[index]
         scale = self._along(found.scale, channels, "float32")
-        zero_point = self._along(found.zero_point or Vector(np.zeros(1), None), channels, "int32")
+        zero_point = found.zero_point or Vector(np.zeros(1, np.int32), None)
+        dtype = "int32" if zero_point.whole else "float32"
         x = self.visit_expr(found.x)
         return fake_quantize_per_channel_affine_cachemask(
-            x, scale, zero_point, axis, found.low, found.high, nan=found.nan
+            x,
+            scale,
+            self._along(zero_point, channels, dtype),
+            axis,
+            found.low,
+            found.high,
+            form=found.form,
+            zero_point_placement=found.placement,
+            keep_zero_sign=found.keep_zero_sign,
+            nan=found.nan,
         )
 
     def _along(self, vector: Vector, channels: Any, dtype: str) -> Any:

@@ -55,6 +55,12 @@ class Vector:
         """Whether the elements are known."""
         return isinstance(self.value, np.ndarray)
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is a zero point of integers."""
+        dtype = str(self.value.dtype) if self.constant else dtype_of(self.value)
+        return dtype in BOUNDS
+
     def same(self, other: Vector | None) -> bool:
         """Whether both are the same constant, bit for bit, or the same expression, along the same dimension."""
         if other is None or self.axis != other.axis or self.constant != other.constant:
@@ -70,7 +76,7 @@ class Found:
 
     scale: Vector
     zero_point: Vector | None = None
-    """None where the graph has none, but a cast to integers, which loses the sign of a zero as well."""
+    """None where the graph has none, and what is quantized loses the sign of a zero as it does by adding one."""
     x: Any = None
     quantized: Any = None
     """The variable of what quantizes, ``R.quantize`` or the clip."""
@@ -80,6 +86,10 @@ class Found:
     """The call that gives the clipped sum; None where the range is made smaller after it."""
     low: int = 0
     high: int = 0
+    form: str = "reciprocal"
+    placement: str = "after"
+    """Where the zero point is added: after rounding, or before it."""
+    keep_zero_sign: bool = False
     nan: str = "quant_min"
     inside: list[Any] = field(default_factory=list)
     """Variables between x and the result."""
@@ -92,11 +102,6 @@ class Found:
         """The dimension of x that the channels run along; None where the whole tensor shares its parameters."""
         axes = (vector.axis for vector in (self.scale, self.zero_point) if vector is not None)
         return next((axis for axis in axes if axis is not None), None)
-
-    @property
-    def integers(self) -> bool:
-        """Whether the clipped values pass through a dtype of integers."""
-        return bool(self.between)
 
     def same(self, other: Found) -> bool:
         """Whether another match of what the same call quantizes gives the same."""
@@ -234,7 +239,16 @@ class Matcher:
             base = self._variable(self.values[base].args[0])
         return Vector(base if data is None else np.ascontiguousarray(data.reshape(-1)), along)
 
-    def _zero_point(self, expr: Any, rank: int, axis: int | None = None, dtypes: tuple[str, ...] = SMALL) -> Vector:
+    def _zero_point(self, expr: Any, rank: int) -> Vector:
+        """Read a zero point of integers, or else one of floats."""
+        with suppress(_NoMatchError):
+            return self._whole_zero_point(expr, rank)
+        _require(dtype_of(expr) == "float32")
+        return self._vector(expr, rank)
+
+    def _whole_zero_point(
+        self, expr: Any, rank: int, axis: int | None = None, dtypes: tuple[str, ...] = SMALL
+    ) -> Vector:
         """Read a zero point of integers, cast or not, that are of one of these dtypes or constant."""
         dtype = dtype_of(expr)
         _require(dtype in (*BOUNDS, "float32"))
@@ -243,7 +257,7 @@ class Matcher:
             return Vector(_whole(vector.value), vector.axis)
         cast = self._value(vector.value)
         if _name(cast) == "relax.astype" and dtype_of(cast.args[0]) in CASTS.get(dtype, ()):
-            return self._zero_point(cast.args[0], rank, vector.axis, CASTS[dtype])
+            return self._whole_zero_point(cast.args[0], rank, vector.axis, CASTS[dtype])
         _require(dtype_of(vector.value) in dtypes)
         return vector
 
@@ -261,24 +275,20 @@ class Matcher:
         _, scale, zero_point = call.args
         _require(dtype_of(scale) == "float32" and scale.ty.ndim <= 1 and zero_point.ty.ndim <= 1)
         axis = int(call.attrs.axis) % max(rank, 1)
-        return self._vector(scale, rank, axis), self._zero_point(zero_point, rank, axis)
+        return self._vector(scale, rank, axis), self._whole_zero_point(zero_point, rank, axis)
 
     def _chain(self, difference: Any, scale: Any, rank: int) -> Found:
-        found, dropped = Found(self._vector(scale, rank)), False
+        found = Found(self._vector(scale, rank))
         call = self._enter(found, difference, "relax.subtract", *BETWEEN)
         inside = self._value(call.args[0])
         if _name(call) == "relax.astype" and _name(inside) == "relax.subtract" and dtype_of(inside) == "int32":
             call = self._enter(found, call.args[0], "relax.subtract")  # float32(int32(clip) - zero point)
         if _name(call) == "relax.subtract":
             found.zero_point = self._zero_point(call.args[1], rank)
-            # TVM drops a sum with a scalar constant of 0.0, and with it what makes a -0.0 positive.
-            dropped = found.zero_point.constant and not (extents(call.args[1].ty) or found.zero_point.value.any())
             if dtype_of(call) == "int32" and not found.zero_point.constant:
                 _require(_name(self._value(call.args[1])) == "relax.astype")
             call = self._enter(found, call.args[0], *BETWEEN)
         self._between(found, call, rank)
-        # Else rint(x / scale) may be -0.0, and the operator's q is not: it adds a zero point.
-        _require((found.zero_point is not None and not dropped) or found.integers)
         return found
 
     # What stands between, and what quantizes
@@ -302,8 +312,10 @@ class Matcher:
         if _name(call) == "relax.quantize":
             self._quantize(found, call, rank)
         else:
-            self._clip(found, call)
-            self._sum(found, rank)
+            loses_sign = self._clip(found, call)
+            negative_zero, representable = self._sum(found, rank)
+            found.keep_zero_sign = negative_zero and not loses_sign and not found.between
+            _require(representable or not found.keep_zero_sign)
         _check_shapes(found, rank)
         for name, (low, high) in reversed(found.between):
             if name == "clip":
@@ -345,29 +357,38 @@ class Matcher:
         _require(integers in SMALL)
         found.x = call.args[0]
         scale, zero_point = self._parameters(call, rank)
-        _require(scale.same(found.scale) and zero_point.same(found.zero_point))
+        none = found.zero_point is None and zero_point.constant and not zero_point.value.any()
+        _require(scale.same(found.scale) and (none or zero_point.same(found.zero_point)))
         found.low, found.high = BOUNDS[integers].min, BOUNDS[integers].max
         found.between.append((integers, (found.low, found.high)))
         found.nan = "quant_max"  # max(min(q, high), low), and min gives its second operand for a NaN
-        self._division(found.scale)
+        found.form = self._quotient(found.scale)
 
-    def _clip(self, found: Found, call: Any) -> None:
-        """Read the range, and what a NaN becomes: min and max give their second operand if one is a NaN."""
+    def _clip(self, found: Found, call: Any) -> bool:
+        """Read the range, and what a NaN becomes: min and max give their second operand if one is a NaN.
+
+        They do so for two zeros, too.  Return whether a -0.0 becomes a bound of 0, which is positive.
+        """
         found.clip = call
         if _name(call) == "relax.clip":
             found.q, low, high = call.args
             found.nan = "quant_max"
+            first = (True, True)
         else:
             bound, inner = self._split(call)
             inner_call = self._enter(found, inner, *({"relax.minimum", "relax.maximum"} - {_name(call)}))
             other, found.q = self._split(inner_call)
-            low, high = (other, bound) if _name(call) == "relax.minimum" else (bound, other)
             # A NaN becomes the inner bound, which is inside the outer one, or goes on and becomes the outer bound.
             swallowed = self._is(inner_call.args[0], found.q)
-            _require(swallowed or self._is(call.args[0], inner))
+            first = swallowed, self._is(call.args[0], inner)
+            _require(any(first))
+            low, high = (other, bound) if _name(call) == "relax.minimum" else (bound, other)
             found.nan = "quant_min" if (other if swallowed else bound) is low else "quant_max"
+            if _name(call) == "relax.maximum":
+                first = (first[1], first[0])
         found.low, found.high = self._number(low), self._number(high)
         _require(found.low <= found.high)
+        return any(is_first and limit == 0 for is_first, limit in zip(first, (found.low, found.high), strict=True))
 
     def _split(self, call: Any) -> tuple[Any, Any]:
         """Return the bound and the tensor of a minimum or maximum."""
@@ -385,25 +406,49 @@ class Matcher:
         _require(self._is(a, found.q))
         return name, self._number(b)
 
-    def _sum(self, found: Found, rank: int) -> None:
-        """Read rint(x * inv) + zero_point, or without one rint(x * inv)."""
+    def _sum(self, found: Found, rank: int) -> tuple[bool, bool]:
+        """Read rint(t) + zero_point, rint(t), or rint(t + zero_point), where t is x / scale or a product.
+
+        Return whether it can be -0.0, and whether the operator can keep that.
+        """
         call = self._enter(found, found.q, "relax.add", "relax.round")
         if _name(call) == "relax.add":
             rounded, added = call.args
             if _name(self._value(rounded)) != "relax.round":
                 rounded, added = added, rounded
-            _require(self._zero_point(added, rank).same(found.zero_point))
+            dropped = self._added(found, added, rank)
+            _require(found.zero_point is not None and found.zero_point.whole)
             call = self._enter(found, rounded, "relax.round")
-        else:
-            _require(found.zero_point is None)  # else it is rounded after the sum: see docs/embedding.md
-        product = self._enter(found, call.args[0], "relax.multiply", "relax.divide")
-        if _name(product) == "relax.divide":
-            found.x, scale = product.args
+            self._scaled(found, self._enter(found, call.args[0], "relax.multiply", "relax.divide"), rank)
+            return dropped, False
+        call = self._enter(found, call.args[0], "relax.multiply", "relax.divide", "relax.add")
+        if _name(call) != "relax.add":
+            _require(found.zero_point is None)
+            self._scaled(found, call, rank)
+            return True, False
+        found.placement = "before"
+        quotient, added = call.args
+        if _name(self._value(quotient)) != "relax.divide":
+            quotient, added = added, quotient
+        dropped = self._added(found, added, rank)
+        # A product may or may not be rounded before something is added to it: see docs/embedding.md.
+        self._scaled(found, self._enter(found, quotient, "relax.divide"), rank)
+        return True, not dropped
+
+    def _added(self, found: Found, expr: Any, rank: int) -> bool:
+        """Read what has to be the zero point; return whether TVM drops the sum: one with a scalar constant of 0.0."""
+        vector = self._zero_point(expr, rank)
+        _require(vector.same(found.zero_point))
+        return vector.constant and not (extents(expr.ty) or vector.value.any())
+
+    def _scaled(self, found: Found, call: Any, rank: int) -> None:
+        """Read x / scale, or x times the reciprocal."""
+        if _name(call) == "relax.divide":
+            found.x, scale = call.args
             _require(self._vector(scale, rank).same(found.scale))
-            self._division(found.scale)
+            found.form = self._quotient(found.scale)
         else:
-            found.x = _either(self._product, product, found.scale, rank)
-        _check_shapes(found, rank)
+            found.x = _either(self._product, call, found.scale, rank)
 
     def _product(self, x: Any, inverse: Any, scale: Vector, rank: int) -> Any:
         """Read a product of x and 1 / scale, rounded once; return x."""
@@ -419,17 +464,19 @@ class Matcher:
         _require(self._vector(call.args[1], rank, scale.axis).same(scale))
         return x
 
-    def _division(self, scale: Vector) -> None:
-        """Refuse a division that a product with the reciprocal does not equal, unless that was allowed.
+    def _quotient(self, scale: Vector) -> str:
+        """Choose the form of a quotient: a product with the reciprocal where that gives the same bits, or is allowed.
 
         The reciprocal of a power of two is exact while both are normal numbers: quotient and product then are the same
         real number, rounded once.
         """
         if self.allow_reciprocal:
-            return
-        _require(scale.constant)
+            return "reciprocal"
+        if not scale.constant:
+            return "division"
         fraction, exponent = np.frexp(scale.value.astype(np.float32))
-        _require((np.isfinite(scale.value) & (np.abs(fraction) == 0.5) & (np.abs(exponent - 1) <= 126)).all())
+        exact = np.isfinite(scale.value) & (np.abs(fraction) == 0.5) & (np.abs(exponent - 1) <= 126)
+        return "reciprocal" if exact.all() else "division"
 
 
 def _check_shapes(found: Found, rank: int) -> None:

@@ -31,10 +31,15 @@ class Emit:
         return self.builder.emit(expr)
 
 
+def tensor_type(shape, dtype):
+    """The type of a tensor of a shape, or of a number of dimensions."""
+    return relax.TensorType(dtype=dtype, ndim=shape) if isinstance(shape, int) else relax.TensorType(shape, dtype)
+
+
 def module(types, body):
     """One function of tensors of these types; body takes what binds an expression, then the variables."""
     builder = relax.BlockBuilder()
-    variables = [relax.Var(f"a{i}", relax.TensorType(*t)) for i, t in enumerate(types)]
+    variables = [relax.Var(f"a{i}", tensor_type(*t)) for i, t in enumerate(types)]
     with builder.function("main", variables):
         with builder.dataflow():
             result = body(Emit(builder), *variables)

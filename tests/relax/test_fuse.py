@@ -24,14 +24,14 @@ CLIPS = {
 
 
 def chain(
-    shape, scale, zero_point, axis, low, high, clip="clip", form="reciprocal", order="before", mask=True, integers=""
+    shape, scale, zero_point, axis, low, high, clip="clip", form="reciprocal", order="after", mask=True, integers=""
 ):
     def body(emit, x):
         view = [-1 if d == axis else 1 for d in range(len(shape))]
         s, z = scale.reshape(view), zero_point.astype("f4").reshape(view)
         with np.errstate(all="ignore"):
             scaled = op.divide(x, const(s)) if form == "division" else op.multiply(x, const(np.float32(1) / s))
-        if order == "before":
+        if order == "after":
             q = emit(op.add(emit(op.round(emit(scaled))), const(z)))
         else:
             q = emit(op.round(emit(op.add(emit(scaled), const(z)))))
@@ -80,12 +80,15 @@ def test_a_rewrite_changes_no_bit(data):
         scale = np.ldexp(np.float32(1), rng.integers(-100, 100, 6)).astype("f4")
     powers = bool((np.frexp(scale)[0] == 0.5).all())
     form = data.draw(st.sampled_from(["reciprocal", "division"]))
-    order = data.draw(st.sampled_from(["before", "before", "after"]))
+    order = data.draw(st.sampled_from(["after", "after", "before"]))
     clip = data.draw(st.sampled_from(sorted(CLIPS)))
     integers = data.draw(st.sampled_from(["", "int32"]))
     mod = chain(shape, scale, zero_point, axis, low, high, clip, form, order, data.draw(st.booleans()), integers)
-    fires = clip != "nan_stays" and order == "before" and (form == "reciprocal" or powers)
+    fires = clip != "nan_stays" and (order == "after" or form == "division")
     compare(mod, x, int(fires))
+    text = FuseFakeQuant()(mod).script()
+    assert ('form="division"' in text) == (fires and form == "division" and not powers)
+    assert 'form="division"' not in FuseFakeQuant(allow_reciprocal=True)(mod).script()
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
@@ -98,8 +101,9 @@ def test_pairs(dtype, per_tensor):
         scale, zero_point = scale[0], zero_point[0]
     compare(pair(x.shape, scale, zero_point, 1, dtype), x, 1)
     odd = pair(x.shape, scale * np.float32(0.3), zero_point, 1, dtype)
-    compare(odd, x, 0)
-    assert OP in FuseFakeQuant(allow_reciprocal=True)(odd).script()
+    compare(odd, x, 1)
+    for allowed, forms in ((False, 1), (True, 0)):
+        assert FuseFakeQuant(allowed)(odd).script().count('form="division"') == forms
     compare(pair(x.shape, scale, zero_point, 1, dtype, other=scale * 2), x, 0)
 
 
