@@ -5,8 +5,9 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
+from .frozen import freeze
 from .fuse import FuseFakeQuant
-from .importers import dynamic_shapes, freeze, torch_convert_map
+from .importers import dynamic_shapes, torch_convert_map
 from .legalize import LegalizeFakeQuant, legalize
 from .op import fake_quantize_per_channel_affine_cachemask, register
 

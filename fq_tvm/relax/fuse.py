@@ -34,10 +34,20 @@ class _Fuser(PyExprMutator):  # type: ignore[misc]
         axis = found.axis
         channels = 1 if axis is None else extents(found.x.ty)[axis]  # type: ignore[index]
         scale = self._along(found.scale, channels, "float32")
-        zero_point = self._along(found.zero_point or Vector(np.zeros(1), None), channels, "int32")
+        zero_point = found.zero_point or Vector(np.zeros(1, np.int32), None)
+        dtype = "int32" if zero_point.whole else "float32"
         x = self.visit_expr(found.x)
         return fake_quantize_per_channel_affine_cachemask(
-            x, scale, zero_point, axis, found.low, found.high, nan=found.nan
+            x,
+            scale,
+            self._along(zero_point, channels, dtype),
+            axis,
+            found.low,
+            found.high,
+            form=found.form,
+            zero_point_placement=found.placement,
+            keep_zero_sign=found.keep_zero_sign,
+            nan=found.nan,
         )
 
     def _along(self, vector: Vector, channels: Any, dtype: str) -> Any:
@@ -70,31 +80,39 @@ class FuseFakeQuant:
     def transform_function(self, func: Any, mod: tvm.IRModule, ctx: Any) -> Any:
         """Apply the pass."""
         del ctx
-        plan = _plan(func, self.allow_reciprocal) if isinstance(func.body, relax.SeqExpr) else {}
+        plan = _plan(Matcher(func, mod, self.allow_reciprocal), func) if isinstance(func.body, relax.SeqExpr) else {}
         return relax.analysis.remove_all_unused(_Fuser(mod, plan).visit_expr(func)) if plan else func
 
 
-def _plan(func: Any, allow_reciprocal: bool) -> dict[Any, tuple[Found, int]]:
-    """Find what can be rewritten: each variable with the match that gives it and which output of it."""
-    matcher = Matcher(func, allow_reciprocal)
+def _plan(matcher: Matcher, func: Any) -> dict[Any, tuple[Found, int]]:
+    """Find what can be rewritten: each variable with the match that gives it and which output of it.
+
+    What one call quantizes may be dequantized several times, and all of them are the same output.
+    """
     bindings = [binding for block in func.body.blocks for binding in block.bindings]
     readers: dict[Any, list[Any]] = {}
     for value, reader in [*((b.value, b.var) for b in bindings), (func.body.body, None)]:
         for var in relax.analysis.free_vars(value):
             readers.setdefault(var, []).append(reader)
     bindings = [binding for binding in bindings if isinstance(binding, relax.VarBinding)]
-    plan: dict[Any, tuple[Found, int]] = {}
+    matches: dict[Any, list[tuple[Any, Found]]] = {}
     for binding in bindings:
         found = matcher.match(binding.value)
-        if found is None:
+        if found is not None:
+            matches.setdefault(found.quantized, []).append((binding.var, found))
+    plan: dict[Any, tuple[Found, int]] = {}
+    for group in matches.values():
+        found = group[0][1]
+        if not all(found.same(other) for _, other in group):
             continue
-        outputs = {binding.var: 0}
+        outputs = {var: 0 for var, _ in group}
+        inside = [var for _, other in group for var in other.inside]
         for other in bindings:
             between = matcher.mask(found, other.value)
             if between is not None:
                 outputs[other.var] = 1
-                found.inside += between
-        known = {*found.inside, *outputs}
-        if all(reader in known for var in found.inside for reader in readers.get(var, [])):
+                inside += between
+        known = {*inside, *outputs}
+        if all(reader in known for var in inside for reader in readers.get(var, [])):
             plan.update({var: (found, output) for var, output in outputs.items()})
     return plan

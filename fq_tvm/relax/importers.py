@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
+from ..errors import ArgumentError
 from .op import dtype_of, fake_quantize_per_channel_affine_cachemask
 
 DECOMPOSED = ("per_channel.default", "per_tensor.default", "per_tensor.tensor", "per_tensor.tensor2")
@@ -77,6 +77,10 @@ def _quantize(node: Any, importer: Any) -> Any:
     if isinstance(scale, float):
         # As torch has it: the reciprocal of a Python float, rounded to float32 after that.
         inverse = relax.const(np.float32(1.0 / scale) if scale else np.float32("inf"))
+    elif dtype_of(scale) != "float32":
+        # As torch has it: one element, taken as a Python float.
+        inverse = relax.op.divide(relax.const(1.0, "float64"), relax.op.astype(scale, "float64"))
+        inverse = relax.op.astype(inverse, "float32")
     else:
         inverse = relax.op.divide(relax.const(1.0, "float32"), vector)
     if dtype_of(x) != "float32":
@@ -107,6 +111,14 @@ def _parameters(scale: Any, zero_point: Any, rank: int, axis: int | None = None)
         return relax.const(np.float32(scale)), relax.const(np.float32(zero_point))
     if zero_point is not None:
         zero_point = relax.op.astype(_along(zero_point, rank, axis), "float32")
+    if dtype_of(scale) != "float32":
+        if axis is not None:
+            raise ArgumentError(
+                f"quantized_decomposed has scales of {dtype_of(scale)} per channel; expected float32: convert them in "
+                "the model, as no importer computes in other types what torch does",
+                "dtype",
+            )
+        scale = relax.op.astype(scale, "float32")
     return _along(scale, rank, axis), zero_point
 
 
@@ -140,55 +152,3 @@ def dynamic_shapes() -> Iterator[None]:
         yield
     finally:
         library._destroy()
-
-
-def freeze(model: Any) -> Any:
-    """Copy a model with every fake quantization module made one of constant parameters, which torch.export takes.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        With modules of ``torch.ao.quantization.FakeQuantize``, ``FusedMovingAvgObsFakeQuantize`` or others of that
-        base, per channel or per tensor.  Observers no longer run in the copy; modules whose fake quantization is
-        switched off become identities.
-
-    Returns
-    -------
-    torch.nn.Module
-        In the mode, training or evaluation, of the model.
-    """
-    import torch
-    from torch.ao.quantization.fake_quantize import FakeQuantizeBase
-
-    class Frozen(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self, given: Any) -> None:
-            super().__init__()
-            self.axis = given.ch_axis if given.is_per_channel else None
-            observer = given.activation_post_process
-            self.low, self.high = int(observer.quant_min), int(observer.quant_max)
-            if self.axis is None:
-                self.scale, self.zero_point = float(given.scale), int(given.zero_point)
-            else:
-                zero_point = given.zero_point.detach().clone()
-                whole = not zero_point.dtype.is_floating_point
-                self.register_buffer("scale", given.scale.detach().clone())
-                self.register_buffer("zero_point", zero_point.to(torch.int32) if whole else zero_point)
-
-        def forward(self, x: Any) -> Any:
-            if self.axis is None:
-                return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, self.low, self.high)
-            return torch.fake_quantize_per_channel_affine(
-                x, self.scale, self.zero_point, self.axis, self.low, self.high
-            )
-
-    def frozen(given: Any) -> Any:
-        return (Frozen(given) if int(given.fake_quant_enabled[0]) else torch.nn.Identity()).train(given.training)
-
-    if isinstance(model, FakeQuantizeBase):
-        return frozen(model)
-    model = copy.deepcopy(model)
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, FakeQuantizeBase):
-                setattr(parent, name, frozen(child))
-    return model

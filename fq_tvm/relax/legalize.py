@@ -27,7 +27,7 @@ from ..launch.registry import current_target
 from ..schedule import Schedule
 from ..spec import FakeQuantSpec, arithmetic_for
 from ..target import Target
-from .op import NAME, dtype_of
+from .op import NAME, dtype_of, formula_of
 
 KEPT_AS_IT_IS = {"op_pattern": 8, "tirx.is_scheduled": True, "tirx.noalias": True}
 """Attributes of a function that fusion and scheduling passes leave as it is."""
@@ -63,7 +63,7 @@ def prim_func(tensors: list[tuple[tuple[Any, ...], str]], attributes: Mapping[st
     tensors : list of (shape, dtype)
         Of x, scale and zero point; extents are integers or expressions.
     attributes : mapping
-        ``axis``, ``quant_min``, ``quant_max`` and ``nan`` of the call.
+        ``axis``, ``quant_min``, ``quant_max`` of the call, and what it says of its formula.
     target : tvm.target.Target or None
         What the module is compiled for.  Kernels for other than CPUs are left to the schedules of others.
 
@@ -82,9 +82,10 @@ def prim_func(tensors: list[tuple[tuple[Any, ...], str]], attributes: Mapping[st
     quant_range = QuantRange.constant(quant_min, quant_max)
     size = math.prod(shape)
     arithmetic = arithmetic_for(quant_min, quant_max)
+    formula = vars(formula_of(attributes))
 
     def make_spec(iteration: str) -> FakeQuantSpec:
-        return FakeQuantSpec(iteration, dtype, scale_dtype, dtype, zero_point_dtype, arithmetic, nan=attributes["nan"])
+        return FakeQuantSpec(iteration, dtype, scale_dtype, dtype, zero_point_dtype, arithmetic, **formula)
 
     spec, schedule = choose_dense(make_spec, channels, inner, size, _cpu_of(target))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +13,10 @@ from tvm import relax, sym, tirx
 from tvm.ir import Op
 from tvm.relax.script import parser
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, FqError
 from ..launch.arguments import check_range, normalize_axis
 from ..layout import MAX_RANK
-from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS
+from ..spec import CONTRACT, EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, Formula
 
 NAME = "relax.fq_tvm.fake_quantize_per_channel_affine_cachemask"
 """What the operator is called in a module; TVMScript prints it with ``R`` for ``relax``."""
@@ -25,12 +27,9 @@ ARGUMENTS = {
     "zero_point": "Of scale's size.",
 }
 
-NAN = ("quant_min", "quant_max")
-"""What a NaN of x can be clipped to."""
-
 
 def fake_quantize_per_channel_affine_cachemask(
-    x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: int, quant_max: int, *, nan: str = "quant_min"
+    x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: int, quant_max: int, **formula: Any
 ) -> Any:
     """Quantize to a range of integers and back, with the mask of the values that were in range, in a Relax module.
 
@@ -46,9 +45,12 @@ def fake_quantize_per_channel_affine_cachemask(
         The channel dimension of x; negative counts from the end.  None for one scale and zero point of the tensor.
     quant_min, quant_max : int
         Any int64, the first at most the second.
-    nan : {"quant_min", "quant_max"}
-        What a NaN of x is clipped to.  The operator's contract says ``"quant_min"``; ``R.clip`` and ``R.quantize``
-        give the other, and graphs that are rewritten to this operator keep what they had.
+    **formula
+        ``form``, ``zero_point_placement``, ``keep_zero_sign`` and ``nan``, as :class:`fq_tvm.spec.Formula` has them.
+        The contract's by default: a product with the reciprocal, zero points of integers added after rounding and
+        those of floats before it, no negative zeros, a NaN to quant_min.  Graphs that are rewritten to this operator
+        keep what they had: ``R.divide`` and ``R.quantize`` divide, ``R.clip`` and ``R.quantize`` make quant_max of a
+        NaN.
 
     Returns
     -------
@@ -58,15 +60,38 @@ def fake_quantize_per_channel_affine_cachemask(
     Raises
     ------
     ArgumentError
-        If the axis or the range is not as above.  What is wrong with the tensors is told when the call gets its
-        type: by ``BlockBuilder.emit`` or ``normalize``, or by the parser of a script.
+        If the axis, the range or the formula is not as above.  What is wrong with the tensors is told when the call
+        gets its type: by ``BlockBuilder.emit`` or ``normalize``, or by the parser of a script.
     """
     rank = x.ty.ndim if isinstance(x.ty, relax.TensorType) else -1
     if axis is not None and rank >= 0:
         axis = normalize_axis(axis, rank)
     low, high = check_range(quant_min, quant_max)
-    attributes = {"axis": axis, "nan": nan, "quant_max": high, "quant_min": low}
+    unknown = formula.keys() - {field.name for field in fields(Formula)}
+    if unknown:
+        raise ArgumentError(f"{NAME} has no attribute {', '.join(sorted(unknown))}", "range")
+    given = vars(formula_of(formula))
+    # what the contract says anyway is left out, so that a call is written in one way
+    contract = vars(CONTRACT.of(dtype_of(zero_point)) if dtype_of(zero_point) else CONTRACT)
+    special = {name: value for name, value in given.items() if value not in (contract[name], getattr(CONTRACT, name))}
+    attributes = {"axis": axis, **special, "nan": given["nan"], "quant_max": high, "quant_min": low}
     return relax.Call(Op.get(NAME), [x, scale, zero_point], tvm.ir.make_node("ir.DictAttrs", **attributes))
+
+
+def formula_of(attributes: Mapping[str, Any], zero_point_dtype: str = "") -> Formula:
+    """Return the formula of a call; what its attributes do not say is the contract's.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such formula, or none for zero points of that dtype, where it is known.
+    """
+    known = [field.name for field in fields(Formula)]
+    try:
+        formula = Formula(**{name: attributes[name] for name in known if name in attributes})
+        return formula.of(zero_point_dtype) if zero_point_dtype else formula
+    except FqError as error:
+        raise ArgumentError(str(error), "range") from error
 
 
 def infer_type(call: Any, builder: Any) -> Any:
@@ -95,8 +120,7 @@ def infer_type(call: Any, builder: Any) -> Any:
         if name not in attributes:
             raise ArgumentError(f"{NAME} has no attribute {name}; expected axis, quant_min, quant_max and nan")
     check_range(attributes["quant_min"], attributes["quant_max"])
-    if attributes["nan"] not in NAN:
-        raise ArgumentError(f"nan is {attributes['nan']!r}; expected one of {', '.join(NAN)}", "range")
+    formula_of(attributes, "" if zero_point.dtype is None else str(zero_point.dtype.dtype))
     _check_channels(x, scale, zero_point, attributes["axis"])
     shape = {"shape": x.shape} if x.shape is not None else {"ndim": x.ndim}
     return relax.TupleType([x, relax.TensorType(dtype="bool", vdevice=x.vdevice, **shape)])

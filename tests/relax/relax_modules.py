@@ -20,13 +20,29 @@ def const(value, dtype="float32"):
     return relax.const(np.asarray(value, dtype))
 
 
+class Emit:
+    """Binds expressions, and calls of functions of tensor expressions, to variables."""
+
+    def __init__(self, builder):
+        self.te = builder.emit_te
+        self.builder = builder
+
+    def __call__(self, expr):
+        return self.builder.emit(expr)
+
+
+def tensor_type(shape, dtype):
+    """The type of a tensor of a shape, or of a number of dimensions."""
+    return relax.TensorType(dtype=dtype, ndim=shape) if isinstance(shape, int) else relax.TensorType(shape, dtype)
+
+
 def module(types, body):
-    """One function of tensors of these types; body takes a function that binds an expression, then the variables."""
+    """One function of tensors of these types; body takes what binds an expression, then the variables."""
     builder = relax.BlockBuilder()
-    variables = [relax.Var(f"a{i}", relax.TensorType(*t)) for i, t in enumerate(types)]
+    variables = [relax.Var(f"a{i}", tensor_type(*t)) for i, t in enumerate(types)]
     with builder.function("main", variables):
         with builder.dataflow():
-            result = body(builder.emit, *variables)
+            result = body(Emit(builder), *variables)
             result = relax.Tuple(list(result)) if isinstance(result, tuple) else result
             output = builder.emit_output(result)
         builder.emit_func_output(output)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from relax_modules import OP, N, const, module, run, target
 from support import SPECIALS, bits, make
-from tvm import relax
+from tvm import relax, topi
 from tvm.relax import op
 
 from fq_tvm.relax import FuseFakeQuant
@@ -24,14 +24,14 @@ CLIPS = {
 
 
 def chain(
-    shape, scale, zero_point, axis, low, high, clip="clip", form="reciprocal", order="before", mask=True, integers=""
+    shape, scale, zero_point, axis, low, high, clip="clip", form="reciprocal", order="after", mask=True, integers=""
 ):
     def body(emit, x):
         view = [-1 if d == axis else 1 for d in range(len(shape))]
         s, z = scale.reshape(view), zero_point.astype("f4").reshape(view)
         with np.errstate(all="ignore"):
             scaled = op.divide(x, const(s)) if form == "division" else op.multiply(x, const(np.float32(1) / s))
-        if order == "before":
+        if order == "after":
             q = emit(op.add(emit(op.round(emit(scaled))), const(z)))
         else:
             q = emit(op.round(emit(op.add(emit(scaled), const(z)))))
@@ -80,12 +80,15 @@ def test_a_rewrite_changes_no_bit(data):
         scale = np.ldexp(np.float32(1), rng.integers(-100, 100, 6)).astype("f4")
     powers = bool((np.frexp(scale)[0] == 0.5).all())
     form = data.draw(st.sampled_from(["reciprocal", "division"]))
-    order = data.draw(st.sampled_from(["before", "before", "after"]))
+    order = data.draw(st.sampled_from(["after", "after", "before"]))
     clip = data.draw(st.sampled_from(sorted(CLIPS)))
     integers = data.draw(st.sampled_from(["", "int32"]))
     mod = chain(shape, scale, zero_point, axis, low, high, clip, form, order, data.draw(st.booleans()), integers)
-    fires = clip != "nan_stays" and order == "before" and (form == "reciprocal" or powers)
+    fires = clip != "nan_stays" and (order == "after" or form == "division")
     compare(mod, x, int(fires))
+    text = FuseFakeQuant()(mod).script()
+    assert ('form="division"' in text) == (fires and form == "division" and not powers)
+    assert 'form="division"' not in FuseFakeQuant(allow_reciprocal=True)(mod).script()
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
@@ -98,8 +101,9 @@ def test_pairs(dtype, per_tensor):
         scale, zero_point = scale[0], zero_point[0]
     compare(pair(x.shape, scale, zero_point, 1, dtype), x, 1)
     odd = pair(x.shape, scale * np.float32(0.3), zero_point, 1, dtype)
-    compare(odd, x, 0)
-    assert OP in FuseFakeQuant(allow_reciprocal=True)(odd).script()
+    compare(odd, x, 1)
+    for allowed, forms in ((False, 1), (True, 0)):
+        assert FuseFakeQuant(allowed)(odd).script().count('form="division"') == forms
     compare(pair(x.shape, scale, zero_point, 1, dtype, other=scale * 2), x, 0)
 
 
@@ -112,6 +116,105 @@ def test_an_intermediate_that_others_read_is_left_alone():
 
     mod = module([((6, 4), "float32")], body)
     assert tvm_ffi.structural_equal(FuseFakeQuant(allow_reciprocal=True)(mod), mod)
+
+
+@pytest.mark.parametrize("other", [False, True])
+@pytest.mark.parametrize("written_out", [False, True])
+def test_several_readers_of_one_quantize(written_out, other):
+    """They are one output if all dequantize to the same, from constants of their own, too."""
+    x, _, zero_point = make(np.random.default_rng(9), (2, 6, 9), 1)
+    scale = np.ldexp(np.float32(1), np.arange(-3, 3)).astype("f4")
+
+    def parameters():
+        return const(scale), const(zero_point.astype("i1"), "int8")
+
+    def dequantized(emit, q, scale, zero_point):
+        if not written_out:
+            return emit(op.dequantize(q, scale, zero_point, axis=1))
+        z = emit(op.astype(emit(op.expand_dims(zero_point, 1)), "float32"))
+        return emit(op.multiply(emit(op.subtract(emit(op.astype(q, "float32")), z)), emit(op.expand_dims(scale, 1))))
+
+    def body(emit, x):
+        q = emit(op.quantize(x, *parameters(), axis=1, out_dtype="int8"))
+        s, z = parameters()
+        last = const(scale * 2) if other else s
+        return tuple(dequantized(emit, q, *p) for p in (parameters(), (s, z), (last, z)))
+
+    compare(module([(x.shape, "float32")], body), x, int(not other))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+@pytest.mark.parametrize("twice", [False, True])
+def test_constants_that_are_viewed_before_they_are_cast(dtype, twice):
+    x, scale, zero_point = make(np.random.default_rng(10), (6, 8), 0)
+    s0, z0 = const(scale), const(zero_point, dtype)
+
+    def body(emit, x):
+        def views():
+            return emit(op.expand_dims(s0, [1])), emit(op.astype(emit(op.expand_dims(z0, [1])), "float32"))
+
+        s, z = views()
+        q = emit(op.add(emit(op.round(emit(op.multiply(x, emit(op.divide(const(1.0), s)))))), z))
+        q = emit(op.astype(emit(op.astype(emit(op.clip(q, -128, 127)), "int8")), "float32"))
+        s, z = views() if twice else (s, z)
+        return emit(op.multiply(emit(op.subtract(q, z)), s))
+
+    compare(module([((6, 8), "float32")], body), x, 1)
+
+
+INTEGER_CLIPS = {
+    "clip": lambda emit, q, low, high: op.clip(q, low, high),
+    "operators": lambda emit, q, low, high: op.minimum(
+        emit(op.maximum(q, const(low, "int8"))), const(np.full((1,), high), "int8")
+    ),
+    "functions": lambda emit, q, low, high: emit.te(topi.minimum, emit.te(topi.maximum, q, const(low, "int8")), high),
+    "one_side": lambda emit, q, low, high: op.maximum(const(low, "int8"), q),
+}
+
+
+@pytest.mark.parametrize("clip", INTEGER_CLIPS)
+@pytest.mark.parametrize(("low", "high", "fires"), [(-128, 127, 1), (-127, 126, 1), (5, 5, 1), (6, 5, 0)])
+def test_a_clip_between_makes_the_range_smaller(clip, low, high, fires):
+    x = np.float32([*SPECIALS, 63, 63.5, -64.5, -65, 7, 10])
+
+    def body(emit, x):
+        s, z = const(np.float32(0.5)), const(3, "int8")
+        q = emit(op.quantize(x, s, z, axis=0, out_dtype="int8"))
+        q = emit(INTEGER_CLIPS[clip](emit, q, low, const(high, "int8") if clip == "functions" else high))
+        return emit(op.dequantize(q, s, z, axis=0))
+
+    compare(module([(x.shape, "float32")], body), x, 1 if clip == "one_side" else fires)
+
+
+@pytest.mark.parametrize("last", ["add", "maximum_of_two"])
+def test_other_functions_between_are_left_alone(last):
+    def body(emit, x, other):
+        s, z = const(np.float32(0.5)), const(3, "int8")
+        q = emit(op.quantize(x, s, z, axis=0, out_dtype="int8"))
+        q = emit.te(topi.add, q, const(1, "int8")) if last == "add" else emit.te(topi.maximum, q, other)
+        return emit(op.dequantize(q, s, z, axis=0))
+
+    mod = module([((6, 4), "float32"), ((6, 4), "int8")], body)
+    assert tvm_ffi.structural_equal(FuseFakeQuant(allow_reciprocal=True)(mod), mod)
+
+
+@pytest.mark.parametrize("mask", ["equal", "limits"])
+def test_a_mask_is_that_of_the_smaller_range(mask):
+    """What a later clip takes away is out of the operator's range, and in that of the first clip."""
+    x = (np.arange(-300, 300) / 2).astype("f4")
+
+    def body(emit, x):
+        z = const(np.zeros(1))
+        q = emit(op.add(emit(op.round(emit(op.multiply(x, const(2.0))))), z))
+        clipped = emit(op.clip(q, -128, 127))
+        smaller = emit(op.astype(emit(op.clip(emit(op.astype(clipped, "int32")), -100, 100)), "float32"))
+        out = emit(op.multiply(emit(op.subtract(smaller, z)), const(0.5)))
+        if mask == "equal":
+            return out, emit(op.equal(q, clipped))
+        sides = emit(op.greater_equal(q, const(-100.0))), emit(op.less_equal(q, const(100.0)))
+        return out, emit(op.logical_and(*sides))
+
+    compare(module([(x.shape, "float32")], body), x, int(mask == "limits"))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int32"])

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import tvm
 import tvm_ffi
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from relax_modules import H, N, const, module, operator, run, target
 from support import SPECIALS, assert_same, expected, make
 from tvm import relax
 
 import fq_tvm.relax
+from fq_tvm.reference import fake_quant
 from fq_tvm.relax import LegalizeFakeQuant
 
 
@@ -41,6 +44,30 @@ def test_bits(shape, symbolic, axis, dtype, quant_range, pipeline):
     mod = operator(x, scale, zero_point, axis, *quant_range, shape=symbolic)
     got = run(mod, x, scale, zero_point, pipeline=pipeline)
     assert_same(got, expected(x, scale, zero_point, axis, *quant_range))
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.data())
+def test_formulas(data):
+    shape, symbolic, axis = data.draw(
+        st.sampled_from(
+            [((3, 5, 70), (N, 5, 70), 1), ((40, 6, 3), (N, 6, 3), 1), ((30, 1500), (30, H), 1), ((70,), None, None)]
+        )
+    )
+    placement = data.draw(st.sampled_from(["after", "before"]))
+    formula = {
+        "form": data.draw(st.sampled_from(["division", "division", "reciprocal"])),
+        "zero_point_placement": placement,
+        "keep_zero_sign": placement == "before" and data.draw(st.booleans()),
+        "nan": data.draw(st.sampled_from(["quant_min", "quant_max"])),
+    }
+    zero_point_dtype = data.draw(st.sampled_from(["int32", "float32"])) if placement == "before" else "int32"
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    x, scale, zero_point = make(
+        rng, shape, axis, data.draw(st.sampled_from(["float32", "float16"])), zero_point_dtype=zero_point_dtype
+    )
+    mod = operator(x, scale, zero_point, axis, -128, 127, shape=data.draw(st.sampled_from([None, symbolic])), **formula)
+    assert_same(run(mod, x, scale, zero_point), fake_quant(x, scale, zero_point, axis, -128, 127, **formula))
 
 
 @pytest.mark.parametrize("shape", [(4, 6, 40), (40, 6, 3)])

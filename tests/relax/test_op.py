@@ -31,12 +31,19 @@ def test_registering_again_changes_nothing():
     assert OP in operator(x, scale, zero_point, 1, -8, 7).script()
 
 
+@pytest.mark.parametrize(
+    "formula",
+    [
+        {"nan": "quant_max"},
+        {"form": "division", "zero_point_placement": "before", "keep_zero_sign": True},
+    ],
+)
 @pytest.mark.parametrize("types", [((N, 4, N * 2), (4,), 1), ((3, 4), (1,), None), ((3, 4), (), None)])
-def test_texts_round_trip(types):
+def test_texts_round_trip(types, formula):
     shape, parameters, axis = types
     call = fq_tvm.relax.fake_quantize_per_channel_affine_cachemask
     all_types = [(shape, "float32"), (parameters, "float32"), (parameters, "int32")]
-    mod = module(all_types, lambda emit, *tensors: emit(call(*tensors, axis, -128, 127, nan="quant_max")))
+    mod = module(all_types, lambda emit, *tensors: emit(call(*tensors, axis, -128, 127, **formula)))
     assert tvm_ffi.structural_equal(tvm.script.from_source(mod.script()), mod, map_free_vars=True)
     assert tvm_ffi.structural_equal(tvm.ir.load_json(tvm.ir.save_json(mod)), mod)
 
@@ -69,6 +76,29 @@ def test_wrong_arguments_are_refused(types, axis, message):
     x, scale, zero_point = (relax.Var("v", relax.TensorType(*t)) for t in types)
     with pytest.raises(fq_tvm.ArgumentError, match=message):
         relax.BlockBuilder().normalize(call(x, scale, zero_point, axis, -8, 7))
+
+
+def test_what_the_contract_says_anyway_is_not_written():
+    x, scale, zero_point = make(np.random.default_rng(0), (2, 3), 1)
+    for placement, z in (("after", zero_point), ("before", zero_point.astype("f4"))):
+        plain = operator(x, scale, z, 1, -8, 7)
+        spelled = {"form": "reciprocal", "zero_point_placement": placement, "keep_zero_sign": False, "nan": "quant_min"}
+        assert tvm_ffi.structural_equal(operator(x, scale, z, 1, -8, 7, **spelled), plain)
+
+
+@pytest.mark.parametrize(
+    ("formula", "message"),
+    [
+        ({"form": "product"}, "form is 'product'; expected one of reciprocal, division"),
+        ({"nan": 0}, "nan is 0"),
+        ({"keep_zero_sign": True}, "keep_zero_sign is True for a zero point of int32 that is added after rounding"),
+        ({"order": "after"}, "has no attribute order"),
+    ],
+)
+def test_wrong_formulas_are_refused(formula, message):
+    x, scale, zero_point = make(np.random.default_rng(0), (2, 3), 1)
+    with pytest.raises(fq_tvm.ArgumentError, match=message):
+        operator(x, scale, zero_point, 1, -8, 7, **formula)
 
 
 def test_wrong_ranges_are_refused():
