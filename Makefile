@@ -46,6 +46,7 @@ bench: $(VENV)/installed-peers
 	$(BIN)/python benchmarks/boundary.py numpy
 	$(BIN)/python benchmarks/boundary.py torch
 	$(BIN)/python benchmarks/training_step.py --plot build/training_step.png
+	$(BIN)/python benchmarks/torchao_recipe.py
 
 # What comes from outside, mutated; and everything at once, then calls of any description: see the files.
 SECONDS ?= 60
