@@ -31,6 +31,20 @@ def test_build_beyond_the_contract(ask, tmp_path):
     assert len(build("dtype=float32", "--extensions")) == 3  # one for each dtype of the zero point
 
 
+def test_build_a_c_library(ask, refused, tmp_path):
+    fields = ["iteration=rows", "dtype=float32", "scale_dtype=float32", "out_dtype=float32", "arithmetic=narrow"]
+    folder = tmp_path / "c"
+    answer = ask("build", "--c-api", "--spec", *fields, "-o", folder, "--json", "-q")
+    assert [kernel["name"] for kernel in answer["kernels"]] == ["fq_rows_f32_f32_i32_f32_narrow"]
+    assert sorted(answer["files"]) == sorted(map(str, folder.iterdir()))
+    assert {Path(file).suffix for file in answer["files"]} == {".h", ".c", ".o"}
+    assert "rows" in (folder / "fq_tvm.h").read_text()
+    text = ask("build", "--c-api", "--spec", *fields, "-o", folder, "-q")
+    assert text.startswith(f"1 kernels for {answer['cpu']} in {folder}")
+    assert "-lm" in text
+    assert "fq_tvm.h" in refused("build", "--c-api", "--spec", *fields, "-o", folder / "fq_tvm.h", "-q")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
