@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .functional import fake_quantize_per_channel_affine, fake_quantize_per_channel_affine_cachemask
     from .launch.kernel import Kernel
     from .launch.library import build_library
-    from .launch.registry import get_kernel
+    from .launch.registry import find_target, get_kernel
     from .launch.threads import threads_ready
     from .schedule import Schedule
     from .spec import FakeQuantSpec, catalogue
@@ -27,7 +27,7 @@ _HOME = {
         "functional": "fake_quantize_per_channel_affine fake_quantize_per_channel_affine_cachemask",
         "launch.kernel": "Kernel",
         "launch.library": "build_library",
-        "launch.registry": "get_kernel",
+        "launch.registry": "find_target get_kernel",
         "launch.threads": "threads_ready",
         "schedule": "Schedule",
         "spec": "FakeQuantSpec catalogue",
@@ -55,6 +55,7 @@ __all__ = [
     "catalogue",
     "fake_quantize_per_channel_affine",
     "fake_quantize_per_channel_affine_cachemask",
+    "find_target",
     "get_kernel",
     "reference",
     "threads_ready",

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import FqError
 from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, catalogue, straight_through_catalogue
 from .output import kernel_name, megabytes, print_facts, print_json, print_line, print_source, progress, shape_text
-from .parser import BITS, JSON, QUIET, Arguments, command, integers, one_of, option, quant_range
+from .parser import BITS, JSON, QUIET, TARGET, Arguments, command, integers, one_of, option, quant_range
 
 
 @command(
@@ -29,18 +29,19 @@ from .parser import BITS, JSON, QUIET, Arguments, command, integers, one_of, opt
         help="those of dtypes beyond aclnn's contract, too; implied by a FIELD=VALUE that is beyond it",
     ),
     option("-o", "--output", metavar="DIR", required=True, help="the folder; kernels that it has are kept"),
+    TARGET,
     QUIET,
     JSON,
 )
 def build(arguments: Arguments) -> None:
     """Build kernels ahead of time.
 
-    The folder serves as FQ_TVM_ARTIFACTS_DIR on any machine of the same CPU and versions, with no compiler. Set
-    FQ_TVM_TARGET to build for another CPU. Fields: iteration, dtype, scale_dtype, out_dtype, zero_point_dtype,
-    arithmetic.
+    The folder serves as FQ_TVM_ARTIFACTS_DIR on any machine of the same CPU and versions, with no compiler. --target
+    builds for another CPU, of another architecture, too. Fields: iteration, dtype, scale_dtype, out_dtype,
+    zero_point_dtype, arithmetic.
     """
     from ..launch.library import build_library
-    from ..launch.registry import current_target
+    from ..launch.registry import find_target
 
     fields: dict[str, str] = {}
     if not arguments.all and not arguments.spec:
@@ -54,7 +55,7 @@ def build(arguments: Arguments) -> None:
     specs: list[Any] = [*catalogue(**fields, extensions=arguments.extensions)]
     if arguments.all:
         specs += straight_through_catalogue()
-    target = current_target()
+    target = find_target(arguments.target)
     start = time.perf_counter()
     with progress(len(specs), "kernel", arguments.quiet) as bar:
 
@@ -63,7 +64,7 @@ def build(arguments: Arguments) -> None:
             bar.set_postfix_str(spec.name)
             bar.update(done - bar.n)
 
-        paths = build_library(arguments.output, specs, progress=show)
+        paths = build_library(arguments.output, specs, arguments.target and target, show)
         bar.update(bar.total - bar.n)
     if arguments.json:
         keys = [json.loads((p / "meta.json").read_text())["key"] for p in paths]
@@ -91,6 +92,7 @@ def build(arguments: Arguments) -> None:
     option("--out-dtype", choices=EXTENDED_FLOATS, help="of out (default: that of x)"),
     *BITS,
     option("--kind", choices=("te", "tir", "ll", "asm"), help="print this text of the kernel too"),
+    TARGET,
     JSON,
 )
 def inspect(arguments: Arguments) -> None:
@@ -102,7 +104,7 @@ def inspect(arguments: Arguments) -> None:
     """
     from ..launch.arguments import check_unplaced, normalize_axis
     from ..launch.choose import choose
-    from ..launch.registry import current_target, get_kernel
+    from ..launch.registry import find_target, get_kernel
     from ..layout import MAX_RANK, dense_strides
 
     shape = arguments.shape
@@ -116,7 +118,7 @@ def inspect(arguments: Arguments) -> None:
     out_dtype = arguments.out_dtype or arguments.dtype
     dtypes = (arguments.dtype, arguments.scale_dtype, arguments.zero_point_dtype, out_dtype)
     call = check_unplaced(dtypes, shape, axis, (strides, results, results), quant_range(arguments))
-    chosen = choose(call, current_target())
+    chosen = choose(call, find_target(arguments.target))
     spec, layout = chosen.spec, chosen.layout
     kernel = get_kernel(spec, chosen.target, chosen.schedule)
     text = kernel.source(arguments.kind) if arguments.kind else None
