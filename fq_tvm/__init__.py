@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     )
     from .launch.kernel import Kernel
     from .launch.library import build_library
-    from .launch.registry import get_kernel
+    from .launch.registry import find_target, get_kernel
     from .launch.threads import threads_ready
     from .schedule import Schedule
     from .spec import FakeQuantSpec, catalogue
@@ -34,7 +34,7 @@ _HOME = {
         "functional": "channel_range fake_quantize_per_channel_affine fake_quantize_per_channel_affine_cachemask",
         "launch.kernel": "Kernel",
         "launch.library": "build_library",
-        "launch.registry": "get_kernel",
+        "launch.registry": "find_target get_kernel",
         "launch.threads": "threads_ready",
         "schedule": "Schedule",
         "spec": "FakeQuantSpec catalogue",
@@ -65,6 +65,7 @@ __all__ = [
     "channel_range",
     "fake_quantize_per_channel_affine",
     "fake_quantize_per_channel_affine_cachemask",
+    "find_target",
     "get_kernel",
     "prim_func",
     "reference",

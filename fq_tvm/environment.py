@@ -140,7 +140,7 @@ def akg_home() -> Path:
 
 
 def target_name() -> str:
-    """The CPU to generate code for, as LLVM names it (``FQ_TVM_TARGET``), or ``"host"``."""
+    """The CPU to generate code for, as :func:`fq_tvm.find_target` takes it (``FQ_TVM_TARGET``), or ``"host"``."""
     return os.environ.get("FQ_TVM_TARGET") or "host"
 
 

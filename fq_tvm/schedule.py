@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from .errors import FqError
+from .target import Target
 
 VECTOR_BITS = (0, 256, 512)
 
@@ -36,7 +37,7 @@ class Schedule:
         Tensors of fewer elements run in the calling thread, where starting threads costs more than it saves.
     stream_from : int
         Contiguous classes only.  Tensors of which at least so many bytes move (self, out and mask) are written past the
-        caches, which could not hold the results.
+        caches, which could not hold the results; the limit for never.
     vector_bits : {0, 256, 512}
         Width of the vectors on a CPU with AVX-512; 0 leaves it to LLVM, which decides by the CPU's name.  Other CPUs
         have no choice and ignore it.
@@ -83,19 +84,23 @@ class Schedule:
         return cls(**value)
 
 
-def default_schedule(spec: Any) -> Schedule:
+def default_schedule(spec: Any, target: Target | None = None) -> Schedule:
     """Choose a good schedule for a kernel that nobody tuned.
 
     Parameters
     ----------
     spec : FakeQuantSpec or another operator's
         The kernel, of which the class counts.
+    target : Target, optional
+        The CPU, one of x86-64 by default.  Others write nothing past the caches before somebody measured on one that it
+        pays.
 
     Returns
     -------
     Schedule
     """
+    never = {} if target is None or target.architecture == "x86_64" else {"stream_from": LIMITS["stream_from"]}
     # Strided tasks keep whole inner loops together where they can: their cost is cache lines, not elements.
     if spec.strided:
-        return Schedule(tile=65536)
-    return Schedule(rows=16) if spec.iteration == "rows" else Schedule()
+        return Schedule(tile=65536, **never)
+    return Schedule(rows=16, **never) if spec.iteration == "rows" else Schedule(**never)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,11 @@ RANGES = [(-128, 127), (0, 255), (-8, 7), (0, 0), (-(2**23), 2**23), (-(2**31), 
 SPECIALS = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40, -1e-45, 3e38, -3e38, 65504.0, 6e-8, 0.5, -0.5, 1.5, 2.5, -2.5]
 """Signed zeros, infinities, NaN, subnormals (also of float16), huge values, ties that round either way."""
 
+
+AARCH64 = platform.machine() == "aarch64"
+
+LESSER_CPU = "armv8-a" if AARCH64 else "x86-64-v3"
+"""A level that the CPU at hand is above of."""
 
 REACH = {"float32": 4000.0, "float16": 300.0, "bfloat16": 120.0}
 """How far halves of integers are exact, zero points included; of bfloat16 for most zero points."""

@@ -83,7 +83,7 @@ def ours(inputs: Inputs, cpu: str | None = None, tuned: bool = True, knobs: Mapp
     checked = check(describe_all((*inputs.arguments[:3], *inputs.results)), *inputs.arguments[3:])
     target = find_target(cpu)
     chosen = choose(checked, target)
-    schedule = replace(chosen.schedule if tuned else default_schedule(chosen.spec), **(knobs or {}))
+    schedule = replace(chosen.schedule if tuned else default_schedule(chosen.spec, target), **(knobs or {}))
     return on_memory(prepare(checked, target, schedule), checked.operands)
 
 

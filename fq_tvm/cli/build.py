@@ -18,7 +18,7 @@ from ..spec import (
     straight_through_catalogue,
 )
 from .output import kernel_name, megabytes, print_facts, print_json, print_line, print_source, progress, shape_text
-from .parser import BITS, JSON, QUIET, Arguments, command, integers, one_of, option, quant_range
+from .parser import BITS, JSON, QUIET, TARGET, Arguments, command, integers, one_of, option, quant_range
 
 
 @command(
@@ -42,6 +42,7 @@ from .parser import BITS, JSON, QUIET, Arguments, command, integers, one_of, opt
         help="write fq_tvm.h, fq_tvm.c and objects for C and C++ programs instead, which need neither Python nor TVM",
     ),
     option("-o", "--output", metavar="DIR", required=True, help="the folder; kernels that it has are kept"),
+    TARGET,
     QUIET,
     JSON,
 )
@@ -49,14 +50,14 @@ def build(arguments: Arguments) -> None:
     """Build kernels ahead of time.
 
     The folder serves as FQ_TVM_ARTIFACTS_DIR on any machine of the same CPU and versions, with no compiler; with
-    --c-api it is to be compiled and linked into a program, and files of an earlier build are replaced. Set
-    FQ_TVM_TARGET to build for another CPU. Fields: iteration, dtype, scale_dtype, out_dtype, zero_point_dtype,
+    --c-api it is to be compiled and linked into a program, and files of an earlier build are replaced. --target builds
+    for another CPU, of another architecture, too. Fields: iteration, dtype, scale_dtype, out_dtype, zero_point_dtype,
     arithmetic; mask (true or false), form (reciprocal or division), zero_point_placement (after or before rounding),
     keep_zero_sign, and nan (quant_min or quant_max), which are those of aclnn's contract unless given.
     """
     from ..c_api.build import build_c_library
     from ..launch.library import build_library
-    from ..launch.registry import current_target
+    from ..launch.registry import find_target
 
     fields: dict[str, Any] = {}
     if not arguments.all and not arguments.spec:
@@ -70,7 +71,7 @@ def build(arguments: Arguments) -> None:
     specs: list[Any] = [*catalogue(**fields, extensions=arguments.extensions)]
     if arguments.all and not arguments.c_api:
         specs += [*straight_through_catalogue(), *range_catalogue(arguments.extensions)]
-    target = current_target()
+    target = find_target(arguments.target)
     start = time.perf_counter()
     with progress(len(specs), "kernel", arguments.quiet) as bar:
 
@@ -80,7 +81,7 @@ def build(arguments: Arguments) -> None:
             bar.update(done - bar.n)
 
         make = build_c_library if arguments.c_api else build_library
-        paths = make(arguments.output, specs, progress=show)
+        paths = make(arguments.output, specs, arguments.target and target, show)
         bar.update(bar.total - bar.n)
     if arguments.c_api:
         return _show_c_library(arguments, specs, paths, target.cpu)
@@ -119,6 +120,7 @@ def _show_c_library(arguments: Arguments, specs: list[Any], paths: list[Path], c
     option("--out-dtype", choices=EXTENDED_FLOATS, help="of out (default: that of x)"),
     *BITS,
     option("--kind", choices=("te", "tir", "ll", "asm"), help="print this text of the kernel too"),
+    TARGET,
     JSON,
 )
 def inspect(arguments: Arguments) -> None:
@@ -130,7 +132,7 @@ def inspect(arguments: Arguments) -> None:
     """
     from ..launch.arguments import check_unplaced, normalize_axis
     from ..launch.choose import choose
-    from ..launch.registry import current_target, get_kernel
+    from ..launch.registry import find_target, get_kernel
     from ..layout import MAX_RANK, dense_strides
 
     shape = arguments.shape
@@ -144,7 +146,7 @@ def inspect(arguments: Arguments) -> None:
     out_dtype = arguments.out_dtype or arguments.dtype
     dtypes = (arguments.dtype, arguments.scale_dtype, arguments.zero_point_dtype, out_dtype)
     call = check_unplaced(dtypes, shape, axis, (strides, results, results), quant_range(arguments))
-    chosen = choose(call, current_target())
+    chosen = choose(call, find_target(arguments.target))
     spec, layout = chosen.spec, chosen.layout
     kernel = get_kernel(spec, chosen.target, chosen.schedule)
     text = kernel.source(arguments.kind) if arguments.kind else None

@@ -39,7 +39,7 @@ EPILOGUE = """\
 environment:
   FQ_TVM_CACHE_DIR      folder of built kernels (default: the platform's cache folder)
   FQ_TVM_ARTIFACTS_DIR  folder that `fq-tvm build` wrote; looked at first, never written
-  FQ_TVM_TARGET         CPU to generate code for, by LLVM's name, e.g. x86-64-v3 (default: host)
+  FQ_TVM_TARGET         CPU to generate code for, e.g. x86-64-v3, kunpeng-920, armv8-a (default: host)
   FQ_TVM_NUM_THREADS    threads of a kernel (default: the CPUs that the process may use)
   FQ_TVM_THREADING_LAYER  whose threads these are: auto (default), openmp, own or serial
   FQ_TVM_REQUIRE_CACHE  1: a kernel that is not built yet is an error

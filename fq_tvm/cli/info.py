@@ -60,7 +60,7 @@ def info(arguments: Arguments) -> None:
     if arguments.json:
         return print_json(answer)
     lines = {
-        "CPU": f"{target.cpu}, {len(target.features)} features",
+        "CPU": f"{target.cpu}, {target.architecture}, {len(target.features)} features",
         "features": " ".join(target.features),
         "disabled": " ".join(target.disabled) or "none",
         "threads": f"{answer['threads']}, {answer['threading_layer']}",

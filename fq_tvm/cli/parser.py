@@ -57,6 +57,12 @@ BITS = (
     option("--quant-min", type=int, metavar="MIN", help="least integer of the range; needs --quant-max"),
     option("--quant-max", type=int, metavar="MAX", help="greatest integer of the range; needs --quant-min"),
 )
+TARGET = option(
+    "--target",
+    metavar="NAME",
+    help="the CPU to generate code for: LLVM's name of one of x86-64 or aarch64, e.g. x86-64-v3; kunpeng-920; armv8-a "
+    "for any of aarch64; host (default: what FQ_TVM_TARGET says)",
+)
 CASE = option(
     "--case", action="append", default=[], metavar="TEXT", help="cases whose name has this text, or `facts`; repeatable"
 )

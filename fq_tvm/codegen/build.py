@@ -109,7 +109,8 @@ def _functions(
         chosen = replace(schedule, rows=1) if form.name == "long" else schedule
         scheduled = [by_address(schedule_form(s, spec.iteration, chosen, variant != "serial"), s) for s in stated]
         if variant == "nontemporal":
-            scheduled = [past_caches(func, form.results, pieces=not spec.lanes) for func in scheduled]
+            pieces, architecture = not spec.lanes, target.architecture
+            scheduled = [past_caches(func, form.results, pieces, architecture) for func in scheduled]
         elif stated[0].overlaps:
             scheduled = [in_pieces(func, form.results) for func in scheduled]
         made[name] = either(points.workspace, *scheduled)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import platform
 import re
+from dataclasses import replace
 
 import tvm
 import tvm_ffi
@@ -14,7 +16,7 @@ from tvm.target import codegen
 
 from ..errors import BuildError, FqError
 from ..schedule import Schedule
-from ..target import VECTOR_FEATURES, Target
+from ..target import ALIASES, ARCHITECTURES, PORTABLE, VECTOR_FEATURES, Target, canonical, hidden
 from .nontemporal import mark
 
 for interruption in (KeyboardInterrupt, SystemExit):  # else what a callback raises comes out of TVM as a RuntimeError
@@ -22,16 +24,31 @@ for interruption in (KeyboardInterrupt, SystemExit):  # else what a callback rai
 
 
 def is_known(cpu: str) -> bool:
-    """Whether LLVM knows a CPU by this name."""
-    return bool(codegen.llvm_is_valid_cpu(cpu, codegen.llvm_get_system_triple()))
+    """Whether LLVM knows a CPU by this name, of either architecture."""
+    return bool(_architectures(cpu))
 
 
-def _features(cpu: str) -> set[str]:
-    return {str(f) for f in codegen.llvm_get_cpu_features(TvmTarget({"kind": "llvm", "mcpu": cpu}))}
+def _architectures(cpu: str) -> list[str]:
+    """List whose CPU a name is, this machine's architecture first."""
+    every = sorted({*ARCHITECTURES, platform.machine()}, key=lambda a: a != platform.machine())
+    if cpu == PORTABLE:
+        return ["aarch64"]
+    return [a for a in every if codegen.llvm_is_valid_cpu(cpu, f"{a}-linux-gnu")]
 
 
-def _has_64_bits(cpu: str) -> bool:
-    return platform.machine() != "x86_64" or "64bit" in _features(cpu)
+def _features(target: Target) -> set[str]:
+    return {str(f) for f in codegen.llvm_get_cpu_features(TvmTarget(target.to_tvm()))}
+
+
+def _has_64_bits(target: Target) -> bool:
+    return target.architecture != "x86_64" or "64bit" in _features(target)
+
+
+def _usable(architecture: str) -> list[str]:
+    """List the CPUs of an architecture that code can be generated for."""
+    any_cpu = TvmTarget({"kind": "llvm", "mtriple": f"{architecture}-linux-gnu"})
+    known = sorted(map(str, codegen.llvm_get_cpu_archlist(any_cpu)))
+    return [name for name in known if _has_64_bits(Target(name, (), architecture=architecture))]
 
 
 def resolve(name: str) -> Target:
@@ -40,11 +57,13 @@ def resolve(name: str) -> Target:
     Parameters
     ----------
     name : str
-        ``"host"`` or LLVM's name of a CPU, e.g. ``"x86-64-v3"``.
+        ``"host"``; LLVM's name of a CPU of x86-64 or aarch64, e.g. ``"x86-64-v3"`` or ``"tsv110"``; ``"kunpeng-920"``;
+        or ``"armv8-a"`` for any CPU of aarch64.
 
     Returns
     -------
     Target
+        A name that both architectures have (``generic``) is this machine's.
 
     Raises
     ------
@@ -56,24 +75,30 @@ def resolve(name: str) -> Target:
     -----
     A virtual machine may hide features that the CPU's name implies; those are switched off in a target for the host.
     """
-    cpu = codegen.llvm_get_system_cpu() if name == "host" else name
-    if not is_known(cpu):
-        known = sorted(map(str, codegen.llvm_get_cpu_archlist(TvmTarget({"kind": "llvm"}))))
-        usable = ", ".join(name for name in known if _has_64_bits(name))
+    machine = platform.machine()
+    cpu = canonical(str(codegen.llvm_get_system_cpu()) if name == "host" else name)
+    found = [machine] if name == "host" else _architectures(cpu)
+    if not found:
+        usable = ", ".join([*ALIASES, PORTABLE, *itertools.chain(*map(_usable, ARCHITECTURES))])
         raise FqError(f"LLVM knows no CPU {cpu!r}; FQ_TVM_TARGET takes host or one of: {usable}")
-    if not _has_64_bits(cpu):
+    bare = Target(cpu, (), architecture=found[0])
+    if not _has_64_bits(bare):
         raise FqError(f"{cpu!r} is a CPU without 64-bit code; FQ_TVM_TARGET takes host, or a CPU that has it")
-    host: dict[str, bool] = {
-        str(k): bool(v) for k, v in tvm_ffi.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")().items()
-    }
-    implied = _features(cpu)
-    absent = sorted(f for f in implied if host.get(f) is False)
+    named = replace(bare, features=tuple(sorted(_features(bare))))
+    if (answer := named.here(as_host=name == "host")) is not None:
+        return answer
+    absent = hidden(named.features) if machine == "aarch64" else _absent(named)
     if name != "host":
-        missing = tuple(f for f in absent if f.startswith(VECTOR_FEATURES))
-        return Target(cpu, tuple(sorted(implied)), (), missing)
-    attributes = [f"-{f}" for f in absent]
-    left = codegen.llvm_get_cpu_features(TvmTarget({"kind": "llvm", "mcpu": cpu, "mattr": attributes}))
-    return Target(cpu, tuple(sorted(map(str, left))), tuple(absent))
+        return replace(named, missing=tuple(f for f in absent if f.startswith(VECTOR_FEATURES)))
+    switched = replace(named, disabled=absent)
+    return replace(switched, features=tuple(sorted(_features(switched))))
+
+
+def _absent(named: Target) -> tuple[str, ...]:
+    """Return which of a CPU's features this machine lacks, as LLVM finds them by asking the CPU."""
+    host = tvm_ffi.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")()
+    has = {str(feature): bool(there) for feature, there in host.items()}
+    return tuple(f for f in named.features if has.get(f) is False)
 
 
 MFD_CLOEXEC = 1

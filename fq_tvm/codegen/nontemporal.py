@@ -25,11 +25,14 @@ from .vector_loops import PIECE, Bindings, inline_blocks, int64, loops_of, repla
 LINE = 64
 """Bytes of a line of the caches."""
 
+FENCES: dict[str, tuple[Any, ...]] = {"x86_64": ("llvm.x86.sse.sfence",), "aarch64": ("llvm.aarch64.dmb", 10)}
+"""By architecture, what orders earlier stores before later ones: sfence; dmb ishst, which is number 10."""
+
 BLOCK = LINE
 """Elements of a block: a line of a result of bytes, such as the mask, and whole lines of any other."""
 
 
-def past_caches(func: tirx.PrimFunc, results: Sequence[str], pieces: bool) -> tirx.PrimFunc:
+def past_caches(func: tirx.PrimFunc, results: Sequence[str], pieces: bool, architecture: str) -> tirx.PrimFunc:
     """Let blocks of whole lines be written past the caches, where all results begin with a line.
 
     Parameters
@@ -41,6 +44,8 @@ def past_caches(func: tirx.PrimFunc, results: Sequence[str], pieces: bool) -> ti
         The tensors that it writes.
     pieces : bool
         Whether a loop may begin within a line; else it is left alone there.
+    architecture : str
+        Of the CPU that it is for, of :data:`FENCES`.
 
     Returns
     -------
@@ -60,8 +65,9 @@ def past_caches(func: tirx.PrimFunc, results: Sequence[str], pieces: bool) -> ti
         if loop.kind != tirx.ForKind.PARALLEL:
             return loop
         # Orders what was written past the caches before what the thread writes next: that its task is done.
-        fence = tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.x86.sse.sfence"))
-        body = tirx.SeqStmt([loop.body, fence])
+        name, *numbers = FENCES[architecture]
+        fence = tirx.call_llvm_intrin("void", name, *(tirx.const(number, "int32") for number in numbers))
+        body = tirx.SeqStmt([loop.body, tirx.Evaluate(fence)])
         return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body, annotations=loop.annotations)
 
     # No block remains, so none is needed around all of them.

@@ -129,7 +129,7 @@ def choose_dense(make_spec: Any, channels: Any, inner: Any, size: Any, target: T
 
 def schedule_for(spec: Any, target: Target, size_class: str = "memory") -> Schedule:
     """Return the schedule of a kernel on tensors of a size class: the tuned one that applies, or the default."""
-    return records.lookup(spec, target, size_class) or default_schedule(spec)
+    return records.lookup(spec, target, size_class) or default_schedule(spec, target)
 
 
 def rows_min_inner(target: Target) -> int:

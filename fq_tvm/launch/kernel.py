@@ -60,9 +60,11 @@ class Kernel:
         """
         if (function := self._functions.get(name)) is not None:
             return function
-        if self.target.missing:
+        if (target := self.target).missing:
+            other = target.architecture in target.missing
+            why = f"that is a CPU of {target.architecture}" if other else f"it lacks {', '.join(target.missing)}"
             raise BuildError(
-                f"this CPU cannot run code for {self.target.cpu}: it lacks {', '.join(self.target.missing)}. "
+                f"this CPU cannot run code for {target.cpu}: {why}. "
                 "Unset FQ_TVM_TARGET, or set it to a CPU that this one can stand in for"
             )
         with self._loading:  # one thread loads; others that are at their first launch, too, find it

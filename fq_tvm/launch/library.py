@@ -12,7 +12,7 @@ from ..operators import CHANNEL_RANGE, FAKE_QUANT, STRAIGHT_THROUGH
 from ..schedule import Schedule
 from ..store import records
 from ..store.cache import Store
-from ..target import Target, identify
+from ..target import Target, canonical, identify, question_of
 from . import threads
 from .choose import schedule_for
 from .registry import build_entry, current_target, request_of
@@ -35,7 +35,9 @@ def build_library(
     specs : iterable of FakeQuantSpec, optional
         The whole :func:`~fq_tvm.spec.catalogue`, the gradient's and the range's by default.
     target : Target, optional
-        That of ``FQ_TVM_TARGET``, the CPU at hand by default.
+        That of ``FQ_TVM_TARGET``, the CPU at hand by default.  :func:`fq_tvm.find_target` gives one by name, of another
+        architecture, too: what such a machine has to know of its CPU lies in the directory, so that no process there
+        needs the compiler.
     progress : callable, optional
         Called as ``progress(done, total, spec)`` before each kernel is waited for.
 
@@ -52,10 +54,12 @@ def build_library(
         If the directory cannot be written.
     """
     folder = Store(Path(directory).absolute())
-    question = identify(environment.target_name()) if target is None else None
+    question = identify(canonical(environment.target_name())) if target is None else None
     target = target or current_target()
     if question is not None:
         folder.remember(question, target.to_json())
+    if (named := target.everywhere()) is not None:
+        folder.remember(question_of(target.cpu), named.to_json())
     chosen = []
     every = (FAKE_QUANT, STRAIGHT_THROUGH, CHANNEL_RANGE)
     for spec in [spec for operator in every for spec in operator.catalogue()] if specs is None else specs:
@@ -68,8 +72,8 @@ def build_library(
         assert entry.path is not None
         return entry.path
 
-    if folder.find(threads.request()) is None:
-        folder.put(threads.build())
+    if folder.find(threads.request(target.architecture)) is None:
+        folder.put(threads.build(target.architecture))
     paths: list[Path] = []
     # TVM and LLVM compile several kernels at once, without Python's lock.
     with ThreadPoolExecutor(environment.num_threads()) as pool:

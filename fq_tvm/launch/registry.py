@@ -20,7 +20,7 @@ from ..operators import operator_of
 from ..schedule import Schedule
 from ..store import cache as store
 from ..store import records
-from ..target import Target, identify
+from ..target import Target, canonical, identify, question_of, this_cpu
 from . import threads
 from .arguments import CheckedArguments, Gradient, Reduction
 from .choose import Described, choose, schedule_for
@@ -136,26 +136,39 @@ def find_target(name: str | None) -> Target:
     Parameters
     ----------
     name : str or None
-        LLVM's name of a CPU, or ``"host"``; None for what ``FQ_TVM_TARGET`` says.
+        LLVM's name of a CPU of x86-64 or aarch64, e.g. ``"x86-64-v3"`` or ``"tsv110"``; ``"kunpeng-920"``;
+        ``"armv8-a"`` for any CPU of aarch64; or ``"host"``.  None for what ``FQ_TVM_TARGET`` says.
+
+    Returns
+    -------
+    Target
+        Code for it can be built on this machine.  What this machine lacks to run it is :attr:`Target.missing`.
 
     Raises
     ------
     FqError
         If LLVM does not know the name.
     """
-    name = name or environment.target_name()
+    name = canonical(name or environment.target_name())
     if name not in _targets:
         question = identify(name)
         cache, artifacts = store.tiers()
-        tiers = [tier for tier in (artifacts, cache) if tier is not None]
-        answers = [tier.recall(question) for tier in tiers] if question is not None else []
-        target = next((t for t in map(_target_of, answers) if t is not None), None)
+        target = next((t for tier in (artifacts, cache) if tier and (t := _recall(tier, name, question))), None)
         if target is None:
             target = uninterrupted(lambda: compiler("llvm").resolve(name))
             if question is not None and cache is not None:
                 _try_to_remember(cache, question, target)
         _targets[name] = target
     return _targets[name]
+
+
+def _recall(tier: store.Store, name: str, question: dict[str, Any] | None) -> Target | None:
+    """Return a target by the notes of a tier: what was noted on this very CPU, or anywhere of one of this name."""
+    if question is not None and (target := _target_of(tier.recall(question))) is not None:
+        return target
+    cpu = this_cpu() if name == "host" else name
+    named = None if cpu is None else _target_of(tier.recall(question_of(cpu)))
+    return None if named is None else named.here(as_host=name == "host")
 
 
 def _target_of(answer: Any) -> Target | None:
@@ -238,6 +251,7 @@ def build_entry(request: dict[str, Any], spec: Any, schedule: Schedule, target: 
     """
     environment.logger().info("building %s for %s", spec.name, target.cpu)
     code = uninterrupted(lambda: compiler("build").build(spec, schedule, target))
-    threads.entry()  # now that the compiler is there: who finds the kernel shall not need it for its threads
+    # now that the compiler is there: who finds the kernel shall not need it for its threads
+    threads.entry(target.architecture)
     files = {SOURCES[kind]: getattr(code, kind).encode() for kind in SOURCES}
     return store.Entry(request, code.tir_hash, {OBJECT: code.object, **files})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import platform
 import sys
 import weakref
 from collections.abc import Callable, Mapping
@@ -20,6 +21,9 @@ from ..errors import BuildError
 from ..interruption import uninterrupted
 from ..store import cache as store
 from .dlpack import CPU, DLTensor
+
+ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
+"""What object code says of the architecture that it is for, in the header of its file format."""
 
 
 class AddressTensor(ctypes.c_void_p):
@@ -80,7 +84,7 @@ def load(*code: bytes) -> Loaded:
     Raises
     ------
     BuildError
-        If the code cannot be loaded.
+        If the code cannot be loaded, or is for another architecture, which the loader would not notice.
     """
 
     def step() -> Any:
@@ -88,10 +92,29 @@ def load(*code: bytes) -> Loaded:
         # The object holds no C++, so no C++ compiler is asked for its runtime: the name is one that no PATH has.
         return session().load_module(list(code), cxx="no-c++-runtime-needed")
 
+    check_architecture(*code)
     try:
         return Loaded(uninterrupted(step))
     except Exception as error:
         raise BuildError(f"cannot load the object code of a kernel: {error}") from error
+
+
+def check_architecture(*code: bytes) -> None:
+    """Refuse object code that this machine would take for something else.
+
+    Raises
+    ------
+    BuildError
+        If it is for another architecture.
+    """
+    here = platform.machine()
+    for machine in (int.from_bytes(each[18:20], "little") for each in code):
+        if machine != ELF_MACHINES.get(here, machine):
+            other = next((name for name, number in ELF_MACHINES.items() if number == machine), f"ELF machine {machine}")
+            raise BuildError(
+                f"the object code of a kernel is for {other}, and this machine is {here}. "
+                f"Build it for a CPU of {here}: `fq-tvm build --target NAME -o DIR`"
+            )
 
 
 def compiler(module: str) -> Any:

@@ -23,7 +23,7 @@ from .. import __version__, environment
 from ..errors import BuildError
 from ..interruption import fork_safe_lock, uninterrupted
 from ..store import cache as store
-from .runtime import compiler, find_or_build, session
+from .runtime import check_architecture, compiler, find_or_build, session
 
 SERIAL, OWN, OPENMP, AUTO, TORCH = range(5)
 """What a thread's launches run on, as threads.c numbers it; the last two choose, see there."""
@@ -43,39 +43,41 @@ _local = threading.local()
 _lock = fork_safe_lock()
 
 
-def request() -> dict[str, Any]:
-    """Return the key of the layers' object code in a cache."""
-    sources = [_ir(name) for name in ("threads", "attach")]
+def request(architecture: str) -> dict[str, Any]:
+    """Return the key of the layers' object code in a cache, for CPUs of an architecture."""
+    sources = [_ir(name, architecture) for name in ("threads", "attach")]
     return {
         "format": store.FORMAT,
         "threads": hashlib.sha256("\0".join(sources).encode()).hexdigest(),
-        "target": {"architecture": platform.machine()},
+        "target": {"architecture": architecture},
         "versions": {"fq_tvm": __version__, **{name: version(name) for name in ("apache-tvm", "apache-tvm-ffi")}},
     }
 
 
-def _ir(name: str) -> str:
+def _ir(name: str, architecture: str) -> str:
     try:
-        return importlib.resources.files(__package__).joinpath(f"{name}.{platform.machine()}.ll").read_text()
+        return importlib.resources.files(__package__).joinpath(f"{name}.{architecture}.ll").read_text()
     except FileNotFoundError:
-        raise BuildError(f"there are no threads for {platform.machine()}; set FQ_TVM_THREADING_LAYER=serial") from None
+        raise BuildError(f"there are no threads for {architecture}; set FQ_TVM_THREADING_LAYER=serial") from None
 
 
-def build() -> store.Entry:
+def build(architecture: str) -> store.Entry:
     """Make the object code of the layers; the first process of a machine does, others find it in the cache."""
-    texts = {f"{name}.o": _ir(name) for name in ("threads", "attach")}
+    texts = {f"{name}.o": _ir(name, architecture) for name in ("threads", "attach")}
     files = uninterrupted(lambda: {name: compiler("llvm").emit(ll)[0] for name, ll in texts.items()})
-    return store.Entry(request(), request()["threads"], files)
+    key = request(architecture)
+    return store.Entry(key, key["threads"], files)
 
 
-def entry() -> store.Entry:
-    """Find the object code of the layers, or build and keep it."""
-    return _entry(environment.cache_dir(), environment.artifacts_dir(), environment.require_cache())
+def entry(architecture: str | None = None) -> store.Entry:
+    """Find the object code of the layers, this machine's by default, or build and keep it."""
+    where = (environment.cache_dir(), environment.artifacts_dir(), environment.require_cache())
+    return _entry(architecture or platform.machine(), *where)
 
 
 @cache
-def _entry(*_where: Any) -> store.Entry:
-    return find_or_build(request(), build)
+def _entry(architecture: str, *_where: Any) -> store.Entry:
+    return find_or_build(request(architecture), lambda: build(architecture))
 
 
 class _Layers:
@@ -83,6 +85,7 @@ class _Layers:
 
     def __init__(self) -> None:
         code = entry().files["threads.o"]
+        check_architecture(code)
         module = session().load_module(code, keep_module_alive=True, cxx="no-c++-runtime-needed")
         self.launcher: int = module.get_function("launcher")()
         self.select: Callable[[int], int] = module.get_function("select")

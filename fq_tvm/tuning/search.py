@@ -134,7 +134,7 @@ class _Search:
         """What has to be the same for a logged trial to count."""
         return digest(
             {
-                "request": request_of(job.spec, default_schedule(job.spec), self.target),
+                "request": request_of(job.spec, default_schedule(job.spec, self.target), self.target),
                 "match": dict(job.match),
                 "size_class": job.size_class,
                 "cases": [case.to_json() for case in job.cases],
@@ -215,7 +215,7 @@ def _try(search: _Search, job: Job, best: Schedule, candidate: Schedule) -> dict
 
 def _conclude(search: _Search, job: Job, best: Schedule) -> Record:
     """Compare what was found with the default once more, and with the limit; perhaps keep its launches alone."""
-    default = default_schedule(job.spec)
+    default = default_schedule(job.spec, search.target)
     of_launches = best.to_json().items() - best.compiled.items()
     shared = dataclasses.replace(default, **dict(of_launches))
     # What launches the same as the default is the default, and any gain of it noise.
@@ -267,7 +267,7 @@ def _find_boundary(search: _Search, found: Sequence[Record]) -> int:
             for iteration in ("rows", "lanes"):
                 spec = FakeQuantSpec(iteration, dtype, out_dtype=dtype)
                 record = RecordFile(search.target.cpu, tuple(found)).find(spec, size)
-                contenders.append((spec, record.schedule if record else default_schedule(spec)))
+                contenders.append((spec, record.schedule if record else default_schedule(spec, search.target)))
             measured.append(search.time(case, contenders))
         ratios[inner] = _ratio(measured, "0", "1")[0]
     boundary = boundary_of(ratios)

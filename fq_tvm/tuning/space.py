@@ -53,7 +53,7 @@ def space(spec: FakeQuantSpec, target: Target | None = None, seed: int = 0) -> l
     if target is None or target.avx512:
         # 0 is LLVM's own choice for this CPU, so only the other width is another candidate
         knobs["vector_bits"] = (0, 512 if target is not None and "prefer-256-bit" in target.features else 256)
-    first = default_schedule(spec)
+    first = default_schedule(spec, target)
     every = (replace(first, **dict(zip(knobs, values, strict=True))) for values in itertools.product(*knobs.values()))
     others = [schedule for schedule in every if schedule != first]
     random.Random(f"{seed} {spec.name}").shuffle(others)

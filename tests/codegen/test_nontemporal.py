@@ -7,18 +7,18 @@ import re
 
 import numpy as np
 import pytest
-from support import assert_same, run_at
+from support import LESSER_CPU, assert_same, run_at
 
-from fq_tvm import FakeQuantSpec, catalogue, get_kernel
+from fq_tvm import FakeQuantSpec, catalogue, find_target, get_kernel
 from fq_tvm.codegen import nontemporal
 from fq_tvm.codegen.build import lower
-from fq_tvm.codegen.llvm import resolve, translate
+from fq_tvm.codegen.llvm import translate
 from fq_tvm.entry_points import folds
 from fq_tvm.launch import kernel
 from fq_tvm.launch.buffers import empty_like
 from fq_tvm.launch.plan import NONTEMPORAL_ROW_ELEMENTS
 from fq_tvm.launch.registry import current_target
-from fq_tvm.schedule import Schedule, default_schedule
+from fq_tvm.schedule import LIMITS, Schedule, default_schedule
 from fq_tvm.target import Target
 
 STREAMING = [spec for spec in catalogue() if spec.nontemporal]
@@ -100,7 +100,7 @@ def test_any_tile(iteration, tile, rows):
 
 
 def test_code_for_a_lesser_cpu(monkeypatch):
-    monkeypatch.setenv("FQ_TVM_TARGET", "x86-64-v3")
+    monkeypatch.setenv("FQ_TVM_TARGET", LESSER_CPU)
     rng = np.random.default_rng(15)
     for spec in (FakeQuantSpec("rows"), FakeQuantSpec("lanes", "float16", "float16", "float16")):
         for shape, axis in SHAPES[spec.iteration]:
@@ -114,7 +114,15 @@ def test_only_large_tensors(called):
             moved = int(np.prod(shape)) * spec.element_bytes
             assert_same(*run(spec, shape, axis, rng, stream_from=moved + 1))
     assert not any(name.endswith("nontemporal") for name in called)
-    assert default_schedule(FakeQuantSpec("rows")).stream_from == 2**26
+
+
+def test_only_where_it_was_measured():
+    """On x86-64; elsewhere a record has to say so."""
+    for iteration in ("rows", "lanes"):
+        spec = FakeQuantSpec(iteration)
+        assert default_schedule(spec) == default_schedule(spec, Target("x86-64-v3", ()))
+        assert default_schedule(spec).stream_from == 2**26
+        assert default_schedule(spec, Target("tsv110", (), architecture="aarch64")).stream_from == LIMITS["stream_from"]
 
 
 def test_only_rows_with_enough_whole_lines(called):
@@ -130,13 +138,31 @@ def test_only_rows_with_enough_whole_lines(called):
 @pytest.mark.parametrize("spec", STREAMING, ids=lambda s: s.name)
 def test_marked_stores_are_those_of_blocks(spec):
     """Of whole lines, and the function that writes past the caches ends with a fence."""
-    ll, asm = get_kernel(spec).source("ll"), get_kernel(spec).source("asm")
+    check_stores(spec, current_target())
+
+
+@pytest.mark.parametrize("spec", [FakeQuantSpec("rows"), FakeQuantSpec("lanes", "float16")], ids=lambda s: s.name)
+def test_each_architecture_has_its_stores(spec):
+    for cpu in ("x86-64-v3", "kunpeng-920", "armv8-a"):
+        check_stores(spec, find_target(cpu))
+
+
+STORE_AND_FENCE = {
+    "x86_64": ("vmovnt", "call void @llvm.x86.sse.sfence()", "sfence"),
+    "aarch64": ("stnp", "call void @llvm.aarch64.dmb(i32 10)", "dmb\tishst"),
+}
+
+
+def check_stores(spec: FakeQuantSpec, target: Target) -> None:
+    store, call, fence = STORE_AND_FENCE[target.architecture]
+    ll, asm = get_kernel(spec, target).source("ll"), get_kernel(spec, target).source("asm")
     marked = [line for line in ll.splitlines() if "!nontemporal" in line]
     assert len(marked) >= 4
     assert all(re.search(r"store <64 x (float|half|i8)> .* align 64, !nontemporal", line) for line in marked)
-    assert "vmovnt" in asm
+    assert store in asm
     tasks = 2 if not spec.lanes else 5 if folds(spec) else 3
-    assert ll.count("call void @llvm.x86.sse.sfence()") == tasks
+    assert ll.count(call) == tasks
+    assert asm.count(fence) >= tasks
 
 
 @pytest.mark.parametrize("iteration", ["rows", "lanes"])
@@ -153,7 +179,7 @@ def test_no_such_functions_where_they_would_not_help():
     assert not strided.nontemporal
     assert "!nontemporal" not in get_kernel(wide).source("ll") + get_kernel(strided).source("ll")
     assert FakeQuantSpec("rows").nontemporal
-    assert resolve("x86-64-v3").nontemporal_stores
+    assert all(find_target(cpu).nontemporal_stores for cpu in ("host", "x86-64-v3", "armv8-a"))
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
