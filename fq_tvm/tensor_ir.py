@@ -12,8 +12,7 @@ from .codegen.expression import QuantRange, fake_quant
 from .errors import ArgumentError
 from .launch.arguments import DTYPES, NAMES, check_range, normalize_axis
 from .layout import MAX_RANK
-
-NAN = ("quant_min", "quant_max")
+from .spec import NANS, Formula
 
 
 def te(
@@ -78,7 +77,8 @@ def te(
             raise ArgumentError(
                 f"{name} has shape {[*tensor.shape]}; expected {[channels]}, the extent of x along axis {axis}"
             )
-    return fake_quant(x, scale, zero_point, axis, QuantRange.constant(low, high, nan), out_dtype)
+    out, mask = fake_quant(x, scale, zero_point, axis, QuantRange.constant(low, high), out_dtype, Formula(nan=nan))
+    return out, mask
 
 
 def prim_func(
@@ -140,8 +140,8 @@ def _check(shape: Sequence[Any], axis: int | None, bounds: tuple[int, int], nan:
     """Check what both functions are given; return the axis from 0 up and the range."""
     if not 1 <= len(shape) <= MAX_RANK:
         raise ArgumentError(f"x has {len(shape)} dimensions; expected 1 to {MAX_RANK}")
-    if nan not in NAN:
-        raise ArgumentError(f"nan is {nan!r}; expected one of {', '.join(NAN)}", "range")
+    if nan not in NANS:
+        raise ArgumentError(f"nan is {nan!r}; expected one of {', '.join(NANS)}", "range")
     return (None if axis is None else normalize_axis(axis, len(shape)), *check_range(*bounds))
 
 

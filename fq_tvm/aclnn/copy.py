@@ -32,10 +32,9 @@ class Copy:
     workspace_size = 0
 
     def __init__(self, operands: Operands) -> None:
+        x, _, _, out, mask = operands
         # what they are made of is the executor's to keep
-        self._self, self._out, self._mask = (
-            operand._replace(tensor=None) for operand in (operands.x, operands.out, operands.mask)
-        )
+        self._self, self._out, self._mask = (operand._replace(tensor=None) for operand in (x, out, mask))
 
     def __call__(self, *tensors: Any) -> None:
         """Copy now.

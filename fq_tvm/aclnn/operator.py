@@ -48,7 +48,8 @@ def _per_channel(operands: Operands, axis: Any, quant_min: Any, quant_max: Any) 
 
 
 def _per_tensor(operands: Operands, enabled: Any, quant_min: Any, quant_max: Any) -> Prepared:
-    one = operands._replace(scale=_one_element(operands.scale), zero_point=_one_element(operands.zero_point))
+    x, scale, zero_point, *results = operands
+    one = Operands(x, _one_element(scale), _one_element(zero_point), *results)
     checked = check(one, None, quant_min, quant_max, NAMES, _DTYPES)
     if float32(enabled, _PER_TENSOR.number) >= 1:
         return launch_of(checked)
