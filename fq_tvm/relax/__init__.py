@@ -37,7 +37,8 @@ def _pipeline(allow_reciprocal: bool = False) -> tvm.transform.Pass:
         target = tvm.target.Target.current(allow_none=True) or tvm.target.Target("llvm")  # as TVM's own
         passes = [relax.transform.FoldConstant(), FuseFakeQuant(allow_reciprocal)]
         if target.kind.name == "llvm":
-            passes += [LegalizeFakeQuant(fusible=True), *cpu.library_dispatch_passes(target)]
+            passes += [LegalizeFakeQuant(fusible=True), relax.transform.CanonicalizeBindings()]
+            passes += [*cpu.library_dispatch_passes(target)]
             for step in cpu.legalize_passes(target):
                 passes += [LimitFusion(), step] if step.info.name == "FuseOps" else [step]
             passes += [ScheduleFakeQuant(), *cpu.dataflow_lower_passes(target)]

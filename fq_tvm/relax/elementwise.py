@@ -6,6 +6,7 @@ Knows no operator and no schedule.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.ir import Call, Op, TensorLoad
-from tvm.target import codegen
 
 from ..codegen.vector_loops import replace
 
@@ -21,8 +21,8 @@ MOST_LOADS = 64
 """Loads in the expression of one element, above which a function is not read: a stage that reads another twice doubles
 what it reads, and so on."""
 
-GUARD = "llvm.canonicalize"
-"""A function of LLVM that changes no number and that nothing is contracted with; a product with one on x86-64."""
+GUARD = "fq_tvm.rounded"
+"""A call that stands for its argument until it is decided what is put there."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ def read(func: tirx.PrimFunc) -> Elementwise | None:
 
     Notes
     -----
-    A stage that TVM keeps rounds what it writes to its buffer.  TVM lets LLVM contract a product and a sum that it finds
-    in one expression, so a product that moves into the sum of another stage is guarded, see :func:`_guard`: the bits
-    are those of the stages.
+    A stage that TVM keeps rounds what it writes to its buffer.  TVM lets LLVM contract a product and a sum that it
+    finds in one expression, so a product that moves into the sum of another stage is kept apart from it, see
+    :func:`_settle`: the bits are those of the stages.
     """
     stages: dict[Any, tuple[list[Any], Any]] = {}
     annotations: list[Any] = []
@@ -99,7 +99,7 @@ def read(func: tirx.PrimFunc) -> Elementwise | None:
         return None
     index = tuple(tirx.Var(f"i{d}", "int64") for d in range(len(shape)))
     guarded = {buffer: (variables, _guard(value, stages)) for buffer, (variables, value) in stages.items()}
-    values = {result: _strip(_inline(guarded, result, index)) for result in results}
+    values = {result: _settle(_inline(guarded, result, index)) for result in results}
     return Elementwise(index, shape, values, annotations)
 
 
@@ -125,10 +125,12 @@ def _inline(stages: dict[Any, tuple[list[Any], Any]], buffer: Any, indices: Sequ
 
 
 def _guard(value: Any, stages: dict[Any, Any]) -> Any:
-    """Put what a sum reads of other stages behind :data:`GUARD`; :func:`_strip` leaves those that are needed."""
+    """Mark what a sum reads of other stages."""
 
     def side(operand: Any) -> Any:
-        return _rounded(operand) if any(_is_load(part, stages) for part in _parts(operand)) else operand
+        if not any(isinstance(part, TensorLoad) and part.source in stages for part in _parts(operand)):
+            return operand
+        return tirx.call_pure_extern(str(operand.ty.dtype), GUARD, operand)
 
     def add(node: Any) -> Any:
         return type(node)(side(node.a), side(node.b)) if _is_float(node) else node
@@ -136,21 +138,20 @@ def _guard(value: Any, stages: dict[Any, Any]) -> Any:
     return tvm_ffi.structural_map(value, [(tirx.Add, add), (tirx.Sub, add)], order="post")
 
 
-def _rounded(value: Any) -> Any:
-    # Of half a vector of float16, LLVM makes single elements.
-    wide = value.astype("float32") if str(value.ty.dtype) == "float16" else value
-    return tirx.call_llvm_pure_intrin(str(wide.ty.dtype), GUARD, wide).astype(str(value.ty.dtype))
+def _settle(value: Any) -> Any:
+    """Put a choice between two equal values in the place of what is marked and may be a product.
 
-
-def _strip(value: Any) -> Any:
-    """Take guards away that stand before what is no product."""
-
-    guard = codegen.llvm_lookup_intrinsic_id(GUARD)
+    Both are the value itself: twice a NaN is that NaN.  LLVM contracts nothing with a choice.  (``llvm.canonicalize``
+    would say it in one operation, but TVM's just-in-time compiler ends the process at it.)
+    """
 
     def call(node: Any) -> Any:
-        if _name(node) != "tirx.call_llvm_pure_intrin" or int(node.args[0]) != guard:
+        if _name(node) != "tirx.call_pure_extern" or str(node.args[0].value) != GUARD:
             return node
-        return node if any(map(_is_product, _parts(node.args[1]))) else node.args[1]
+        rounded = node.args[1]
+        if not any(map(_is_product, _parts(rounded))):
+            return rounded
+        return tirx.Select(rounded <= tirx.const(math.inf, rounded.ty.dtype), rounded, rounded + rounded)
 
     return tvm_ffi.structural_map(value, (Call, call), order="post")
 
@@ -177,7 +178,3 @@ def _name(value: Any) -> str:
 
 def _is_float(value: Any) -> bool:
     return "float" in str(value.ty.dtype)
-
-
-def _is_load(value: Any, stages: dict[Any, Any]) -> bool:
-    return isinstance(value, TensorLoad) and value.source in stages

@@ -54,15 +54,17 @@ def _limits(mod: tvm.IRModule, func: Any) -> dict[Any, int]:
 
     def callee(variable: Any) -> Any:
         value = values.get(variable)
-        is_call = isinstance(value, Call) and value.op == tvm.ir.Op.get("relax.call_tir")
-        return value.args[0] if is_call else None
+        if isinstance(value, Call) and value.op == tvm.ir.Op.get("relax.call_tir"):
+            return value.args[0]
+        return None
 
     def kind(name: Any) -> int:
         return int(mod[name].attrs.get("op_pattern", OPAQUE))
 
     def follow(start: Any, step: Any) -> list[Any]:
         """Return variables reached through element-wise functions; those that are not are ends."""
-        reached, left = [], list(step(start))
+        reached: list[Any] = []
+        left = list(step(start))
         while left:
             variable = left.pop()
             if not any(map(variable.same_as, reached)):
@@ -77,7 +79,9 @@ def _limits(mod: tvm.IRModule, func: Any) -> dict[Any, int]:
         return _is_marked(mod[name])
 
     limits: dict[Any, int] = {}
-    for variable in [v for v in values if (name := callee(v)) is not None and is_operator(name) and kind(name) < OPAQUE]:
+    for variable in [
+        v for v in values if (name := callee(v)) is not None and is_operator(name) and kind(name) < OPAQUE
+    ]:
         before = follow(variable, lambda v: relax.analysis.free_vars(values[v]) if v in values else [])
         after = follow(variable, lambda v: readers.get(v, []))
         shape = values[variable].ty_args[0]

@@ -100,8 +100,8 @@ def prim_func(
         te.placeholder(extents, kind, name)
         for name, extents, kind in (("scale", scale_shape, scale_dtype), ("zero_point", zero_shape, zero_point_dtype))
     ]
-    vectors = [_vector(tensor, channels) for tensor in given]
-    parameters = channel_parameters(*vectors, spec.wide)
+    scale, zero_point = (_vector(tensor, channels) for tensor in given)
+    parameters = channel_parameters(scale, zero_point, spec.wide)
     # Of lanes only rows of one channel: nothing here says beforehand whether every channel of a run may fold.
     folded = fold(parameters, quant_range) if is_for_cpu(target) and not spec.lanes and folds(spec) else None
     dtypes = (spec.promoted_dtype, spec.out_dtype)
@@ -169,9 +169,8 @@ class LegalizeFakeQuant:
     Parameters
     ----------
     fusible : bool
-        Whether functions are left to FuseOps and FuseTIR, and to
-        :class:`~fq_tvm.relax.fusion.ScheduleFakeQuant` after these.  Otherwise they are scheduled at once, and marked so
-        that other passes leave them as they are.
+        Whether functions are left to FuseOps and FuseTIR, and to :class:`~fq_tvm.relax.ScheduleFakeQuant` after these.
+        Otherwise they are scheduled at once, and marked so that other passes leave them as they are.
     """
 
     def __init__(self, fusible: bool = False) -> None:

@@ -163,13 +163,16 @@ class _Restated:
 
     def _is_whole(self, load: Any) -> bool:
         """Whether a load is that of the element that is computed."""
-        same = len(load.indices) == len(self.given.index) and all(a.same_as(b) for a, b in zip(load.indices, self.given.index, strict=True))
+        same = len(load.indices) == len(self.given.index) and all(
+            a.same_as(b) for a, b in zip(load.indices, self.given.index, strict=True)
+        )
         return same and bool(tvm_ffi.structural_equal(tuple(load.source.shape), self.given.shape))
 
     def scheduled(self, spec: FakeQuantSpec, knobs: Schedule, size: Any) -> tirx.PrimFunc:
         """State the function on the loops of its class and schedule it."""
         outer, channels, inner = self.loops.outer, self.loops.channels, self.loops.inner
-        form, extents, run = "run", (outer, channels, inner), channels * inner
+        extents: tuple[Any, ...] = (outer, channels, inner)
+        form, run = "run", channels * inner
         places: Callable[..., tuple[Any, ...]] = lambda o, c, i: (o, c, i)  # noqa: E731
         position: Callable[..., Any] | None = None
         if spec.lanes and is_direct(outer, inner):
@@ -266,7 +269,6 @@ class _Restated:
     def _loaded(self, value: Any, at: dict[Any, Any], tensors: dict[Any, te.Tensor]) -> Any:
         """Put values in the place of variables, and loads from tensors in that of loads from parameters."""
 
-
         def load(found: Any) -> Any:
             return tensors[found.source](*found.indices)
 
@@ -325,6 +327,8 @@ def _take_out(value: Any, position: tuple[Any, Any], vectors: list[tuple[Any, An
     """Put variables in the place of what depends on the position in a run alone; gather both."""
 
     def part(found: Any) -> Any:
+        if not isinstance(found.ty, tvm.ir.PrimType):
+            return found
         used = [v for v in tirx.analysis.undefined_vars(found, []) if not isinstance(v.ty, tirx.BufferType)]
         if not used or not all(any(map(v.same_as, position)) for v in used) or not _reads(found):
             return found
