@@ -126,13 +126,16 @@ def prim_func(
     >>> len(func.params)
     5
     """
-    from .relax.legalize import prim_func as scheduled
+    from .relax.legalize import prim_func as state
+    from .relax.schedule import is_for_cpu, schedule
 
     axis, low, high = _check(shape, axis, (quant_min, quant_max), nan)
     _check_dtypes((*dtypes, dtypes[0]))
     vector = (1 if axis is None else shape[axis],)
     attributes = {"axis": axis, "quant_min": low, "quant_max": high, "nan": nan}
-    func = scheduled([(tuple(shape), dtypes[0]), *((vector, dtype) for dtype in dtypes[1:])], attributes, target)
+    func = state([(tuple(shape), dtypes[0]), *((vector, dtype) for dtype in dtypes[1:])], attributes, target)
+    if is_for_cpu(target):
+        func = schedule(func, target).with_attr("tirx.is_scheduled", True)
     return func.with_attr("global_symbol", "main")
 
 
