@@ -51,12 +51,13 @@ bench: $(VENV)/installed-peers
 # What comes from outside, mutated; and everything at once, then calls of any description: see the files.
 SECONDS ?= 60
 CALLS ?= 100000
+SEED_ARGS = $(if $(SEED),--seed $(SEED))
 fuzz: $(VENV)/installed-dev
-	$(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS)
+	$(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS) $(SEED_ARGS)
 
 soak: $(VENV)/installed-dev
-	$(BIN)/python tests/soak.py --seconds $(SECONDS) $(SOAK_ARGS)
-	$(BIN)/python tests/soak.py --calls $(CALLS)
+	$(BIN)/python tests/soak.py --seconds $(SECONDS) $(SEED_ARGS) $(SOAK_ARGS)
+	$(BIN)/python tests/soak.py --calls $(CALLS) $(SEED_ARGS)
 
 # AKG, which lowers to the Atlas training series: a wheel of 300 MB or so, of which a part is kept in the data folder.
 akg: $(VENV)/installed-dev
