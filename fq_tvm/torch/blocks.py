@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.compiler import is_compiling
@@ -92,34 +92,78 @@ def fake_quantize(
         return with_formula(x, scale, zero_point, axis, quant_min, quant_max, fields)
     if axis is not None:
         raise ArgumentError(f"axis is {axis} and block_size {tuple(block_size)}; expected one of them")
-    sizes = _sizes(tuple(x.shape), tuple(block_size))
-    grid = tuple(n // size if size else 1 for n, size in zip(x.shape, sizes, strict=True))
-    scale, zero_point = _one_each(scale, grid, "scale"), _one_each(zero_point, grid, "zero_point")
+    view = (_view.__wrapped__ if is_compiling() else _view)(tuple(x.shape), x.stride(), tuple(block_size))
+    rows = (x if view.order is None else x.permute(view.order)).reshape(view.shape)
+    scale, zero_point = view.parameters(scale, "scale"), view.parameters(zero_point, "zero_point")
+    out = with_formula(rows, scale, zero_point, view.axis, quant_min, quant_max, fields)
+    if view.order is None:
+        return out.reshape(x.shape)
+    back = sorted(range(x.dim()), key=view.order.__getitem__)
+    return out.reshape([x.shape[d] for d in view.order]).permute(back)
+
+
+class _View(NamedTuple):
+    """A tensor of blocks as one that has them along an axis.
+
+    Parameters
+    ----------
+    grid : tuple of int
+        Numbers of blocks along each dimension of x.
+    shape : tuple of int
+        Of the view.
+    axis : int or None
+        Its channel dimension; None for one block.
+    order : tuple of int or None
+        Dimensions of x as they lie in memory, if that is not how they are numbered.
+    repeats : tuple of pairs of int
+        By dimension of x, how often each element of the parameters is repeated along it.
+    """
+
+    grid: tuple[int, ...]
+    shape: tuple[int, ...]
+    axis: int | None
+    order: tuple[int, ...] | None = None
+    repeats: tuple[tuple[int, int], ...] = ()
+
+    def parameters(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
+        """Return an element for each index along the axis."""
+        if tensor.numel() == math.prod(self.grid):
+            tensor = tensor.reshape(self.grid if self.repeats or self.order else -1)
+        else:
+            try:
+                tensor = tensor.expand(self.grid)
+            except RuntimeError:
+                raise ArgumentError(
+                    f"{name} has shape {tuple(tensor.shape)}; expected {math.prod(self.grid)} elements, one for each "
+                    f"block of {self.grid}, or a shape that broadcasts against that"
+                ) from None
+        for d, times in self.repeats:
+            tensor = tensor.repeat_interleave(times, d)
+        return (tensor if self.order is None else tensor.permute(self.order)).reshape(-1)
+
+
+@lru_cache(1024)
+def _view(shape: tuple[int, ...], strides: tuple[int, ...], block_size: tuple[int, ...]) -> _View:
+    """Find the view for blocks of a tensor."""
+    if len(block_size) != len(shape):
+        raise ArgumentError(f"block_size is {block_size}; expected {len(shape)} extents, one for each of x's {shape}")
+    sizes = tuple(n if size == -1 else size for n, size in zip(shape, block_size, strict=True))
+    if any(n and (size < 1 or n % size) for n, size in zip(shape, sizes, strict=True)):
+        raise ArgumentError(f"block_size is {block_size}; expected extents that divide those of x, {shape}, or -1")
+    grid = tuple(n // size if size else 1 for n, size in zip(shape, sizes, strict=True))
     divided = [d for d, n in enumerate(grid) if n != 1]
     if not divided:
-        return with_formula(x, scale.reshape(()), zero_point.reshape(()), None, quant_min, quant_max, fields)
-    if len(divided) == 1 and x.dim() < MAX_RANK:
+        return _View(grid, shape, None)
+    if len(divided) == 1 and len(shape) < MAX_RANK:
         (d,) = divided
-        parts = x.unflatten(d, (grid[d], sizes[d]))
-        out = with_formula(parts, scale.reshape(-1), zero_point.reshape(-1), d, quant_min, quant_max, fields)
-        return out.flatten(d, d + 1)
-    # As dimensions lie in memory, up to the last that is divided: each index outside its blocks is a row.
-    order = sorted(range(x.dim()), key=lambda d: -x.stride(d))
-    shape = [x.shape[d] for d in order]
+        return _View(grid, (*shape[:d], grid[d], sizes[d], *shape[d + 1 :]), d)
+    # As dimensions lie in memory, up to the last that is divided: what is inside its blocks is a row.
+    order = tuple(sorted(range(len(shape)), key=lambda d: -strides[d]))
     last = max(i for i, d in enumerate(order) if d in divided)
-    outside = [*shape[:last], grid[order[last]]]
-    count = math.prod(outside)
-
-    def of_rows(tensor: torch.Tensor) -> torch.Tensor:
-        tensor = tensor.permute(order)
-        for i, d in enumerate(order[:last]):
-            if d in divided and sizes[d] > 1:
-                tensor = tensor.repeat_interleave(sizes[d], i)
-        return tensor.expand([*outside, *tensor.shape[last + 1 :]]).reshape(-1)
-
-    rows = x.permute(order).reshape(count, x.numel() // max(count, 1))
-    out = with_formula(rows, of_rows(scale), of_rows(zero_point), 0, quant_min, quant_max, fields)
-    return out.reshape(shape).permute(sorted(range(x.dim()), key=order.__getitem__))
+    count = math.prod([shape[d] for d in order[:last]]) * grid[order[last]]
+    repeats = tuple((d, sizes[d]) for d in order[:last] if sizes[d] > 1)
+    inside = math.prod(shape) // max(count, 1)
+    return _View(grid, (count, inside), 0, None if order == tuple(range(len(shape))) else order, repeats)
 
 
 @lru_cache(1024)
@@ -131,25 +175,3 @@ def _fields(zero_point_dtype: str, *given: tuple[str, Any]) -> tuple[Any, ...]:
         known = ", ".join(vars(Formula()))
         raise FqError(f"unknown field of a formula in {', '.join(name for name, _ in given)}; known: {known}") from None
     return tuple(vars(formula.of(zero_point_dtype.removeprefix("torch."))).values())
-
-
-def _sizes(shape: tuple[int, ...], block_size: tuple[int, ...]) -> tuple[int, ...]:
-    if len(block_size) != len(shape):
-        raise ArgumentError(f"block_size is {block_size}; expected {len(shape)} extents, one for each of x's {shape}")
-    sizes = tuple(n if size == -1 else size for n, size in zip(shape, block_size, strict=True))
-    if any(n and (size < 1 or n % size) for n, size in zip(shape, sizes, strict=True)):
-        raise ArgumentError(f"block_size is {block_size}; expected extents that divide those of x, {shape}, or -1")
-    return sizes
-
-
-def _one_each(tensor: torch.Tensor, grid: tuple[int, ...], name: str) -> torch.Tensor:
-    """Shape a tensor as the blocks lie, an element each."""
-    if tensor.numel() == math.prod(grid):
-        return tensor.reshape(grid)
-    try:
-        return tensor.expand(grid)
-    except RuntimeError:
-        raise ArgumentError(
-            f"{name} has shape {tuple(tensor.shape)}; expected {math.prod(grid)} elements, one for each block "
-            f"of {grid}, or a shape that broadcasts against that"
-        ) from None
