@@ -180,6 +180,17 @@ def test_without_blocks_it_is_the_operator():
     assert_same_bits(fake_quantize(x, scale[0], zero_point[0], quant_min=-8, quant_max=7, block_size=(1, 1, 8)), want)
 
 
+def test_parameters_broadcast_against_the_blocks():
+    x, scale, zero_point = arguments(BLOCKS["groups"], "int32")
+
+    def run(scale, zero_point):
+        return fake_quantize(x, scale, zero_point, quant_min=-8, quant_max=7, block_size=BLOCKS["groups"])
+
+    want = run(scale, zero_point[1, 2].expand(grid_of(BLOCKS["groups"])))
+    assert_same_bits(run(scale.reshape(-1), zero_point[1, 2]), want)
+    assert_same_bits(run(scale[..., None], zero_point[1:2, 2:3]), want)
+
+
 def test_what_has_no_elements():
     for shape in ((0, 8), (3, 0)):
         grid = (shape[0], 1 if shape[1] else 0)
