@@ -37,6 +37,7 @@ hooks: $(VENV)/installed-dev
 bench: $(VENV)/installed-peers
 	$(BIN)/python benchmarks/claims.py --case facts --peers torch,inductor,numba,openvino,ort --seconds 3
 	$(BIN)/python benchmarks/claims.py --peers numba,openvino,default,x86-64-v3 $(BENCH_ARGS)
+	$(BIN)/python benchmarks/without_mask.py
 	$(BIN)/python benchmarks/streaming.py
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/torch_enable.py

@@ -6,17 +6,22 @@ the same description, costs a dictionary look-up, two allocations and the launch
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
 import numpy as np
 
 from .environment import import_tvm
-from .errors import ArgumentError, FqError
-from .launch.arguments import Operand, Operands, check, check_range_of, describe
+from .errors import ArgumentError, CacheMissError, FqError
+from .launch.arguments import CheckedArguments, Operand, Operands, check, check_range_of, describe
 from .launch.buffers import aligned, empty_like, run
 from .launch.registry import launch_of, launches, remember
+from .launch.runtime import AddressTensor
 from .layout import dense_strides
+
+UNWANTED: Any = object()
+"""Given as mask where none is wanted; a part of the key of such launches."""
 
 may_share_memory = np._core._multiarray_umath.may_share_memory if hasattr(np, "_core") else np.may_share_memory
 
@@ -103,6 +108,12 @@ def fake_quantize_per_channel_affine_cachemask(
                     values, inside = empty_like(x, x.dtype), empty_like(x, bool)
                     run(launch, x, scale, zero_point, values, inside)
                     return values, inside
+            elif mask is UNWANTED:
+                key = (*key, UNWANTED)
+                if (launch := launches.get(key)) is not None:
+                    values = empty_like(x, x.dtype)
+                    run(launch, x, scale, zero_point, values)
+                    return values, None
             elif (out is None or type(out) is kind) and (mask is None or type(mask) is kind):
                 out = empty_like(x, x.dtype) if out is None else out
                 mask = empty_like(x, bool) if mask is None else mask
@@ -123,6 +134,12 @@ def fake_quantize_per_channel_affine_cachemask(
                     values, inside = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
                     run(launch, x, scale, zero_point, values, inside, from_torch=True)
                     return values, inside
+            elif mask is UNWANTED:
+                key = (*key, UNWANTED)
+                if plain and (launch := launches.get(key)) is not None:
+                    values = torch.empty_like(x)
+                    run(launch, x, scale, zero_point, values, from_torch=True)
+                    return values, None
             elif type(out) is kind and type(mask) is kind:
                 key = (*key, out.dtype, out.shape, out.stride(), mask.dtype, mask.shape, mask.stride())
                 plain = plain and out.is_cpu and mask.is_cpu and not (out.is_neg() or mask.is_neg())
@@ -173,9 +190,12 @@ def fake_quantize_per_channel_affine(
 ) -> Any:
     """Quantize to a range of integers and back, per channel or per tensor.
 
-    The first output of :func:`fake_quantize_per_channel_affine_cachemask`, which has the parameters and errors.
+    The first output of :func:`fake_quantize_per_channel_affine_cachemask`, which has the parameters and errors.  No
+    mask is computed, stored or allocated.
     """
-    return fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, axis, quant_min, quant_max)[0]
+    return fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, axis, quant_min, quant_max, mask=UNWANTED)[
+        0
+    ]
 
 
 def channel_range(x: Any, axis: int | None) -> tuple[Any, Any]:
@@ -262,9 +282,13 @@ def _first_call(
     x, scale, zero_point = map(describe, inputs, ("x", "scale", "zero_point"))
     given = out is not None
     out = _like(inputs[0], x, x.dtype) if out is None else out
-    mask = _like(inputs[0], x, "bool") if mask is None else mask
-    operands = Operands(x, scale, zero_point, describe(out, "out"), describe(mask, "mask"))
-    launch = launch_of(check(operands, axis, low, high))
+    if mask is UNWANTED:
+        operands, mask = Operands(x, scale, zero_point, describe(out, "out")), None
+        launch = launch_without_mask(check(operands, axis, low, high))
+    else:
+        mask = _like(inputs[0], x, "bool") if mask is None else mask
+        operands = Operands(x, scale, zero_point, describe(out, "out"), describe(mask, "mask"))
+        launch = launch_of(check(operands, axis, low, high))
     # The warm path hands tensors over as they are, which arrays of bfloat16 cannot be.
     if key is not None and not (isinstance(inputs[0], np.ndarray) and "bfloat16" in (o.dtype for o in operands[:4])):
         if given and not isinstance(inputs[0], np.ndarray):
@@ -275,6 +299,28 @@ def _first_call(
     from_torch = type(inputs[0]).__module__.partition(".")[0] == "torch"
     run(launch, *(operand.tensor for operand in operands), from_torch=from_torch)
     return out, mask
+
+
+def launch_without_mask(call: CheckedArguments) -> Any:
+    """Return the launch of a call without a mask; that with one, which is discarded, if only that kernel was built."""
+    try:
+        return launch_of(call)
+    except CacheMissError:
+        x, *_, out = call.operands
+        mask = Operand(None, "bool", x.shape, out.strides, 0)
+        return _MaskDiscarded(launch_of(call._replace(operands=Operands(*call.operands, mask))), math.prod(x.shape))
+
+
+class _MaskDiscarded:
+    """A launch on a mask of its own, for libraries that were built without the kernels that make none."""
+
+    def __init__(self, launch: Any, elements: int) -> None:
+        self.launch, self.elements, self.workspace_size = launch, elements, launch.workspace_size
+
+    def __call__(self, *tensors: Any, from_torch: bool = False) -> None:
+        memory = aligned((self.elements,), np.dtype(np.uint8))
+        mask = AddressTensor(memory.ctypes.data, memory)
+        self.launch(*tensors[:4], mask, *tensors[4:], from_torch=from_torch)
 
 
 def _like(x: Any, operand: Operand, dtype: str) -> Any:

@@ -9,12 +9,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+import tvm_ffi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import RANGES, assert_same, expected, make, to_numpy, to_torch
 
-import fq_tvm
-from fq_tvm import ArgumentError, functional
+import fq_tvm.torch
+from fq_tvm import ArgumentError, CacheMissError, functional
 from fq_tvm import fake_quantize_per_channel_affine as single
 from fq_tvm import fake_quantize_per_channel_affine_cachemask as fake_quant
 from fq_tvm.launch import registry
@@ -505,7 +506,49 @@ def test_plans_do_not_grow_for_ever(monkeypatch, rng):
 
 
 def test_single_output(args):
-    assert_same((single(*args), expected(*args)[1]), expected(*args))
+    """Without a mask: of numpy, torch and others, first and later, and nothing of a mask is there."""
+    x, scale, zero_point, *numbers = args
+    want, mask = expected(*args)
+    registry.launches.clear()
+    for _ in range(3):
+        out = single(*args)
+        assert_same((out, mask), (want, mask))
+    tensors = [*map(torch.from_numpy, (x, scale, zero_point))]
+    for _ in range(3):
+        out = single(*tensors, *numbers)
+        assert isinstance(out, torch.Tensor)
+        assert_same((out.numpy(), mask), (want, mask))
+    for _ in range(2):
+        out = single(*map(tvm_ffi.from_dlpack, tensors), *numbers)
+        assert_same((np.from_dlpack(out), mask), (want, mask))
+    assert {launch.kernel.spec.mask for launch in registry.launches.values()} == {False}
+    assert_same((single(x[::2], *args[1:]), mask[::2]), (want[::2], mask[::2]))
+    assert_same(fake_quant(*args), (want, mask))
+    assert_same(fake_quant(*args), (want, mask))
+    with pytest.raises(ArgumentError, match=r"scale has 5 elements"):
+        single(x, scale[:5], zero_point, *numbers)
+
+
+def test_a_library_without_kernels_for_single_outputs_serves_them(monkeypatch, rng):
+    """It was built of the contract's kernels: the mask is discarded, on later calls as well."""
+    prepare = registry.prepare
+
+    def only_with_a_mask(call, *rest):
+        if not call.spec("rows").mask:
+            raise CacheMissError("no entry")
+        return prepare(call, *rest)
+
+    monkeypatch.setattr(registry, "prepare", only_with_a_mask)
+    registry.launches.clear()
+    for shape, axis in (((3, 5, 40), 1), ((64, 30), 1), ((0, 3), 1)):  # the second one has a workspace
+        x, scale, zero_point = make(rng, shape, axis)
+        want, mask = expected(x, scale, zero_point, axis, -8, 7)
+        tensors = [*map(torch.from_numpy, (x, scale, zero_point))]
+        for _ in range(2):
+            assert_same((single(x, scale, zero_point, axis, -8, 7), mask), (want, mask))
+            out = fq_tvm.torch.fake_quantize_per_channel_affine(*tensors, axis, -8, 7)
+            assert_same((out.numpy(), mask), (want, mask))
+    registry.launches.clear()
 
 
 def test_threads_at_once(rng):

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from support import RANGES, assert_same, channel_view, expected, make, to_numpy, to_torch
 
+from fq_tvm import fake_quantize_per_channel_affine as without_mask
 from fq_tvm import fake_quantize_per_channel_affine_cachemask as fake_quant
 
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "250"))
@@ -84,6 +85,8 @@ def test_equals_the_reference(data):
     assert_same((out, mask), want)
     if out_dtype == dtype:
         assert_same(fake_quant(x, scale, zero_point, axis, low, high), want)
+        if {dtype, scale_dtype} == {"float32"} and zero_point_dtype == "int32" and max(-low, high) <= 2**23:
+            assert_same((without_mask(x, scale, zero_point, axis, low, high), want[1]), want)
 
 
 @relaxed

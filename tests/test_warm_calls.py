@@ -14,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import fq_tvm.torch
 from fq_tvm import ArgumentError, aclnn
+from fq_tvm import fake_quantize_per_channel_affine as without_mask
 from fq_tvm import fake_quantize_per_channel_affine_cachemask as fake_quant
 from fq_tvm.launch import registry
 
@@ -104,6 +105,19 @@ def test_what_lies_elsewhere_is_refused(kind, warm):
                 with pytest.raises(ArgumentError, match=f"^{NAMES[place]}[ ,]") as error:
                     call(given)
                 assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_without_a_mask_it_is_refused_as_well(kind):
+    for place in range(3):
+        for warm in (False, True):
+            given = arguments()[:3]
+            registry.launches.clear()
+            for _ in range(2 * warm):
+                without_mask(*given, *NUMBERS)
+            given[place] = ELSEWHERE[kind](given[place])
+            with pytest.raises(ArgumentError, match=f"^{NAMES[place]}[ ,]"):
+                without_mask(*given, *NUMBERS)
 
 
 @pytest.mark.parametrize("kind", ELSEWHERE)

@@ -67,7 +67,7 @@ def build(arguments: Arguments) -> None:
         allowed = [f.name for f in dataclasses.fields(FakeQuantSpec)]
         if not sign or field not in allowed:
             raise FqError(f"--spec {item!r}: expected FIELD=VALUE, where FIELD is one of {', '.join(allowed)}")
-        fields[field] = {"true": True, "false": False}.get(value, value)
+        fields[field] = {"true": True, "false": False}.get(value.lower(), value)
     specs: list[Any] = [*catalogue(**fields, extensions=arguments.extensions)]
     if arguments.all and not arguments.c_api:
         specs += [*straight_through_catalogue(), *range_catalogue(arguments.extensions)]

@@ -7,6 +7,7 @@ torch's.  :func:`enable` replaces torch's fake quantization on the CPU, with the
 
 from __future__ import annotations
 
+from .blocks import fake_quantize
 from .operator import fake_quantize_per_channel_affine, fake_quantize_per_channel_affine_cachemask
 from .override import disable, enable, enabled
 
@@ -14,6 +15,7 @@ __all__ = [
     "disable",
     "enable",
     "enabled",
+    "fake_quantize",
     "fake_quantize_per_channel_affine",
     "fake_quantize_per_channel_affine_cachemask",
 ]

@@ -15,15 +15,19 @@ from torch.compiler import is_compiling
 
 from .. import functional
 from ..errors import ArgumentError
-from ..functional import torch_key
-from ..launch.arguments import Operand, Operands, check
+from ..functional import launch_without_mask, torch_key
+from ..launch.arguments import Operand, Operands, check, describe
 from ..launch.buffers import run
-from ..launch.registry import launches
+from ..launch.registry import launch_of, launches, remember
+from ..spec import CONTRACT, Formula
 from .gradient import straight_through
 from .plain import NO_MODE, PLAIN, included_keys, keys_of
 from .results import DTYPES, POOLED_ELEMENTS, result_like
 
 NAME = "fake_quantize_per_channel_affine_cachemask"
+
+ANY_FORMULA = "fake_quantize_cachemask"
+"""Name of the operator that takes the fields of a formula, too."""
 
 _function_modes = torch._C._len_torch_function_stack
 _profiler_enabled = torch._C._autograd._profiler_enabled
@@ -144,13 +148,66 @@ def fake_quantize_per_channel_affine(
 ) -> torch.Tensor:
     """Quantize to a range of integers and back, with a gradient that goes straight through.
 
-    The first output of :func:`fake_quantize_per_channel_affine_cachemask`, which has the parameters and errors.
+    The first output of :func:`fake_quantize_per_channel_affine_cachemask`, which has the parameters and errors.  Where
+    no gradient is wanted, no mask is computed, stored or allocated, but in graphs that were traced or compiled.
     """
+    if (out := without_mask(x, scale, zero_point, axis, quant_min, quant_max)) is not None:
+        return out
     return fake_quantize_per_channel_affine_cachemask(x, scale, zero_point, axis, quant_min, quant_max)[0]
 
 
-def _on_cpu(x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: int, quant_max: int) -> Any:
+def without_mask(
+    x: Any, scale: Any, zero_point: Any, axis: Any, quant_min: Any, quant_max: Any, formula: tuple[Any, ...] = ()
+) -> torch.Tensor | None:
+    """Return the result if nobody but the kernel has a part in it: no gradient, no tracer, no mode; else None.
+
+    Parameters
+    ----------
+    formula : tuple
+        The fields of a :class:`~fq_tvm.spec.Formula`; none for the contract's.
+    """
+    wanted = x, scale, zero_point
+    if is_compiling() or not _is_direct(*wanted) or not type(quant_min) is type(quant_max) is int:
+        return None
+    if axis is not None and type(axis) is not int:
+        return None
+    if x.requires_grad or scale.requires_grad or zero_point.requires_grad:
+        if torch.is_grad_enabled():
+            return None
+        wanted = x.detach(), scale.detach(), zero_point.detach()
+    (out,) = _compute(wanted, axis, quant_min, quant_max, formula, mask=False)
+    return out
+
+
+def _compute(
+    tensors: tuple[Any, ...], axis: int | None, low: int, high: int, formula: tuple[Any, ...], mask: bool
+) -> tuple[torch.Tensor, ...]:
+    """Run a kernel of any formula, with a mask or without, on tensors that need no gradient."""
+    x, scale, zero_point = tensors
+    key = (ANY_FORMULA, mask, *formula, *torch_key(x, scale, zero_point, axis, low, high))
+    launch, results = launches.get(key), (x.dtype, torch.bool)[: 1 + mask]
+    if launch is None:
+        described = map(describe, tensors, ("x", "scale", "zero_point"))
+        outputs = [empty_like(x, dtype=dtype) for dtype in results]
+        operands = Operands(*described, *map(describe, outputs, ("out", "mask")))
+        call = check(operands, axis, low, high, formula=Formula(*formula) if formula else CONTRACT)
+        launch = remember(key, launch_of(call) if mask else launch_without_mask(call))
+    try:
+        outputs = [result_like(x, dtype) for dtype in results]
+        run(launch, *tensors, *outputs, from_torch=True)
+    except ArgumentError:
+        for name, tensor in zip(("x", "scale", "zero_point"), tensors, strict=True):
+            describe(tensor, name)  # says which has no memory as the first call does
+        raise
+    return tuple(outputs)
+
+
+def _on_cpu(
+    x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: int, quant_max: int, *formula: Any
+) -> Any:
     x, scale, zero_point = (t.detach() if t.requires_grad else t for t in (x, scale, zero_point))
+    if formula:
+        return _compute((x, scale, zero_point), axis, quant_min, quant_max, formula, mask=True)
     outputs = {}
     if x.numel() >= POOLED_ELEMENTS and x.dtype in DTYPES:
         outputs = {"out": result_like(x, x.dtype), "mask": result_like(x, torch.bool)}
@@ -159,7 +216,9 @@ def _on_cpu(x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: in
     )
 
 
-def _traced(x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: int, quant_max: int) -> Any:
+def _traced(
+    x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: int, quant_max: int, *formula: Any
+) -> Any:
     """Give outputs without data, as a tracer wants them, or the error that the kernel would raise."""
     for name, tensor in (("x", x), ("scale", scale), ("zero_point", zero_point)):
         if tensor.device.type not in ("cpu", "meta"):
@@ -169,7 +228,7 @@ def _traced(x: Any, scale: Any, zero_point: Any, axis: int | None, quant_min: in
     out, mask = empty_like(x), empty_like(x, dtype=torch.bool)
     tensors = (x, scale, zero_point, out, mask)
     operands = (Operand(None, str(t.dtype).removeprefix("torch."), tuple(t.shape), (), 0) for t in tensors)
-    check(Operands(*operands), axis, quant_min, quant_max, placed=False)
+    check(Operands(*operands), axis, quant_min, quant_max, placed=False, formula=Formula(*formula))
     return out, mask
 
 
@@ -195,7 +254,7 @@ class _StraightThrough(_SingleLevelFunction):  # type: ignore[misc]  # torch's s
         return None, None if grad_out is None else straight_through(grad_out, mask), None, None
 
 
-def _above_cpu(keyset: Any, x: Any, scale: Any, zero_point: Any, *rest: Any) -> Any:
+def _above_cpu(name: str, keyset: Any, x: Any, scale: Any, zero_point: Any, *rest: Any) -> Any:
     """Be the kernel of autograd's key.
 
     Forward mode is refused, as aten's operator does: without a formula of its own, it would give a tangent of zero.
@@ -204,7 +263,7 @@ def _above_cpu(keyset: Any, x: Any, scale: Any, zero_point: Any, *rest: Any) -> 
     if forward_ad._current_level >= 0:
         for tensor in tensors:
             if forward_ad.unpack_dual(tensor).tangent is not None:
-                raise NotImplementedError(f"fq_tvm::{NAME} has no forward mode derivative; use reverse mode")
+                raise NotImplementedError(f"fq_tvm::{name} has no forward mode derivative; use reverse mode")
     below = keyset & torch._C._after_autograd_keyset
 
     def compute(*tensors: Any) -> Any:
@@ -212,7 +271,7 @@ def _above_cpu(keyset: Any, x: Any, scale: Any, zero_point: Any, *rest: Any) -> 
         if below.highestPriorityTypeId() == torch.DispatchKey.CPU:
             return _on_cpu(*tensors, *rest)
         with torch._C._AutoDispatchBelowAutograd():
-            return _operator.redispatch(below, *tensors, *rest)
+            return _operators[name].redispatch(below, *tensors, *rest)
 
     def compute_in_function(*tensors: Any) -> Any:
         # A function turns gradients off, also for the other levels of torch.func, which may want theirs.
@@ -226,14 +285,7 @@ def _above_cpu(keyset: Any, x: Any, scale: Any, zero_point: Any, *rest: Any) -> 
 
 
 def _batched(
-    info: Any,
-    in_dims: tuple[int | None, ...],
-    x: Any,
-    scale: Any,
-    zero_point: Any,
-    axis: int | None,
-    quant_min: int,
-    quant_max: int,
+    name: str, info: Any, in_dims: tuple[int | None, ...], x: Any, scale: Any, zero_point: Any, axis: Any, *rest: Any
 ) -> Any:
     """Map over a dimension of x in one call; over one of the parameters, which no axis describes, in many."""
     if in_dims[1] is None and in_dims[2] is None:
@@ -242,28 +294,40 @@ def _batched(
             axis = axis + 1 if x.dim() > 1 else None  # a sample of no dimensions is one channel
         elif axis is not None and x.dim() == 1:
             axis = None
-        return _operator(x, scale, zero_point, axis, quant_min, quant_max), (0, 0)
+        return _operators[name](x, scale, zero_point, axis, *rest), (0, 0)
     tensors = (x, scale, zero_point)
     samples = [
         [t if d is None else t.select(d, i) for t, d in zip(tensors, in_dims, strict=False)]
         for i in range(info.batch_size)
     ]
-    outs, masks = zip(*(_operator(*sample, axis, quant_min, quant_max) for sample in samples), strict=True)
+    outs, masks = zip(*(_operators[name](*sample, axis, *rest) for sample in samples), strict=True)
     return (torch.stack(outs), torch.stack(masks)), (0, 0)
 
 
-def _register() -> Any:
-    """Define the operator; the library object that is returned keeps it defined."""
+def _register(names: dict[str, str]) -> Any:
+    """Define operators, each with what it takes beside the contract; the library that is returned keeps them."""
     library = torch.library.Library("fq_tvm", "FRAGMENT")
-    schema = "(Tensor x, Tensor scale, Tensor zero_point, int? axis, int quant_min, int quant_max) -> (Tensor, Tensor)"
-    library.define(NAME + schema, tags=(torch.Tag.pt2_compliant_tag,))
-    library.impl(NAME, _on_cpu, "CPU")
-    name = f"fq_tvm::{NAME}"
-    torch.library.register_fake(name, _traced, lib=library)
-    library.impl(NAME, _above_cpu, "Autograd", with_keyset=True)
-    torch.library.register_vmap(name, _batched, lib=library)
+    arguments = "Tensor x, Tensor scale, Tensor zero_point, int? axis, int quant_min, int quant_max"
+    for name, more in names.items():
+        library.define(f"{name}({arguments}{more}) -> (Tensor, Tensor)", tags=(torch.Tag.pt2_compliant_tag,))
+        library.impl(name, _on_cpu, "CPU")
+        torch.library.register_fake(f"fq_tvm::{name}", _traced, lib=library)
+        library.impl(name, partial(_above_cpu, name), "Autograd", with_keyset=True)
+        torch.library.register_vmap(f"fq_tvm::{name}", partial(_batched, name), lib=library)
     return library
 
 
-_registration = _register()
-_operator = torch.ops.fq_tvm.fake_quantize_per_channel_affine_cachemask.default
+_FIELDS = ", str form, str? zero_point_placement, bool keep_zero_sign, str nan"
+_registration = _register({NAME: "", ANY_FORMULA: _FIELDS})
+_operators = {name: getattr(torch.ops.fq_tvm, name).default for name in (NAME, ANY_FORMULA)}
+_operator = _operators[NAME]
+
+
+def with_formula(
+    x: Any, scale: Any, zero_point: Any, axis: Any, quant_min: Any, quant_max: Any, formula: tuple[Any, ...]
+) -> torch.Tensor:
+    """Fake-quantize by a formula, with a gradient that goes straight through; no mask is made where none is wanted."""
+    if (out := without_mask(x, scale, zero_point, axis, quant_min, quant_max, formula)) is not None:
+        return out
+    result: torch.Tensor = _operators[ANY_FORMULA](x, scale, zero_point, axis, quant_min, quant_max, *formula)[0]
+    return result

@@ -29,6 +29,7 @@ def test_build_beyond_the_contract(ask, tmp_path):
     assert build("dtype=bfloat16", "zero_point_dtype=float16") == ["fq_rows_bf16_f32_f16_f32_narrow"]
     assert build("dtype=float32") == ["fq_rows_f32_f32_i32_f32_narrow"]
     assert len(build("dtype=float32", "--extensions")) == 3  # one for each dtype of the zero point
+    assert build("dtype=float32", "mask=false", "nan=quant_max") == ["fq_rows_f32_f32_i32_f32_narrow_nanmax_nomask"]
 
 
 def test_build_a_c_library(ask, refused, tmp_path):
@@ -52,6 +53,8 @@ def test_build_a_c_library(ask, refused, tmp_path):
         (["--spec", "rows", "-o", "d"], "expected FIELD=VALUE"),
         (["--spec", "color=red", "-o", "d"], "'color=red'"),
         (["--spec", "dtype=float64", "-o", "d"], "dtype is 'float64'; expected one of float32, float16"),
+        (["--spec", "mask=maybe", "-o", "d"], "mask is 'maybe'; expected True or False"),
+        (["--spec", "form=quotient", "-o", "d"], "form is 'quotient'; expected one of reciprocal, division"),
         (["--all"], "-o"),
     ],
 )
