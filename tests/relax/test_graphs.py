@@ -188,7 +188,7 @@ def fits(graph, body):
 SEEDS = st.integers(0, 2**32)
 
 
-@settings(max_examples=24, deadline=None)
+@settings(max_examples=16, deadline=None)
 @given(SEEDS, st.sampled_from([draw_graph, draw_graph, draw_pair]))
 def test_the_pipeline_keeps_every_bit(seed, draw):
     graph = Graph(np.random.default_rng(seed))
