@@ -70,8 +70,8 @@ class FuseFakeQuant:
     Parameters
     ----------
     allow_reciprocal : bool
-        Whether graphs that divide by the scale may be rewritten to the operator, which multiplies by the reciprocal.
-        That moves ties, except for constant scales that are powers of two, which are always rewritten.
+        Whether graphs that divide by the scale become calls that multiply by the reciprocal, which moves ties.  By
+        default they divide, too, except where the scale is constant and the reciprocal exact (powers of two).
     """
 
     def __init__(self, allow_reciprocal: bool = False) -> None:
