@@ -70,8 +70,8 @@ class FuseFakeQuant:
     Parameters
     ----------
     allow_reciprocal : bool
-        Whether graphs that divide by the scale may be rewritten to the operator, which multiplies by the reciprocal.
-        That moves ties, except for constant scales that are powers of two, which are always rewritten.
+        Whether graphs that divide by the scale become calls that multiply by the reciprocal, which moves ties.  By
+        default they divide, too, except where the scale is constant and the reciprocal exact (powers of two).
     """
 
     def __init__(self, allow_reciprocal: bool = False) -> None:
@@ -100,6 +100,7 @@ def _plan(matcher: Matcher, func: Any) -> dict[Any, tuple[Found, int]]:
         found = matcher.match(binding.value)
         if found is not None:
             matches.setdefault(found.quantized, []).append((binding.var, found))
+    masks = [binding for binding in bindings if matcher.may_be_mask(binding.value)]
     plan: dict[Any, tuple[Found, int]] = {}
     for group in matches.values():
         found = group[0][1]
@@ -107,7 +108,7 @@ def _plan(matcher: Matcher, func: Any) -> dict[Any, tuple[Found, int]]:
             continue
         outputs = {var: 0 for var, _ in group}
         inside = [var for _, other in group for var in other.inside]
-        for other in bindings:
+        for other in masks:
             between = matcher.mask(found, other.value)
             if between is not None:
                 outputs[other.var] = 1

@@ -30,6 +30,7 @@ CASTS = {"float32": tuple(BOUNDS), "int32": SMALL}
 
 MIRRORED = {"relax.greater_equal": "relax.less_equal", "relax.less_equal": "relax.greater_equal"}
 CLIPS = ("relax.clip", "relax.minimum", "relax.maximum")
+MASKS = ("relax.logical_and", "relax.bitwise_and", "relax.equal")
 VIEWS = ("relax.reshape", "relax.expand_dims", "relax.squeeze")
 BETWEEN = ("relax.astype", "relax.call_tir", *CLIPS)
 """What may stand between what quantizes and what dequantizes."""
@@ -158,6 +159,11 @@ class Matcher:
                 found: Found = _either(self._chain, result, result.ty.ndim)
                 return found
         return None
+
+    @staticmethod
+    def may_be_mask(value: Any) -> bool:
+        """Whether it is worth asking for what match a value is the mask."""
+        return _name(value) in MASKS
 
     def mask(self, found: Found, value: Any) -> list[Any] | None:
         """Read a call that could compute the mask of a match; return the variables in between, or None."""

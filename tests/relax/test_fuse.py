@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import tvm_ffi
@@ -172,8 +174,15 @@ INTEGER_CLIPS = {
 }
 
 
-@pytest.mark.parametrize("clip", INTEGER_CLIPS)
-@pytest.mark.parametrize(("low", "high", "fires"), [(-128, 127, 1), (-127, 126, 1), (5, 5, 1), (6, 5, 0)])
+@pytest.mark.parametrize(
+    ("clip", "low", "high", "fires"),
+    [
+        *((clip, -127, 126, 1) for clip in INTEGER_CLIPS),
+        ("clip", -128, 127, 1),
+        ("operators", 5, 5, 1),
+        ("functions", 6, 5, 0),
+    ],
+)
 def test_a_clip_between_makes_the_range_smaller(clip, low, high, fires):
     x = np.float32([*SPECIALS, 63, 63.5, -64.5, -65, 7, 10])
 
@@ -183,7 +192,7 @@ def test_a_clip_between_makes_the_range_smaller(clip, low, high, fires):
         q = emit(INTEGER_CLIPS[clip](emit, q, low, const(high, "int8") if clip == "functions" else high))
         return emit(op.dequantize(q, s, z, axis=0))
 
-    compare(module([(x.shape, "float32")], body), x, 1 if clip == "one_side" else fires)
+    compare(module([(x.shape, "float32")], body), x, fires)
 
 
 @pytest.mark.parametrize("last", ["add", "maximum_of_two"])
@@ -266,6 +275,29 @@ def test_a_mask_by_equality(clip, other):
             return out, emit(op.equal(*(reversed(sides) if swapped else sides)))
 
         compare(module([(x.shape, "float32")], body), x, int(of_clip))
+
+
+def test_the_sign_of_zero_where_the_zero_point_is_added_before_rounding():
+    """A bound of 0 takes it where it is the second operand, and a scalar constant of 0.0 is dropped by TVM."""
+    x = np.float32([-3, -0.1, -0.0, 0.0, 0.1, -1e-40, np.inf, np.nan])
+    fires = []
+
+    def body(emit, x):
+        outputs = []
+        for shape, (low, high), clip in itertools.product(
+            [(1,), ()], [(-8, 7), (0, 7), (-8, 0)], ["clip", "max_min_swapped"]
+        ):
+            z, s = const(np.zeros(shape)), const(np.float32(0.3))
+            q = emit(op.round(emit(op.add(emit(op.divide(x, s)), z))))
+            outputs.append(emit(op.multiply(emit(op.subtract(emit(CLIPS[clip](emit, q, low, high)), z)), s)))
+            positive = high == 0 or (low == 0 and clip == "clip")
+            fires.append("positive" if positive else "kept" if shape else "")
+        return tuple(outputs)
+
+    mod = module([(x.shape, "float32")], body)
+    text = FuseFakeQuant()(mod).script()
+    assert (text.count(OP), text.count("keep_zero_sign=True")) == (len(fires) - fires.count(""), fires.count("kept"))
+    compare(mod, x, 9)
 
 
 @pytest.mark.parametrize(("low", "fires"), [(0, 1), (0.0, 1), (-0.0, 0)])

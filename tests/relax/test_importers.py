@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -195,4 +196,52 @@ def test_onnx(dtype):
     assert fq_tvm.relax.FuseFakeQuant()(mod).script().count(OP) == 1
     default = relax.get_default_pipeline(target())
     for got, want in zip(run(mod, x), run(mod, x, pipeline=default), strict=True):
+        np.testing.assert_array_equal(bits(got), bits(want))
+
+
+@pytest.mark.parametrize("name", ["resnet", "mobilenet", "transformer"])
+def test_every_pair_of_a_quantized_network_is_fused(name, tmp_path):
+    """As ONNX Runtime's quantizer writes them; one of each is run and compared with TVM's own pipeline."""
+    pytest.importorskip("onnxruntime")
+    from onnx_networks import network, quantized
+    from tvm.relax.frontend.onnx import from_onnx
+
+    compared = {"resnet": ("u8", 13, 2), "mobilenet": ("s8", 21, "n"), "transformer": ("u8", 13, 2)}
+    for activations, opset, batch in itertools.product(("u8", "s8"), (13, 21), (2, "n")):
+        path, shape = network(name, tmp_path, batch, opset)
+        model = quantized(path, shape, activations)
+        pairs = sum(node.op_type == "QuantizeLinear" for node in model.graph.node)
+        mod = from_onnx(model)
+        text = fq_tvm.relax.FuseFakeQuant()(mod).script()
+        assert pairs >= 9
+        assert (text.count(OP), text.count("R.quantize(")) == (pairs, 0)
+        if (activations, opset, batch) == compared[name]:
+            x = 2 * np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+            x.reshape(-1)[:3] = np.nan, np.inf, -np.inf
+            default = relax.get_default_pipeline(target())
+            for got, want in zip(run(mod, x), run(mod, x, pipeline=default), strict=True):
+                np.testing.assert_array_equal(bits(got), bits(want))
+
+
+def test_a_clip_that_torch_exports(tmp_path):
+    """Quantize, clip, dequantize: TVM imports the clip as functions of its own."""
+    import onnx
+    from onnx import helper, numpy_helper
+    from tvm.relax.frontend.onnx import from_onnx
+
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("Clip", ["q", "low", "high"], ["c"]),
+        helper.make_node("DequantizeLinear", ["c", "s", "z"], ["y"]),
+    ]
+    values = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ("n", 6)) for n in "xy"]
+    numbers = {"s": np.float32(0.3), "z": np.int8(0), "low": np.int8(-127), "high": np.int8(127)}
+    constants = [numpy_helper.from_array(np.asarray(value), name) for name, value in numbers.items()]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], constants)
+    mod = from_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]))
+    text = fq_tvm.relax.FuseFakeQuant()(mod).script()
+    assert text.count(OP) == 1
+    assert "quant_min=-127" in text
+    x = np.float32([[-40, -0.1, 0.45, 38.2, np.nan, np.inf], [-38.25, 0.15, -0.0, 38.4, -np.inf, 1e-40]])
+    for got, want in zip(run(mod, x), run(mod, x, pipeline=relax.get_default_pipeline(target())), strict=True):
         np.testing.assert_array_equal(bits(got), bits(want))
