@@ -170,6 +170,27 @@ def test_products_are_rounded_before_sums():
     assert_equal(run(mod, *inputs), stock(mod, *inputs))
 
 
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("functions", [(op.add, op.subtract), (op.subtract, op.add)])
+def test_what_cancels_out_is_rounded(functions, after):
+    """In one function TVM would make x of (x + y) - y, which it is not where y is large or infinite."""
+    rng = np.random.default_rng(11)
+    x, scale, zero_point = make(rng, (4, 6, 40), 1)
+    y = np.where(rng.random(x.shape) < 0.5, rng.choice(SPECIALS, x.shape), rng.standard_normal(x.shape) * 1e3).astype(
+        "f4"
+    )
+    first, second = functions
+
+    def body(emit, x, s, z, y):
+        value = out_of(emit, x, s, z) if after else x
+        value = emit(second(emit(first(value, y)), y))
+        return value if after else out_of(emit, value, s, z)
+
+    mod = module([*TYPES, TYPES[0]], body)
+    assert len(kernels(mod)) == 1
+    assert_equal(run(mod, x, scale, zero_point, y), stock(mod, x, scale, zero_point, y))
+
+
 def test_a_mask_that_nobody_reads_is_not_computed():
     x, scale, zero_point = make(np.random.default_rng(6), (4, 6, 40), 1)
     alone = module(TYPES, lambda e, x, s, z: out_of(e, x, s, z))
