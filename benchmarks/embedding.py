@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -77,16 +77,16 @@ def graph(shape: Sequence[int], axis: int | None, after_relu: bool) -> Any:
     return builder.get()
 
 
-def best_of(calls: Sequence[Any], repeat: int) -> list[float]:
+def best_of(calls: Sequence[Any], repeat: int, clock: Callable[[], float] = time.perf_counter) -> list[float]:
     """The least time of each, in seconds, taken in turn."""
     best = [float("inf")] * len(calls)
     for call in calls:
         call()
     for _ in range(repeat):
         for i, call in enumerate(calls):
-            start = time.perf_counter()
+            start = clock()
             call()
-            best[i] = min(best[i], time.perf_counter() - start)
+            best[i] = min(best[i], clock() - start)
     return best
 
 
@@ -95,7 +95,7 @@ def load(mod: Any, target: Any, pipeline: Any) -> Any:
     return relax.VirtualMachine(relax.build(mod, target, relax_pipeline=pipeline), tvm.cpu())["main"]
 
 
-def compare_graphs(target: Any, repeat: int) -> None:
+def compare_graphs(target: Any, repeat: int, clock: Callable[[], float] = time.perf_counter) -> None:
     """Print the table of graphs, and the geometric mean of the ratios."""
     print(f"\n{'graph':40} {'TVM ms':>9} {'ours ms':>9} {'ratio':>6}")
     ratios = []
@@ -104,7 +104,7 @@ def compare_graphs(target: Any, repeat: int) -> None:
         for after_relu in (False, True):
             mod = graph(shape, axis, after_relu)
             pipelines = relax.get_default_pipeline(target), fq_tvm.relax.PIPELINE
-            stock, ours = best_of([partial(load(mod, target, pipeline), x) for pipeline in pipelines], repeat)
+            stock, ours = best_of([partial(load(mod, target, pipeline), x) for pipeline in pipelines], repeat, clock)
             ratios.append(stock / ours)
             name = f"{'relu, ' if after_relu else ''}pair {shape} axis {axis}"
             print(f"{name:40} {stock * 1e3:9.3f} {ours * 1e3:9.3f} {ratios[-1]:6.2f}")
@@ -115,9 +115,14 @@ def compare_graphs(target: Any, repeat: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=20, help="calls of each, taken in turn (default: %(default)s)")
-    repeat = parser.parse_args().repeat
-    os.environ.setdefault("TVM_NUM_THREADS", str(num_threads()))  # of TVM's pool
+    parser.add_argument("--cpu-time", action="store_true", help="graphs alone: time of the CPU, with one thread")
+    arguments = parser.parse_args()
+    repeat = arguments.repeat
+    os.environ.setdefault("TVM_NUM_THREADS", "1" if arguments.cpu_time else str(num_threads()))  # of TVM's pool
     target = tvm.target.Target.from_device("cpu")
+    if arguments.cpu_time:
+        compare_graphs(target, repeat, time.process_time)
+        return
     rng = np.random.default_rng(0)
     print(f"{'case':40} {'Relax ms':>9} {'kernel ms':>9} {'ratio':>6}")
     for shape, axis, dtype in CASES:
