@@ -135,7 +135,7 @@ def prim_func(
     attributes = {"axis": axis, "quant_min": low, "quant_max": high, "nan": nan}
     func = state([(tuple(shape), dtypes[0]), *((vector, dtype) for dtype in dtypes[1:])], attributes, target)
     if is_for_cpu(target):
-        func = schedule(func, target).with_attr("tirx.is_scheduled", True)
+        func = schedule(func, target)[0].with_attr("tirx.is_scheduled", True)
     return func.with_attr("global_symbol", "main")
 
 

@@ -18,6 +18,7 @@ from ..entry_points import EntryPoints, Workspace
 from ..errors import BuildError
 from ..target import Target
 from .statement import Statement
+from .vector_loops import with_block_body
 
 DATA, BYTE_OFFSET = 1, 8
 """Fields of a DLTensor as ``tvm_struct_get`` numbers them."""
@@ -30,12 +31,12 @@ def by_address(func: tirx.PrimFunc, stated: Statement) -> tirx.PrimFunc:
     declarations: list[Any] = []
     for param, view in zip(func.params, stated.views, strict=False):
         layout = None if view.strides else param.ty.layout
-        buffers[param], declared = _declare(param, handles[view.tensor], view.offset, view.strides, layout)
+        buffers[param], declared = declare(param, handles[view.tensor], view.offset, view.strides, layout)
         declarations += declared
     return redeclare(func, [*handles.values(), *func.params[len(stated.views) :]], buffers, declarations)
 
 
-def _declare(param: Any, handle: Any, offset: Any, strides: Sequence[Any], layout: Any) -> tuple[Any, list[Any]]:
+def declare(param: Any, handle: Any, offset: Any, strides: Sequence[Any], layout: Any) -> tuple[Any, list[Any]]:
     """Declare a buffer like a parameter, so many elements into a tensor; return it and the statements for that."""
     # Bound before any loop: a task on another thread would read it again at every element.
     start = te.var(f"{param.name}_start", "int64")
@@ -70,7 +71,7 @@ def either(workspace: Workspace | None, first: tirx.PrimFunc, plain: tirx.PrimFu
     body = tvm_ffi.structural_map(first.body, (tvm.ir.Var, lambda v: same.get(v, v)), order="post")
     flag = tirx.decl_buffer((1,), "int32", workspace.flag)
     start = workspace.start(workspace.flag, params["run"])
-    flag, declared = _declare(flag, params["workspace"], start, (), flag.ty.layout)
+    flag, declared = declare(flag, params["workspace"], start, (), flag.ty.layout)
     condition = tirx.NE(tirx.BufferLoad(flag, [0]), tirx.const(0, "int32"))
     return plain.with_body(tirx.SeqStmt([*declared, tirx.IfThenElse(condition, body, plain.body)]))
 
@@ -96,10 +97,8 @@ def redeclare(
     tirx.PrimFunc
     """
     body = tvm_ffi.structural_map(func.body, (tvm.ir.Var, lambda v: buffers.get(v, v)), order="post")
-    block = body.block
-    kept = {name: getattr(block, name) for name in type(block).__annotations__ if name != "body"}
-    block = type(block)(body=tirx.SeqStmt([*declarations, block.body]), **kept)
-    return tirx.PrimFunc(params, type(body)(body.iter_values, body.predicate, block), func.ret_type, func.attrs)
+    body = with_block_body(body, tirx.SeqStmt([*declarations, body.block.body]))
+    return tirx.PrimFunc(params, body, func.ret_type, func.attrs)
 
 
 def conform(functions: Mapping[str, tirx.PrimFunc], points: EntryPoints, target: Target) -> None:

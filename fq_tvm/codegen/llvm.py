@@ -109,7 +109,12 @@ DEBUG_INFO = re.compile(r",? !dbg !\d+|^\s*#dbg_.*\n|^!llvm\.dbg\.cu = .*\n", re
 
 def translate(module: tvm.IRModule, schedule: Schedule, target: Target) -> str:
     """Turn what :func:`fq_tvm.codegen.build.lower` returned into LLVM IR, optimized and ready to become code."""
-    compiled = tvm.compile(module, target=TvmTarget(target.to_tvm(schedule.vector_bits)))
+    return optimize(module, TvmTarget(target.to_tvm(schedule.vector_bits)))
+
+
+def optimize(module: tvm.IRModule, target: TvmTarget) -> str:
+    """Turn functions into LLVM IR, optimized and with the stores marked that go past the caches."""
+    compiled = tvm.compile(module, target=target)
     return mark(DEBUG_INFO.sub("", compiled.mod.inspect_source("ll")))
 
 
@@ -121,12 +126,18 @@ def emit(ll: str) -> tuple[bytes, str]:
         raise BuildError(f"there is no room for the object code of a kernel: {error}") from error
 
 
-def _emit(ll: str) -> tuple[bytes, str]:
-    # TVM wants names of files.  These lie in memory: a disk may be full, which LLVM ends the process for, or read-only.
-    with os.fdopen(_file_in_memory("kernel.ll"), "wb") as text, os.fdopen(_file_in_memory("kernel.o"), "rb") as made:
+def load(ll: str) -> tvm.runtime.Module:
+    """Make a module of LLVM IR, which is compiled when it is first used, or written."""
+    # TVM wants names of files.  They lie in memory: a disk may be full, which LLVM ends the process for, or read-only.
+    with os.fdopen(_file_in_memory("kernel.ll"), "wb") as text:
         text.write(ll.encode())
         text.flush()
-        code = tvm_ffi.get_global_func("ffi.Module.load_from_file.ll")(f"/proc/self/fd/{text.fileno()}", "ll")
+        return tvm_ffi.get_global_func("ffi.Module.load_from_file.ll")(f"/proc/self/fd/{text.fileno()}", "ll")
+
+
+def _emit(ll: str) -> tuple[bytes, str]:
+    code = load(ll)
+    with os.fdopen(_file_in_memory("kernel.o"), "rb") as made:
         code.write_to_file(f"/proc/self/fd/{made.fileno()}", "o")
         return made.read(), code.inspect_source("asm")
 

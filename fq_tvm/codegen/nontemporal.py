@@ -20,7 +20,18 @@ from typing import Any
 import tvm_ffi
 from tvm import te, tirx
 
-from .vector_loops import PIECE, Bindings, inline_blocks, int64, loops_of, replace, shift, start, vectors
+from .vector_loops import (
+    PIECE,
+    Bindings,
+    inline_blocks,
+    int64,
+    loops_of,
+    replace,
+    shift,
+    start,
+    vectors,
+    with_block_body,
+)
 
 LINE = 64
 """Bytes of a line of the caches."""
@@ -64,19 +75,21 @@ def past_caches(func: tirx.PrimFunc, results: Sequence[str], pieces: bool, archi
     def finish(loop: tirx.For) -> tirx.For:
         if loop.kind != tirx.ForKind.PARALLEL:
             return loop
+        divided = tvm_ffi.structural_map(loop.body, (tirx.For, divide), order="post")
         # Orders what was written past the caches before what the thread writes next: that its task is done.
         name, *numbers = FENCES[architecture]
         fence = tirx.call_llvm_intrin("void", name, *(tirx.const(number, "int32") for number in numbers))
-        body = tirx.SeqStmt([loop.body, tirx.Evaluate(fence)])
+        body = tirx.SeqStmt([divided, tirx.Evaluate(fence)])
         return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body, annotations=loop.annotations)
 
-    # No block remains, so none is needed around all of them.
-    body = tvm_ffi.structural_map(func.body.block.body, (tirx.For, divide), order="post")
-    body = tvm_ffi.structural_map(body, (tirx.For, finish), order="post")
+    root = func.body.block
+    body = tvm_ffi.structural_map(root.body, (tirx.For, finish), order="post")
     x, places = start(tensors["self"]), [start(tensors[name]) for name in results]
     begins = tirx.EQ(reduce(or_, places) & int64(LINE - 1), int64(0))
     condition = tirx.all(begins, *(tirx.NE(place, x) for place in places))
-    return func.with_body(tirx.SeqStmt([tirx.Bind(whole, condition), body]))
+    body = tirx.SeqStmt([tirx.Bind(whole, condition), body])
+    # A stage outside of the parallel loop has blocks left, which want one around them; else there is none.
+    return func.with_body(with_block_body(func.body, body) if root.alloc_buffers else body)
 
 
 def _divide(loop: tirx.For, whole: Any, pieces: bool) -> tirx.SeqStmt:

@@ -119,6 +119,13 @@ def inline_blocks(body: Any, variables: list[Any], bind: Bindings) -> Any:
     return tvm_ffi.structural_map(body, (s_tir.SBlockRealize, inline), order="post")
 
 
+def with_block_body(realize: Any, body: Any) -> Any:
+    """Give the root block of a function another body."""
+    block = realize.block
+    kept = {name: getattr(block, name) for name in type(block).__annotations__ if name != "body"}
+    return type(realize)(realize.iter_values, realize.predicate, type(block)(body=body, **kept))
+
+
 def shift(value: Any, power: int) -> Any:
     """Divide a value that is not negative by a power of two."""
     return tirx.shift_right(value, int64(power.bit_length() - 1))

@@ -12,9 +12,11 @@ from .fusion import LimitFusion, ScheduleFakeQuant
 from .importers import dynamic_shapes, torch_convert_map
 from .legalize import LegalizeFakeQuant, legalize
 from .op import fake_quantize_per_channel_affine_cachemask, register
+from .streaming import CallApart
 
 __all__ = [
     "PIPELINE",
+    "CallApart",
     "FuseFakeQuant",
     "LegalizeFakeQuant",
     "LimitFusion",
@@ -43,7 +45,7 @@ def _pipeline(allow_reciprocal: bool = False) -> tvm.transform.Pass:
             for step in cpu.legalize_passes(target):
                 passes += [LimitFusion(), step] if step.info.name == "FuseOps" else [step]
             passes += [ScheduleFakeQuant(), *cpu.dataflow_lower_passes(target)]
-            passes += cpu.finalize_passes(target)
+            passes += [*cpu.finalize_passes(target), CallApart()]
         else:
             passes += [LegalizeFakeQuant(), relax.get_default_pipeline(target)]
         with target:

@@ -63,9 +63,9 @@ def read(func: tirx.PrimFunc) -> Elementwise | None:
 
     Notes
     -----
-    A stage that TVM keeps rounds what it writes to its buffer.  TVM lets LLVM contract a product and a sum that it
-    finds in one expression, so a product that moves into the sum of another stage is kept apart from it, see
-    :func:`_settle`: the bits are those of the stages.
+    A stage that TVM keeps rounds what it writes to its buffer.  In one expression TVM lets LLVM contract a product and
+    a sum, and cancels what is added and subtracted.  So what moves into the sum of another stage is kept apart from it
+    where that could be, see :func:`_settle`: the bits are those of the stages.
     """
     stages: dict[Any, tuple[list[Any], Any]] = {}
     annotations: list[Any] = []
@@ -127,29 +127,32 @@ def _inline(stages: dict[Any, tuple[list[Any], Any]], buffer: Any, indices: Sequ
 def _guard(value: Any, stages: dict[Any, Any]) -> Any:
     """Mark what a sum reads of other stages."""
 
-    def side(operand: Any) -> Any:
+    def side(operand: Any, difference: bool) -> Any:
         if not any(isinstance(part, TensorLoad) and part.source in stages for part in _parts(operand)):
             return operand
-        return tirx.call_pure_extern(str(operand.ty.dtype), GUARD, operand)
+        return tirx.call_pure_extern(str(operand.ty.dtype), GUARD, operand, difference)
 
     def add(node: Any) -> Any:
-        return type(node)(side(node.a), side(node.b)) if _is_float(node) else node
+        difference = isinstance(node, tirx.Sub)
+        return type(node)(side(node.a, difference), side(node.b, difference)) if _is_float(node) else node
 
     return tvm_ffi.structural_map(value, [(tirx.Add, add), (tirx.Sub, add)], order="post")
 
 
 def _settle(value: Any) -> Any:
-    """Put a choice between two equal values in the place of what is marked and may be a product.
+    """Put a choice between two equal values in the place of what is marked and may be a product, or cancel out.
 
-    Both are the value itself: twice a NaN is that NaN.  LLVM contracts nothing with a choice.  (``llvm.canonicalize``
-    would say it in one operation, but TVM's just-in-time compiler ends the process at it.)
+    Both are the value itself: twice a NaN is that NaN.  LLVM contracts nothing with a choice, and TVM, to which
+    ``(x + y) - y`` is x, does not look into one.  (``llvm.canonicalize`` would say it in one operation, but TVM's
+    just-in-time compiler ends the process at it.)
     """
+    cancels = (tirx.Sub,), (tirx.Add, tirx.Sub)
 
     def call(node: Any) -> Any:
         if _name(node) != "tirx.call_pure_extern" or str(node.args[0].value) != GUARD:
             return node
-        rounded = node.args[1]
-        if not any(map(_is_product, _parts(rounded))):
+        rounded, kinds = node.args[1], cancels[int(node.args[2])]
+        if not any(_is_product(part) or isinstance(part, kinds) for part in _parts(rounded)):
             return rounded
         return tirx.Select(rounded <= tirx.const(math.inf, rounded.ty.dtype), rounded, rounded + rounded)
 

@@ -12,6 +12,7 @@ from tvm.ir import Call
 from .legalize import KEPT_AS_IT_IS
 from .op import extents
 from .schedule import MARK, is_for_cpu, schedule
+from .streaming import APART, EXTERNAL, compiled
 
 BROADCAST, REDUCTION, OPAQUE = 1, 3, 8
 """Kinds of functions, as TVM's FuseOps has them: up to the first they are element-wise.  A reduction takes element-wise
@@ -117,7 +118,8 @@ def _is_marked(func: Any) -> bool:
 class ScheduleFakeQuant:
     """Pass, after FuseTIR: schedule the functions that have the operator in them, with what was fused into them.
 
-    A function that it does not understand stays as it is, and correct.
+    A function that it does not understand stays as it is, and correct.  What writes past the caches is compiled here;
+    :class:`~fq_tvm.relax.CallApart` lets the module call that.
     """
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
@@ -126,7 +128,16 @@ class ScheduleFakeQuant:
         target = tvm.target.Target.current(allow_none=True)
         if not is_for_cpu(target):
             return mod
+        apart = []
         for variable, func in mod.functions_items():
-            if _is_marked(func) and "tirx.is_scheduled" not in func.attrs:
-                mod.update_func(variable, schedule(func, target).with_attrs(KEPT_AS_IT_IS))
+            if not _is_marked(func) or "tirx.is_scheduled" in func.attrs:
+                continue
+            scheduled, streaming = schedule(func, target)
+            if streaming is not None and target is not None:
+                apart.append(compiled(streaming, variable.name_hint, target))
+                scheduled = scheduled.with_attr(APART, variable.name_hint)
+            mod.update_func(variable, scheduled.with_attrs(KEPT_AS_IT_IS))
+        if apart:
+            before = (mod.attrs or {}).get(EXTERNAL, [])
+            mod = mod.with_attr(EXTERNAL, [*before, *apart])
         return mod

@@ -58,7 +58,7 @@ def _lower(builder: Any, call: Any, mask: bool, fusible: bool) -> Any:
     if fusible and tensors[0][1] != "bfloat16":
         func = func.with_attrs(FUSIBLE)
     elif is_for_cpu(target):
-        func = schedule(func, target).with_attrs(KEPT_AS_IT_IS)
+        func = schedule(func, target)[0].with_attrs(KEPT_AS_IT_IS)
     types = list(call.ty.fields) if mask else call.ty.fields[0]
     return relax.call_tir(builder.add_func(func, "fake_quantize"), list(call.args), types)
 

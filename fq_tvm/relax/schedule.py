@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import tvm
 import tvm_ffi
 from tvm import s_tir, te, tirx
@@ -22,18 +23,22 @@ from ..codegen.llvm import is_known, resolve
 from ..codegen.transforms import inline_parameters, schedule_loops, tighten
 from ..codegen.vector_loops import replace as substitute
 from ..launch.choose import choose_dense
-from ..launch.plan import CACHED_RUN_ELEMENTS, expansion, is_direct
+from ..launch.plan import CACHED_RUN_ELEMENTS, LINE_ELEMENTS, NONTEMPORAL_ROW_ELEMENTS, expansion, is_direct
 from ..launch.registry import current_target
 from ..layout import contiguous_class
 from ..schedule import Schedule
 from ..spec import FakeQuantSpec
 from ..target import Target
 from .elementwise import Elementwise, read
+from .streaming import stream
 
 MARK = "fq_tvm.fake_quant"
 """The annotation of the operator's stage, which fusion keeps: JSON of its specification and axis."""
 
 STAGE = "fake_quant"
+
+CHEAP = {"tirx.round", "tirx.fma", "tirx.reinterpret", "prim.if_then_else"}
+"""Functions that have vectors."""
 
 
 def is_for_cpu(target: Any) -> bool:
@@ -73,7 +78,7 @@ class Loops:
     dimensions: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
-def schedule(func: tirx.PrimFunc, target: Any) -> tirx.PrimFunc:
+def schedule(func: tirx.PrimFunc, target: Any) -> tuple[tirx.PrimFunc, tirx.PrimFunc | None]:
     """Schedule a function that has the operator in it, and perhaps element-wise stages before and after it.
 
     Parameters
@@ -88,16 +93,21 @@ def schedule(func: tirx.PrimFunc, target: Any) -> tirx.PrimFunc:
     tirx.PrimFunc
         It computes the same bits, of tensors that need no more alignment than their elements; func itself where it has
         other stages, or no element.
+    tirx.PrimFunc or None
+        A function of addresses that writes past the caches, where so much is written that it pays.
     """
     given = read(func)
     marks = [json.loads(str(found[MARK])) for found in given.annotations if MARK in found] if given else []
     if not marks or given is None or math.prod(_static(given.shape)) == 0:
-        return func
+        return func, None
     spec, axis = FakeQuantSpec.from_json(marks[0]["spec"]), marks[0]["axis"]
     loops = _loops(given, axis)
     size = math.prod(_numbers(given.shape))
     spec, knobs = class_of(spec, loops.channels, loops.inner, size, target)
-    return _Restated(func, given, loops).scheduled(spec, knobs, size)
+    restated = _Restated(func, given, loops)
+    cpu = _cpu_of(target)
+    streams = isinstance(size, int) and cpu.nontemporal_stores and restated.streams(spec, knobs, size)
+    return restated.scheduled(spec, knobs, size, cpu.architecture if streams else "")
 
 
 def _numbers(shape: Any) -> list[Any]:
@@ -127,6 +137,10 @@ def _loops(given: Elementwise, axis: int | None) -> Loops:
     if contiguous_class(2, math.prod(shape[last:])) == "lanes" and last:
         return loops(last, rank)
     return loops(0, last)
+
+
+def _bytes(tensor: Any) -> int:
+    return int(np.dtype(str(tensor.dtype)).itemsize)
 
 
 def _uses(value: Any, variable: Any) -> bool:
@@ -168,34 +182,77 @@ class _Restated:
         )
         return same and bool(tvm_ffi.structural_equal(tuple(load.source.shape), self.given.shape))
 
-    def scheduled(self, spec: FakeQuantSpec, knobs: Schedule, size: Any) -> tirx.PrimFunc:
-        """State the function on the loops of its class and schedule it."""
+    def streams(self, spec: FakeQuantSpec, knobs: Schedule, size: int) -> bool:
+        """Whether results are so large that they had better be written past the caches, and can be."""
+        outer, channels, inner = self.loops.outer, self.loops.channels, self.loops.inner
+        row = channels * inner if spec.lanes else inner if channels > 1 or outer > 1 else size
+        lines = row % LINE_ELEMENTS == 0 or (not spec.lanes and row >= NONTEMPORAL_ROW_ELEMENTS[spec.out_dtype])
+        moved = sum(_bytes(tensor) for tensor in (*self.whole, *self.given.values)) * size
+        return bool(spec.nontemporal and lines and self.whole and moved >= knobs.stream_from and self._is_cheap())
+
+    def _is_cheap(self) -> bool:
+        """Whether every operation has vectors; others would be done element by element, and unrolled."""
+        names: list[str] = []
+
+        def call(found: Any) -> None:
+            names.append(str(getattr(found.op, "name", "")))
+
+        for value in self.given.values.values():
+            tvm_ffi.structural_walk(value, (tvm.ir.Call, call))
+        return set(names) <= CHEAP
+
+    def scheduled(
+        self, spec: FakeQuantSpec, knobs: Schedule, size: Any, streams: str
+    ) -> tuple[tirx.PrimFunc, tirx.PrimFunc | None]:
+        """State the function on the loops of its class and schedule it, twice where it streams."""
         outer, channels, inner = self.loops.outer, self.loops.channels, self.loops.inner
         extents: tuple[Any, ...] = (outer, channels, inner)
         form, run = "run", channels * inner
-        places: Callable[..., tuple[Any, ...]] = lambda o, c, i: (o, c, i)  # noqa: E731
         position: Callable[..., Any] | None = None
+
+        def places(*at: Any) -> tuple[Any, ...]:
+            return at
+
         if spec.lanes and is_direct(outer, inner):
-            form, extents, places = "direct", (outer, channels), lambda o, c: (o, c, 0)
+            form, extents = "direct", (outer, channels)
+
+            def places(*at: Any) -> tuple[Any, ...]:
+                return *at, 0
+
         elif spec.lanes and isinstance(run, int) and run <= CACHED_RUN_ELEMENTS:
-            form, extents = "joined", (size,)
-            period, run = run, max(knobs.run // run, 1) * run
-            places = lambda e: (tirx.truncdiv(e, period), *self._lane(tirx.truncmod(e, period)))  # noqa: E731
-            position = lambda e: tirx.truncmod(e, run)  # noqa: E731
+            form, period, copies = "joined", run, max(knobs.run // run, 1)
+            if streams:  # Whole runs: blocks of lines hide from TVM that positions begin again with each run.
+                copies = max(d for d in range(1, copies + 1) if outer % d == 0)
+            run = copies * period
+            extents = (outer // copies, run) if streams else (size,)
+
+            def places(*at: Any) -> tuple[Any, ...]:
+                row, lane = (at[0] * copies, at[1]) if streams else (0, at[0])
+                return row + tirx.truncdiv(lane, period), *self._lane(tirx.truncmod(lane, period))
+
+            position = lambda *at: at[1] if streams else tirx.truncmod(at[0], run)  # noqa: E731
         elif spec.lanes:
             form, extents = "blocked", (outer, run)
-            places = lambda o, v: (o, *self._lane(v))  # noqa: E731
-            position = lambda _o, v: v  # noqa: E731
+            position = lambda *at: at[-1]  # noqa: E731
+
+            def places(*at: Any) -> tuple[Any, ...]:
+                return at[0], *self._lane(at[1])
+
         func = self._state(extents, places, run, position)
         sch = s_tir.Schedule(func)
         inline_parameters(sch, "repeat")
         if form in ("run", "direct"):
             tasks = schedule_loops(sch, STAGE, spec.iteration, form, (knobs.tile, knobs.rows))
         else:
-            tasks = self._schedule_lanes(sch, spec, knobs, len(extents) == 1, run)
+            tasks = self._schedule_lanes(sch, spec, knobs, form == "joined", run)
         if not isinstance(size, int) or size >= knobs.parallel_from:
             sch.parallel(sch.fuse(*tasks))
-        return self._with_shapes(tighten(sch.mod["main"]).without_attr("global_symbol"))
+        made = tighten(sch.mod["main"]).without_attr("global_symbol")
+        if not streams:
+            return self._with_shapes(made), None
+        own = dict(zip(self.func.params, made.params, strict=True))
+        inputs, results = ([own[p] for p in tensors] for tensors in (self.whole, self.given.values))
+        return self._with_shapes(made), stream(made, inputs, results, not spec.lanes, streams)
 
     def _lane(self, position: Any) -> tuple[Any, Any]:
         return tirx.truncdiv(position, self.loops.inner), tirx.truncmod(position, self.loops.inner)
@@ -294,8 +351,8 @@ class _Restated:
             names = (STAGE, f"{STAGE}_v0")
             blocks = sch.get_child_blocks(sch.get_sblock("root"))
             (block,) = [block for block in blocks if sch.get(block).name_hint in names]
-            task, _ = sch.split(sch.get_loops(block)[0], [None, run])
-            return [task]
+            first, *rest = sch.get_loops(block)
+            return [first] if rest else [sch.split(first, [None, run])[0]]
         together = 1
         if isinstance(outer, int):
             together = max(d for d in range(1, knobs.rows + 1) if outer % d == 0)
