@@ -40,6 +40,7 @@ bench: $(VENV)/installed-peers
 	$(BIN)/python benchmarks/without_mask.py
 	$(BIN)/python benchmarks/streaming.py
 	$(BIN)/python benchmarks/compare.py
+	$(BIN)/python benchmarks/gradient_and_range.py
 	$(BIN)/python benchmarks/torch_enable.py
 	$(BIN)/python benchmarks/embedding.py
 	$(BIN)/python benchmarks/single_calls.py numpy --plot build/single_calls_numpy.png

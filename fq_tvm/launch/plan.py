@@ -37,6 +37,10 @@ SHARE_ELEMENTS, MAX_SHARES = 16384, 64
 """Least elements of a share of a reduction, and most shares: enough for the threads of most CPUs."""
 
 
+ROW_ALONE, MOST_PARTS = 256, 1024
+"""Least elements of a row whose partial result is kept for itself, which costs three more; and most parts for that."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of a function of the object code.
@@ -152,7 +156,9 @@ def _reduction(points: EntryPoints, layout: Layout, schedule: Schedule) -> Plan:
     shares = min(MAX_SHARES, size // SHARE_ELEMENTS)
     name, copies, period, pieces = "run", 1, channels, 1
     if layout.iteration.endswith("rows"):
-        parts, per = _divide(outer, shares // channels)
+        # Rows of one channel lie far apart: those that are long are read in the order of memory instead.
+        alone = min(outer, MOST_PARTS) if inner >= ROW_ALONE and not strided else 1
+        parts, per = _divide(outer, max(shares // channels, alone))
         length = inner
         if not strided:
             pieces, length = _divide(inner, min(shares // (parts * channels), inner // RANGE_VECTOR))

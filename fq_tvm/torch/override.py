@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import empty_like
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, CacheMissError
+from ..functional import channel_range
 from ..interruption import fork_safe_lock
 from ..launch.arguments import Operand, Operands, check, describe
 from ..launch.buffers import run
@@ -25,6 +26,7 @@ from ..launch.registry import launch_of, launches, remember
 from ..launch.runtime import AddressTensor
 from ..layout import MAX_RANK
 from ..spec import NARROW_LIMIT
+from . import observer
 from .gradient import straight_through
 from .operator import NAME
 from .results import DTYPES, pool, result_like
@@ -47,6 +49,10 @@ PER_TENSOR_MIN_ELEMENTS = 512
 Below it torch's own kernel serves the call.  Per channel there is no such bound: torch's kernel is slower, and what
 does not fit an int64 must not depend on the size.
 """
+
+
+OBSERVED_MIN_ELEMENTS = {False: 2**13, True: 2**14}
+"""Elements from which the fused observer saves more than its steps in Python cost: of a tensor, and of channels."""
 
 
 def _launch(launch: Any, x: Any, scale: Any, zero_point: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,6 +93,21 @@ def _plan_per_channel(x: Any, scale: Any, zero_point: Any, axis: int, low: int, 
     return _plan(x, describe(scale.detach(), "scale"), describe(zero_point, "zero_point"), axis, low, high)
 
 
+def _find_per_channel(x: Any, scale: Any, zero_point: Any, axis: int, low: int, high: int) -> Any:
+    key = (
+        NAME, x.dtype, x.shape, x.stride(), scale.dtype, scale.shape, scale.stride(),
+        zero_point.dtype, zero_point.shape, zero_point.stride(), axis, low, high,
+    )  # fmt: skip
+    launch = launches.get(key)
+    return remember(key, _plan_per_channel(x, scale, zero_point, axis, low, high)) if launch is None else launch
+
+
+def _find_per_tensor(x: Any, low: int, high: int) -> Any:
+    key = ("per tensor", x.dtype, x.shape, x.stride(), low, high)
+    launch = launches.get(key)
+    return remember(key, _plan_per_tensor(x, low, high)) if launch is None else launch
+
+
 def _plan_per_tensor(x: Any, low: int, high: int) -> Any:
     # torch rounds the difference and the product separately where the range is wide
     if max(abs(low), abs(high)) > NARROW_LIMIT:
@@ -123,13 +144,7 @@ def _zero_point(value: int) -> _Constant:
 def _per_channel(stock: Callable[..., Any]) -> Callable[..., Any]:
     def kernel(x: Any, scale: Any, zero_point: Any, axis: int, low: int, high: int) -> Any:
         if _depth and type(x) in PLAIN and type(scale) in PLAIN and type(zero_point) in PLAIN:
-            key = (
-                NAME, x.dtype, x.shape, x.stride(), scale.dtype, scale.shape, scale.stride(),
-                zero_point.dtype, zero_point.shape, zero_point.stride(), axis, low, high,
-            )  # fmt: skip
-            launch = launches.get(key)
-            if launch is None:
-                launch = remember(key, _plan_per_channel(x, scale, zero_point, axis, low, high))
+            launch = _find_per_channel(x, scale, zero_point, axis, low, high)
             if launch is not STOCK and _within(zero_point, low, high):
                 return _launch(launch, x, scale.detach() if scale.requires_grad else scale, zero_point)
         return stock(CPU, x, scale, zero_point, axis, low, high)
@@ -141,10 +156,7 @@ def _per_tensor(stock: Callable[..., Any]) -> Callable[..., Any]:
     def kernel(x: Any, scale: float, zero_point: int, low: int, high: int) -> Any:
         # -0.0 would be the key of 0.0
         if _depth and x.numel() >= PER_TENSOR_MIN_ELEMENTS and low <= zero_point <= high and scale and type(x) in PLAIN:
-            key = ("per tensor", x.dtype, x.shape, x.stride(), low, high)
-            launch = launches.get(key)
-            if launch is None:
-                launch = remember(key, _plan_per_tensor(x, low, high))
+            launch = _find_per_tensor(x, low, high)
             if launch is not STOCK:
                 return _launch(launch, x, _scale(scale), _zero_point(zero_point))
         return stock(CPU, x, scale, zero_point, low, high)
@@ -161,15 +173,60 @@ def _per_tensor_qparams(stock: Callable[..., Any]) -> Callable[..., Any]:
             and scale.dtype == torch.float32 and not zero_point.is_floating_point()
             and enabled.item() == 1 and -NARROW_LIMIT <= (value := zero_point.item()) <= NARROW_LIMIT
         ):  # fmt: skip
-            key = ("per tensor", x.dtype, x.shape, x.stride(), low, high)
-            launch = launches.get(key)
-            if launch is None:
-                launch = remember(key, _plan_per_tensor(x, low, high))
+            launch = _find_per_tensor(x, low, high)
             if launch is not STOCK:
                 return _launch(launch, x, scale.detach() if scale.requires_grad else scale, _zero_point(value))
         return stock(CPU, x, scale, zero_point, enabled, low, high)
 
     return kernel
+
+
+def _observed(stock: Callable[..., Any]) -> Callable[..., Any]:
+    replaced = partial(stock, CPU)
+
+    def kernel(x: Any, *rest: Any) -> Any:
+        if _depth and x.numel() >= OBSERVED_MIN_ELEMENTS[False] and type(x) in PLAIN:
+            result = _observe(replaced, x, *rest)
+            if result is not None:
+                return result
+        return replaced(x, *rest)
+
+    return kernel
+
+
+def _observe(stock: Callable[..., Any], x: Any, observer_on: Any, fake_quant_on: Any, *rest: Any) -> Any:
+    """Observe, choose parameters and quantize; None, with nothing written, where torch's kernel is to do it."""
+    # torch leaves out arguments that have their defaults
+    least, greatest, scale, zero_point, constant, low, high, axis, per_row, symmetric = (*rest, False, False)[:10]
+    buffers = (least, greatest, scale, zero_point)
+    channels = x.shape[0] if per_row and x.dim() else 1
+    if not (
+        x.numel() >= OBSERVED_MIN_ELEMENTS[bool(per_row)]
+        and x.dtype == least.dtype == greatest.dtype == scale.dtype == torch.float32 and zero_point.dtype == torch.int32
+        and all(type(t) in PLAIN and t.numel() == channels and t.is_contiguous() for t in buffers)
+        and scale.dim() == zero_point.dim() == 1
+        and axis < x.dim() <= MAX_RANK and (not per_row or (x.dim() > 1 and axis == 0))
+        and len({t.data_ptr() for t in buffers}) == 4
+        and -NARROW_LIMIT <= low <= high - 2 <= NARROW_LIMIT - 2
+        and all(type(t) in PLAIN and t.numel() == 1 and not t.is_floating_point() for t in (observer_on, fake_quant_on))
+        and observer.agrees(stock)
+    ):  # fmt: skip
+        return None
+    observes, quantizes = bool(observer_on.item()), bool(fake_quant_on.item())
+    if per_row:
+        launch = _find_per_channel(x, scale, zero_point, 0, low, high)
+    else:
+        launch = _find_per_tensor(x, low, high)
+    if launch is STOCK or not (observes or quantizes):
+        return None
+    try:
+        current = channel_range(x, 0 if per_row else None) if observes else None
+    except CacheMissError:  # a library that was built without; torch is slower, not wrong
+        return None
+    observed = observer.channels if per_row else observer.tensor
+    if not observed(buffers, current, constant, (low, high) if quantizes else None, symmetric):
+        return None
+    return _launch(launch, x, scale, zero_point) if quantizes else stock(x, observer.OFF, fake_quant_on, *rest)
 
 
 REPLACED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
@@ -178,6 +235,9 @@ REPLACED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams": _per_tensor_qparams,
 }
 """The operators of aten that :func:`enable` replaces on the CPU; torch's other forms and its modules call these."""
+
+OBSERVING = "_fused_moving_avg_obs_fq_helper"
+"""And that of torch's fused modules, which observe, choose scale and zero point, and then call one of these."""
 
 BACKWARD = ("fake_quantize_per_channel_affine_cachemask_backward", "fake_quantize_per_tensor_affine_cachemask_backward")
 """And their gradients, which are replaced where autograd calls them."""
@@ -195,7 +255,9 @@ def enable() -> None:
     ``aten::fake_quantize_per_tensor_affine_cachemask`` and
     ``aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams``.  All that torch has of fake quantization calls
     these: ``torch.fake_quantize_per_channel_affine`` and ``torch.fake_quantize_per_tensor_affine``, the modules of
-    ``torch.ao.quantization`` with their fused and learnable forms, and what torch.compile leaves to aten.  Of gradients
+    ``torch.ao.quantization`` with their fused and learnable forms, and what torch.compile leaves to aten.  It also
+    replaces the operator of the fused modules, ``aten::_fused_moving_avg_obs_fq_helper``, for float32 of 8192 elements
+    and more, of 16384 per channel, with torch's bits in every buffer of the module.  Of gradients
     it replaces the product with the mask, ``aten::fake_quantize_per_{channel,tensor}_affine_cachemask_backward``, for
     float32 and float16 of 4096 elements and more, where nothing differentiates it again.
 
@@ -281,7 +343,7 @@ def _replace() -> Any:
         with warnings.catch_warnings():
             # to override is what was asked for
             warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)
-            for name, make in REPLACED.items():
+            for name, make in {**REPLACED, OBSERVING: _observed}.items():
                 stock = torch.library.get_kernel(f"aten::{name}", "CPU")
                 library.impl(name, make(stock.call_boxed), "CPU")
     except BaseException:
