@@ -169,6 +169,9 @@ static Layout arrange(const fq_tvm_tensor *self, const fq_tvm_tensor *out, const
 
 /* --- Plan: which functions, with which numbers ---------------------------------------------------------------------- */
 
+/* Bytes from the first element's begin back to the first one in memory, and on to the end of the last one. */
+typedef struct { int64_t before, after; } Span;
+
 typedef struct { const Form *form; int serial, threaded; } Call;
 
 typedef struct {
@@ -177,6 +180,7 @@ typedef struct {
   Call calls[3];
   Values values;
   size_t workspace_size;
+  Span spans[5];                           /* of self, scale, zero_point, out and mask */
 } Plan;
 
 static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
@@ -281,33 +285,24 @@ static int is_empty(const fq_tvm_tensor *tensor) {
   return 0;
 }
 
-/* Bytes before and after the first element's begin, up to the end of the last one's; whether they can be counted. */
-static int span(const fq_tvm_tensor *tensor, int64_t *before, int64_t *after) {
+/* Whether ranks, extents and strides are such that bytes can be counted; all products of them are far from overflow then. */
+static int find_span(const fq_tvm_tensor *tensor, Span *span) {
   const int64_t most = INT64_MAX / 16, item = item_size(tensor->dtype);
-  int64_t elements = 1;
-  *before = 0;
-  *after = item;
-  if (is_empty(tensor)) return 1;
-  for (int d = 0; d < tensor->rank; d++) {
-    int64_t steps = tensor->shape[d] - 1, stride = tensor->strides[d], reach;
-    if (elements > most / item / tensor->shape[d]) return 0;
-    elements *= tensor->shape[d];
-    if (!steps || !stride) continue;
-    if (stride < -(most / item) || magnitude(stride) > most / item / steps) return 0;
-    reach = steps * magnitude(stride) * item;
-    int64_t *end = stride < 0 ? before : after;
-    if (*end > most - reach) return 0;
-    *end += reach;
-  }
-  return 1;
-}
-
-static int is_shape(const fq_tvm_tensor *tensor) {
-  int64_t before, after;
+  int64_t bytes = item, reach;
+  *span = (Span){0, item};
   if (tensor->rank < 0 || tensor->rank > MAX_RANK) return 0;
   for (int d = 0; d < tensor->rank; d++)
     if (tensor->shape[d] < 0) return 0;
-  return span(tensor, &before, &after);
+  if (is_empty(tensor)) return 1;
+  for (int d = 0; d < tensor->rank; d++) {
+    if (__builtin_mul_overflow(bytes, tensor->shape[d], &bytes) || bytes > most) return 0;
+    if (tensor->shape[d] == 1) continue;
+    if (__builtin_mul_overflow(tensor->shape[d] - 1, tensor->strides[d], &reach) || reach > most || reach < -most) return 0;
+    int64_t *end = reach < 0 ? &span->before : &span->after;
+    *end += magnitude(reach) * item;
+    if (*end > most) return 0;
+  }
+  return 1;
 }
 
 static int is_shaped_like(const fq_tvm_tensor *tensor, const fq_tvm_tensor *other) {
@@ -322,12 +317,10 @@ static int is_vector(const fq_tvm_tensor *tensor, int32_t axis, int64_t channels
   return tensor->rank == 1 && tensor->shape[0] == channels;
 }
 
-static int overlaps(const fq_tvm_tensor *a, const fq_tvm_tensor *b) {
-  int64_t before_a, after_a, before_b, after_b;
-  span(a, &before_a, &after_a);
-  span(b, &before_b, &after_b);
+static int overlaps(const fq_tvm_tensor *a, const Span *of_a, const fq_tvm_tensor *b, const Span *of_b) {
   uintptr_t at_a = (uintptr_t)a->data, at_b = (uintptr_t)b->data;
-  return at_a - (uintptr_t)before_a < at_b + (uintptr_t)after_b && at_b - (uintptr_t)before_b < at_a + (uintptr_t)after_a;
+  return at_a - (uintptr_t)of_a->before < at_b + (uintptr_t)of_b->after &&
+         at_b - (uintptr_t)of_b->before < at_a + (uintptr_t)of_a->after;
 }
 
 static int is_same(const fq_tvm_tensor *a, const fq_tvm_tensor *b) {
@@ -372,7 +365,7 @@ static int prepare(const Arguments *a, Plan *plan) {
       (a->zero_point->dtype != FQ_TVM_INT32 && !is_float(a->zero_point->dtype)))
     return FQ_TVM_ERROR_DTYPE;
   for (int i = 0; i < 5; i++)
-    if (!is_shape(all[i])) return FQ_TVM_ERROR_SHAPE;
+    if (!find_span(all[i], &plan->spans[i])) return FQ_TVM_ERROR_SHAPE;
   int per_tensor = a->axis == FQ_TVM_PER_TENSOR, rank = self->rank ? self->rank : 1;
   int32_t axis = a->axis < 0 && !per_tensor ? a->axis + rank : a->axis;
   if (!per_tensor && (axis < 0 || axis >= rank)) return FQ_TVM_ERROR_SHAPE;
@@ -431,10 +424,11 @@ int fq_tvm_fake_quantize(const fq_tvm_tensor *self, const fq_tvm_tensor *scale, 
   if (status != FQ_TVM_OK) return status;
   if (threads && threads->tasks < 1) return FQ_TVM_ERROR_RANGE;
   if (!plan.count) return FQ_TVM_OK;
-  if (overlaps_itself(out) || overlaps_itself(mask) || overlaps(out, mask)) return FQ_TVM_ERROR_OVERLAP;
-  for (int i = 0; i < 3; i++)
-    if ((overlaps(all[i], out) && !is_same(all[i], out)) || (overlaps(all[i], mask) && !is_same(all[i], mask)))
-      return FQ_TVM_ERROR_OVERLAP;
+  if (overlaps_itself(out) || overlaps_itself(mask)) return FQ_TVM_ERROR_OVERLAP;
+  for (int result = 3; result < 5; result++)
+    for (int i = 0; i < result; i++)
+      if (overlaps(all[i], &plan.spans[i], all[result], &plan.spans[result]) && (i == 3 || !is_same(all[i], all[result])))
+        return FQ_TVM_ERROR_OVERLAP;
   if (plan.workspace_size && !workspace) return FQ_TVM_ERROR_NULL;
   if (workspace_size < plan.workspace_size) return FQ_TVM_ERROR_WORKSPACE;
 

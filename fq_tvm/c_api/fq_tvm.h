@@ -12,7 +12,10 @@
  * is allocated, printed or kept, no signal is touched and no thread started.
  *
  * Kernels, as self, scale, zero_point -> out:
-@KERNELS@ */
+@KERNELS@
+ *
+ * Rows and lanes serve tensors that lie without gaps in one order of dimensions: rows where a channel's elements run on for
+ * @ROWS@ or more, lanes elsewhere.  The strided ones serve all others: lanes where the channel is innermost in memory. */
 #ifndef FQ_TVM_H
 #define FQ_TVM_H
 

@@ -91,7 +91,8 @@ def asked_for(spec: FakeQuantSpec) -> FakeQuantSpec:
 
 def header(codes: Sequence[Code], target: Target) -> str:
     """Return the text of ``fq_tvm.h``."""
-    return _fill("fq_tvm.h", KERNELS=_list(codes), ABOUT=_about(target), VERSION=__version__, MAX_RANK=str(MAX_RANK))
+    numbers = {"MAX_RANK": str(MAX_RANK), "ROWS": str(rows_min_inner(target))}
+    return _fill("fq_tvm.h", KERNELS=_list(codes), ABOUT=_about(target), VERSION=__version__, **numbers)
 
 
 def source(codes: Sequence[Code], target: Target) -> str:

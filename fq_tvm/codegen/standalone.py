@@ -27,7 +27,7 @@ def stand_alone(ll: str, prefix: str, launcher: str) -> str:
     ll : str
         What :func:`fq_tvm.codegen.llvm.translate` returned.
     prefix : str
-        Begins the name of each function: ``"run_serial"`` of the contract becomes ``prefix + "_run_serial"``.
+        Begins the name of each function, with an underscore before the contract's name of it.
     launcher : str
         Name of a variable that whoever links the object defines, ``int (*)(int (*task)(int number, struct {void *sync;
         int tasks;} *, void *closure), void *closure, int tasks)``: runs the tasks, as many as it likes.

@@ -293,7 +293,7 @@ def described(draw):
 
 
 @needs_compiler
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(described())
 def test_the_plan_is_pythons(family, drawn):
     """Kernel, functions, variants, every number and the workspace, by dtypes, layout and size."""
@@ -310,6 +310,26 @@ def test_the_range_is_pythons(family, quant_range):
     tensors = [tensor(0, dtype, shape, [1]) for dtype, shape in zip(
         ("float32", "float32", "int32", "float32", "bool"), ([99], [1], [1], [99], [99]), strict=True)]  # fmt: skip
     assert family.plan(tensors, None, *quant_range) == plan_of(tensors, None, *quant_range)
+
+
+@needs_compiler
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_numbers_are_planned_or_refused(family, data):
+    """Ranks, extents, strides and axes of every size, as of memory that nobody wrote."""
+    ends = st.sampled_from([0, 1, 2, 2**31, 2**58, 2**60, 2**63 - 1, -1, -(2**63)])
+    number = data.draw(st.sampled_from([ends, ends | st.integers(0, 9), st.integers(0, 3)]))
+    rank = data.draw(st.integers(0, 8))
+    shape = [data.draw(number) for _ in range(rank)]
+    tensors = [tensor(0, "float32", shape, [data.draw(ends | st.integers(1, 9)) for _ in shape]) for _ in range(3)]
+    tensors[1:1] = [tensor(0, dtype, shape[:1] or [1], [data.draw(ends)]) for dtype in ("float32", "int32")]
+    tensors[4].dtype = DTYPES["bool"]
+    if data.draw(st.integers(0, 9)) == 0:
+        tensors[data.draw(st.sampled_from([0, 1, 4]))].rank = data.draw(st.sampled_from([-(2**31), -1, 9, 2**31 - 1]))
+    axis = data.draw(st.sampled_from([0, 0, 0, -rank, 8, 2**31 - 1, -(2**31) + 1]))
+    status, size = family.workspace(tensors, axis, -128, 127)
+    assert status in (0, STATUS["shape"])
+    assert (size < 2**63) == (status == 0)
 
 
 @needs_compiler
