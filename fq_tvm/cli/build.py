@@ -7,6 +7,7 @@ import json
 import time
 from typing import Any
 
+from .. import environment
 from ..errors import FqError
 from ..spec import EXTENDED_FLOATS, EXTENDED_ZERO_POINTS, FakeQuantSpec, catalogue, straight_through_catalogue
 from .output import kernel_name, megabytes, print_facts, print_json, print_line, print_source, progress, shape_text
@@ -55,7 +56,7 @@ def build(arguments: Arguments) -> None:
     specs: list[Any] = [*catalogue(**fields, extensions=arguments.extensions)]
     if arguments.all:
         specs += straight_through_catalogue()
-    target = find_target(arguments.target)
+    target, is_default = find_target(arguments.target), arguments.target in (None, environment.target_name())
     start = time.perf_counter()
     with progress(len(specs), "kernel", arguments.quiet) as bar:
 
@@ -64,7 +65,7 @@ def build(arguments: Arguments) -> None:
             bar.set_postfix_str(spec.name)
             bar.update(done - bar.n)
 
-        paths = build_library(arguments.output, specs, arguments.target and target, show)
+        paths = build_library(arguments.output, specs, None if is_default else target, show)
         bar.update(bar.total - bar.n)
     if arguments.json:
         keys = [json.loads((p / "meta.json").read_text())["key"] for p in paths]

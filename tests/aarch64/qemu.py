@@ -42,7 +42,7 @@ SUITES = [
 
 COMPILING = (
     "expression_on_shapes what_only_a_launch every_argument same_build_twice build_library unknown_cpu another_cpu "
-    "lesser_cpu quick_enough memory_then_cache corrupt_entries hidden_features only_short_rows"
+    "kernels_beyond lesser_cpu quick_enough memory_then_cache corrupt_entries hidden_features only_short_rows"
 )
 """Words of the tests that need the compiler, which takes a quarter of a minute over there for each kernel."""
 
