@@ -42,9 +42,11 @@ SUITES = [
 
 COMPILING = (
     "expression_on_shapes what_only_a_launch every_argument same_build_twice build_library unknown_cpu another_cpu "
-    "kernels_beyond lesser_cpu quick_enough memory_then_cache corrupt_entries hidden_features only_short_rows"
+    "kernels_beyond lesser_cpu quick_enough memory_then_cache corrupt_entries hidden_features only_short_rows "
+    "schedules_never every_bfloat16 require_cache"
 )
-"""Words of the tests that need the compiler, which takes a quarter of a minute over there for each kernel."""
+"""Words of the tests that need the compiler, which takes a quarter of a minute over there for each kernel, or kernels
+that nobody else does, and of one that wants none to be there."""
 
 
 def build(folder: Path) -> None:
