@@ -48,9 +48,12 @@ COMPILING = (
 """Words of the tests that need the compiler, which takes a quarter of a minute over there for each kernel, or kernels
 that nobody else does, and of one that wants none to be there."""
 
-EMULATED = "forked_child child_of_a_process team_is_used no_thread_is_left keep_to_the_cpus stalled_helpers openmp_is"
+EMULATED = (
+    "forked_child child_of_a_process team_is_used no_thread_is_left keep_to_the_cpus stalled_helpers openmp_is "
+    "first_launch_load many_streams process_ends_while signals_go layers_are_chosen"
+)
 """Words of those that ask more of a system than qemu-user is: forks of a process with threads, which may hold its own
-locks, and the clocks and the affinity of other threads."""
+locks, the clocks and the affinity of other threads; and of tests of several processes, each of which starts slowly."""
 
 
 def build(folder: Path) -> None:
