@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check docs oldest bench fuzz soak akg hooks clean
+.PHONY: demo test check docs oldest qemu bench fuzz soak akg hooks clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python examples/demo.py
@@ -28,6 +28,10 @@ OLDEST ?= python3.10
 oldest: build/oldest/installed
 	build/oldest/bin/python -m pytest --numprocesses 2 tests/test_spec.py tests/test_layout.py tests/test_architecture.py \
 		tests/test_packaging.py tests/store/test_cache.py tests/cli
+
+# On an emulated aarch64 machine: kernels that were built here for a Kunpeng 920, every bit of them, and a part of the suite.
+qemu: build/aarch64/installed
+	$(BIN)/python tests/aarch64/qemu.py build/aarch64 $(PYTEST_ARGS)
 
 # ruff before every commit, from .venv.
 hooks: $(VENV)/installed-dev
@@ -90,6 +94,11 @@ $(VENV)/installed-docs: pyproject.toml | $(VENV)/installed-dev
 build/oldest/installed: pyproject.toml
 	$(OLDEST) -m venv build/oldest
 	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test-light]"
+	touch $@
+
+build/aarch64/installed: tests/aarch64/machine.sh pyproject.toml | $(VENV)/installed-dev
+	rm -rf build/aarch64
+	tests/aarch64/machine.sh build/aarch64 $(BIN)/python
 	touch $@
 
 $(VENV)/installed-peers: pyproject.toml | $(VENV)/installed-dev

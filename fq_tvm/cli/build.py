@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .. import environment
 from ..errors import FqError
 from ..spec import (
     EXTENDED_FLOATS,
@@ -71,7 +72,7 @@ def build(arguments: Arguments) -> None:
     specs: list[Any] = [*catalogue(**fields, extensions=arguments.extensions)]
     if arguments.all and not arguments.c_api:
         specs += [*straight_through_catalogue(), *range_catalogue(arguments.extensions)]
-    target = find_target(arguments.target)
+    target, is_default = find_target(arguments.target), arguments.target in (None, environment.target_name())
     start = time.perf_counter()
     with progress(len(specs), "kernel", arguments.quiet) as bar:
 
@@ -81,7 +82,7 @@ def build(arguments: Arguments) -> None:
             bar.update(done - bar.n)
 
         make = build_c_library if arguments.c_api else build_library
-        paths = make(arguments.output, specs, arguments.target and target, show)
+        paths = make(arguments.output, specs, None if is_default else target, show)
         bar.update(bar.total - bar.n)
     if arguments.c_api:
         return _show_c_library(arguments, specs, paths, target.cpu)

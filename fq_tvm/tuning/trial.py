@@ -30,6 +30,7 @@ from ..operators import operator_of
 from ..reference import fake_quant
 from ..schedule import Schedule
 from ..spec import FakeQuantSpec
+from ..target import PORTABLE
 from .jobs import RANGES, plan_of
 
 CASES_IN_MEMORY = 3
@@ -145,6 +146,8 @@ class Remote:
         self._sent: dict[Contender, Any] = {}
         if (name := environment.target_name()) == "host":
             name = str(self.session.get_function("target.llvm_get_system_cpu")())
+            if name == "generic" and "aarch64" in str(self.session.get_function("target.llvm_get_system_triple")()):
+                name = PORTABLE  # that name may be another CPU's here
         self.target = resolve(name)
         """The CPU that ``FQ_TVM_TARGET`` names, the other machine's by default."""
 

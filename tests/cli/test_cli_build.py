@@ -69,6 +69,18 @@ def test_build_into_a_file(refused, tmp_path):
     assert "taken" in refused("build", "--spec", "iteration=rows", "-o", tmp_path / "taken")
 
 
+def test_for_another_architecture(ask, refused, tmp_path):
+    fields = ["iteration=rows", "dtype=float32", "scale_dtype=float32", "out_dtype=float32", "arithmetic=narrow"]
+    answer = ask("build", "--spec", *fields, "--target", "kunpeng-920", "-o", tmp_path / "lib", "--json", "-q")
+    assert answer["cpu"] == "tsv110"
+    (kernel,) = answer["kernels"]
+    assert (Path(kernel["path"]) / "kernel.o").read_bytes()[18] == 183  # e_machine of ELF: aarch64
+    shown = ask("inspect", "--shape", "4,300", "--target", "armv8-a", "--kind", "asm", "--json")
+    assert shown["cpu"] == "armv8-a"
+    assert "frintx" in shown["source"] or "frinti" in shown["source"]
+    assert "'z80'" in refused("inspect", "--shape", "4", "--target", "z80")
+
+
 def test_build_for_an_unknown_cpu(refused, tmp_path, monkeypatch):
     monkeypatch.setenv("FQ_TVM_TARGET", "z80")
     assert "'z80'" in refused("build", "--all", "-o", tmp_path / "lib")
