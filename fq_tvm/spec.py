@@ -51,7 +51,8 @@ class Formula:
         floats before it.
     keep_zero_sign : bool
         Whether a q of -0.0 stays one, and so does what comes of it; else q stands for an integer, which has no negative
-        zero.  For a zero point that is added before rounding: a sum after it is never -0.0 where that matters.
+        zero.  It makes a difference for a zero point that is added before rounding: a sum after it has no negative zero
+        that reaches out.
     nan : {"quant_min", "quant_max"}
         What a NaN is clipped to.
 
@@ -78,19 +79,8 @@ class Formula:
                 raise FqError(f"{field} is {value!r}; expected one of {', '.join(map(str, allowed))}")
 
     def of(self, zero_point_dtype: str) -> Formula:
-        """Return the formula for zero points of a dtype, which says where they are added.
-
-        Raises
-        ------
-        FqError
-            If it keeps the sign of a zero that there cannot be.
-        """
+        """Return the formula for zero points of a dtype, which says where they are added."""
         placement = self.zero_point_placement or ("after" if zero_point_dtype in ZERO_POINTS else "before")
-        if self.keep_zero_sign and placement == "after":
-            raise FqError(
-                f"keep_zero_sign is True for a zero point of {zero_point_dtype} that is added after rounding, which "
-                "leaves no negative zero; expected zero_point_placement 'before'"
-            )
         return self if placement == self.zero_point_placement else replace(self, zero_point_placement=placement)
 
 

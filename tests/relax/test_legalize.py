@@ -58,7 +58,7 @@ def test_formulas(data):
     formula = {
         "form": data.draw(st.sampled_from(["division", "division", "reciprocal"])),
         "zero_point_placement": placement,
-        "keep_zero_sign": placement == "before" and data.draw(st.booleans()),
+        "keep_zero_sign": data.draw(st.booleans()),
         "nan": data.draw(st.sampled_from(["quant_min", "quant_max"])),
     }
     zero_point_dtype = data.draw(st.sampled_from(["int32", "float32"])) if placement == "before" else "int32"

@@ -91,7 +91,7 @@ def test_what_the_contract_says_anyway_is_not_written():
     [
         ({"form": "product"}, "form is 'product'; expected one of reciprocal, division"),
         ({"nan": 0}, "nan is 0"),
-        ({"keep_zero_sign": True}, "keep_zero_sign is True for a zero point of int32 that is added after rounding"),
+        ({"keep_zero_sign": 1}, "keep_zero_sign is 1; expected one of False, True"),
         ({"order": "after"}, "has no attribute order"),
     ],
 )

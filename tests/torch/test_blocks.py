@@ -223,7 +223,7 @@ def test_in_a_compiled_graph_and_under_vmap():
         ({"block_size": (1, 1, 16)}, "scale has shape .*; expected 96 elements, one for each block"),
         ({"block_size": (1, 1, 32), "axis": 0}, "axis is 0 and block_size .*; expected one"),
         ({"block_size": (1, 1, 32), "form": "quotient"}, "form is 'quotient'; expected one of"),
-        ({"block_size": (1, 1, 32), "keep_zero_sign": True}, "keep_zero_sign is True for a zero point of int32"),
+        ({"block_size": (1, 1, 32), "keep_zero_sign": 1}, "keep_zero_sign is 1; expected one of False, True"),
         ({"block_size": (1, 1, 32), "flavor": 1}, "unknown field of a formula in flavor"),
         ({"axis": 1}, "scale has shape"),
     ],
