@@ -155,16 +155,15 @@ def channels(
     bool
         Whether they were written: all of them, or none where a bound is not finite or above the other.
     """
-    *running, scale, zero_point = (buffer.detach().numpy() for buffer in buffers)
-    moved = running
+    # of copies, as what numpy has seen can never be resized again, which modules do to buffers of other sizes
+    moved = running = [buffer.detach().clone().numpy() for buffer in buffers[:2]]
     if current is not None:
         moved = [averages(r, c.numpy(), constant) for r, c in zip(running, current, strict=True)]
     if not (all(np.isfinite(values).all() for values in moved) and (moved[0] <= moved[1]).all()):
         return False
-    if current is not None:
-        running[0][...], running[1][...] = moved
-    if bounds is not None:
-        scale[...], zero_point[...] = parameters(moved[0], moved[1], *bounds, symmetric)
+    chosen = () if bounds is None else parameters(moved[0], moved[1], *bounds, symmetric)
+    for buffer, values in zip(buffers, (*moved, *chosen), strict=False):
+        buffer.detach().copy_(torch.from_numpy(values))
     return True
 
 

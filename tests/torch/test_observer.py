@@ -276,6 +276,17 @@ def test_training(request, served, mode, backend):
     assert len(served) >= 20 * 8
 
 
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_buffers_can_be_resized_after_a_step(served, per_channel):
+    """As modules do that load a state of other sizes."""
+    buffers = buffers_of(4 if per_channel else 1)
+    with fq_tvm.torch.enabled():
+        FUSED(torch.randn(4, 9), ON, ON, *buffers, 0.01, 0, 255, 0, per_channel, False)
+    assert served == [True]
+    for buffer in buffers:
+        buffer.resize_(100)
+
+
 def test_it_is_put_back():
     stock = torch._C._dispatch_dump(f"aten::{override.OBSERVING}")
     with fq_tvm.torch.enabled():
