@@ -163,19 +163,19 @@ def build(problem: Problem, soc: str, folder: Path) -> Lowered:
     remaining = (
         f"run the same lowering where CANN's {backend} is on PATH, or there, with ascendnpu-ir "
         f"{toolchain.version} installed:",
-        *(f"{backend} {k.files['hivm']} {' '.join(_BACKEND_FLAGS)} -o {k.name}.o" for k in kernels),
+        *(f"{backend} {k.files['hivm']} {' '.join(BACKEND_FLAGS)} -o {k.name}.o" for k in kernels),
     )
     return Lowered(toolchain.version, f"the module handed to {backend}", False, remaining, kernels, notes)
 
 
-_BACKEND_FLAGS = (
-    # What bishengir-compile 1.2.0 passes to the backend.
+BACKEND_FLAGS = (
     "--enable-debug-info=false",
     "--enable-static-bare-ptr=true",
     "--enable-bin-relocation=true",
     "--enable-hivm-inject-barrier-all-sync=false",
     "--enable-sanitizer=false",
 )
+"""What bishengir-compile 1.2.0 passes to the backend."""
 
 
 def _vector_cores(compiler: _Compiler) -> int:
