@@ -1,7 +1,7 @@
 """The vendor's compiler for Atlas A2, Atlas A3 and Ascend 950 on a program, to the file handed to the device backend.
 
-The PyPI package ``ascendnpu-ir`` holds everything but ``hivmc``, the backend, which comes with CANN: without it the
-last file made is the backend's input.
+The PyPI package ``ascendnpu-ir`` holds everything but ``hivmc``, the backend (for aarch64 it holds that, too), and
+``bisheng``, which that ends with; both come with CANN.  Without them the last file made is the backend's input.
 """
 
 from __future__ import annotations
@@ -55,8 +55,10 @@ def probe() -> Toolchain:
         return Toolchain("npuir", False, detail=str(error) or "the package ascendnpu-ir is not installed")
     if not binary.exists():
         return Toolchain("npuir", False, version, f"ascendnpu-ir {version} holds no bishengir-opt")
-    backend = shutil.which("hivmc")
-    return Toolchain("npuir", True, version, "with hivmc" if backend else "no hivmc: stops before the object")
+    if not shutil.which("hivmc"):
+        return Toolchain("npuir", True, version, "no hivmc: stops before the object")
+    detail = "with hivmc" if shutil.which("bisheng") else "with hivmc, but no bisheng on PATH"
+    return Toolchain("npuir", True, version, detail)
 
 
 _LEAST_INNER = 16
@@ -154,14 +156,21 @@ def build(problem: Problem, soc: str, folder: Path) -> Lowered:
         raise ToolchainMissing(toolchain.detail)
     suffix = "-a5" if soc.startswith("Ascend950") else ""
     backend = f"hivmc{suffix}"
+    for program in (f"bishengir-opt{suffix}", f"bishengir-compile{suffix}"):
+        if not (_package() / "bin" / program).exists():
+            raise ToolchainMissing(
+                f"{soc} needs {program}, which ascendnpu-ir {toolchain.version} for this machine does not hold; "
+                "expected the package for x86-64, so lower on such a machine"
+            )
     compiler = _Compiler(soc, folder, suffix, shutil.which(backend))
     cores = _vector_cores(compiler)
     kernels = tuple(_build_kernel(variant, compiler, cores) for variant in _variants(problem))
     notes = {"vector_cores": cores}
-    if compiler.backend:
+    if all("object" in kernel.files for kernel in kernels):
         return Lowered(toolchain.version, f"object by {backend}", True, (), kernels, notes)
+    needed = f"{backend} and bisheng are" if compiler.backend else f"{backend} is"
     remaining = (
-        f"run the same lowering where CANN's {backend} is on PATH, or there, with ascendnpu-ir "
+        f"run the same lowering where CANN's {needed} on PATH, or there, with ascendnpu-ir "
         f"{toolchain.version} installed:",
         *(f"{backend} {k.files['hivm']} {' '.join(BACKEND_FLAGS)} -o {k.name}.o" for k in kernels),
     )
@@ -190,6 +199,10 @@ def _vector_cores(compiler: _Compiler) -> int:
     return int(found[1])
 
 
+_NO_BISHENG = "Cannot find the binary path of the BiSheng compiler"
+"""What hivmc says where CANN's compiler of LLVM IR is not on PATH."""
+
+
 def _build_kernel(variant: _Variant, compiler: _Compiler, cores: int) -> Kernel:
     program, files, folder = variant.problem.program(), variant.files, compiler.folder
     (folder / files["linalg"]).write_text(emit(program, variant.name))
@@ -198,7 +211,9 @@ def _build_kernel(variant: _Variant, compiler: _Compiler, cores: int) -> Kernel:
         process = _compile(variant, compiler)
         if "ub overflow" not in process.stderr:
             break
-    if not (folder / files["hivm"]).exists() or (compiler.backend and process.returncode):
+    # Without bisheng, which the backend ends with, its input is there all the same.
+    failed = compiler.backend and process.returncode and _NO_BISHENG not in process.stderr + process.stdout
+    if not (folder / files["hivm"]).exists() or failed:
         raise failure(process, f"on {files['hfusion']} for {compiler.soc}")
     if (folder / f"{variant.name}.o").exists():
         files["object"] = f"{variant.name}.o"

@@ -209,7 +209,7 @@ def _masks_do_not_count(device):
 @pytest.mark.parametrize(
     "change",
     [_nearest_away, _select_the_other, _bits_from_the_top, _less_instead_of_greater, _masks_do_not_count],
-    ids=str,
+    ids=lambda change: change.__name__.strip("_"),
 )
 def test_catches_another_meaning_of_an_intrinsic(caught, change, monkeypatch):
     import hivm_device
