@@ -56,9 +56,12 @@ def barrier(pipe: int, site: int) -> Event:
 def _where(spans: Iterable[tuple[int, int]]) -> tuple[Any, ...]:
     """Indices of numpy for intervals: slices, or one array where they are many."""
     spans = list(spans)
-    if len(spans) > 4:
-        return (np.unique(np.concatenate([np.arange(a, b) for a, b in spans])),)
-    return tuple(slice(a, b) for a, b in spans)
+    if len(spans) <= 4:
+        return tuple(slice(a, b) for a, b in spans)
+    bounds = np.array(spans)
+    starts, lengths = bounds[:, 0], bounds[:, 1] - bounds[:, 0]
+    steps = np.arange(lengths.max())
+    return ((starts[:, None] + steps)[steps < lengths[:, None]],)
 
 
 class Clock:

@@ -89,13 +89,17 @@ EARLY = {Problem((1,), 0, "float16", "float16", *r) for r in ((-128, 127), (0, 2
 """Modules that set a flag again when nothing says that its last set was waited for: see docs/ascend.md."""
 
 
+OVERRUN = {Problem((1000, 7), 0, "float16", "float32", -32768, 32767)}
+"""Modules whose buffer for a broadcast is too small, and whose mask is wrong by that: see docs/ascend.md."""
+
+
 @pytest.mark.parametrize("case", chosen(), ids=str)
 def test_accepted_executed_and_ordered(case, judged, library):
     from pipe_order import Clock, conflicts
 
     module = judged(case.problem)
     different, device, traces = executed(module, module.text, library)
-    assert different == (0, 0)
+    assert (different == (0, 0)) != (module.problem in OVERRUN), different
     early = []
     for block, trace in enumerate(traces):
         clock = Clock(device.size)
