@@ -53,16 +53,19 @@ def judged(tmp_path_factory):
 
     known: dict[Problem, Judged] = {}
 
-    def get(problem: Problem) -> Judged:
+    def get(problem: Problem, anew: bool = False) -> Judged:
         same = problem.collapsed()
-        if same not in known:
+        if anew or same not in known:
             folder = tmp_path_factory.mktemp("hivmc")
             fields = (same.dtype, same.scale_dtype, same.quant_min, same.quant_max)
             artifact = lower(same.shape, same.axis, *fields, SOC, "npuir", folder / "a")
             (kernel,) = artifact.kernels
             extents = {"outer": same.outer, "channels": same.channels, "inner": same.inner}
             text = hivmc.lowered(artifact.directory / kernel.files["hivm"], folder, *BACKEND_FLAGS)
-            known[same] = Judged(same, [extents[dim] for dim in kernel.dims], kernel.block_dim, text)
+            made = Judged(same, [extents[dim] for dim in kernel.dims], kernel.block_dim, text)
+            if anew:
+                return made
+            known[same] = made
         return known[same]
 
     return get
@@ -89,17 +92,13 @@ EARLY = {Problem((1,), 0, "float16", "float16", *r) for r in ((-128, 127), (0, 2
 """Modules that set a flag again when nothing says that its last set was waited for: see docs/ascend.md."""
 
 
-OVERRUN = {Problem((1000, 7), 0, "float16", "float32", -32768, 32767)}
-"""Modules whose buffer for a broadcast is too small, and whose mask is wrong by that: see docs/ascend.md."""
-
-
 @pytest.mark.parametrize("case", chosen(), ids=str)
 def test_accepted_executed_and_ordered(case, judged, library):
     from pipe_order import Clock, conflicts
 
     module = judged(case.problem)
     different, device, traces = executed(module, module.text, library)
-    assert (different == (0, 0)) != (module.problem in OVERRUN), different
+    assert different == (0, 0)
     early = []
     for block, trace in enumerate(traces):
         clock = Clock(device.size)
@@ -109,6 +108,17 @@ def test_accepted_executed_and_ordered(case, judged, library):
         early += clock.early
     assert not early or module.problem in EARLY, early
     assert conflicts(traces, device.size, device.places[0]) == []
+
+
+def test_a_temporary_buffer_that_is_too_small_is_seen(judged, library, monkeypatch):
+    # Without the room that npuir.py makes, the mask of the first rows of a tile is overwritten by a broadcast.
+    from fq_tvm.ascend import npuir
+
+    problem = Problem((1000, 7), 0, "float16", "float32", -32768, 32767)
+    monkeypatch.setattr(npuir, "_with_whole_temporaries", lambda module: module)
+    module = judged(problem, anew=True)
+    different, *_ = executed(module, module.text, library)
+    assert different[1] > 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -276,6 +276,20 @@ class TestWithNpuir:
         (kernel,) = artifact.kernels
         assert "object" not in kernel.files and (artifact.directory / kernel.files["hivm"]).stat().st_size > 1000
 
+    def test_the_backend_is_given_the_module_with_room(self, tmp_path, monkeypatch):
+        # What stands in for it copies its input, which is named first.
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        body = 'given=$1; while [ $# -gt 0 ]; do [ "$1" = -o ] && cp "$given" "$2"; shift; done; exit 0'
+        (tools / "hivmc").write_text(f"#!/bin/sh\n{body}\n")
+        (tools / "hivmc").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+        artifact = lower((3, 7), 0, soc="Ascend910B1", out_dir=tmp_path / "a")
+        files = artifact.kernels[0].files
+        module = (artifact.directory / files["hivm"]).read_text()
+        assert artifact.finished and "pointer_cast(%temporary_i64) : memref<24xf32" in module
+        assert (artifact.directory / files["object"]).read_text() == module
+
     @pytest.mark.parametrize("program", ["bishengir-opt-a5", "bishengir-compile-a5"])
     def test_a_missing_tool_for_ascend_950_is_named(self, program, tmp_path, monkeypatch):
         # The package for aarch64 has neither.
