@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check docs oldest qemu bench fuzz soak akg hooks clean
+.PHONY: demo test check docs oldest qemu bench fuzz soak akg hivmc judge hooks clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python examples/demo.py
@@ -68,6 +68,15 @@ soak: $(VENV)/installed-dev
 # AKG, which lowers to the Atlas training series: a wheel of 300 MB or so, of which a part is kept in the data folder.
 akg: $(VENV)/installed-dev
 	$(BIN)/python -m fq_tvm.ascend.akg_install
+
+# The vendor's device backend for Ascend, in an emulator of aarch64: a wheel of 130 MB and packages of Debian, unpacked into
+# the data folder; nothing is installed.  Needs apt.  Then every module of the matrix through it.
+hivmc: $(VENV)/installed-dev
+	$(BIN)/python tests/ascend/hivmc.py
+
+judge: hivmc
+	TEST_ASCEND_JUDGE=1 $(BIN)/python -m pytest --numprocesses 2 tests/ascend/test_ascend_hivmc.py -k "not redundant"
+	TEST_ASCEND_JUDGE=1 $(BIN)/python -m pytest tests/ascend/test_ascend_hivmc.py -k redundant  # it prints counts
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,12 +1,13 @@
 """The vendor's compiler for Atlas A2, Atlas A3 and Ascend 950 on a program, to the file handed to the device backend.
 
-The PyPI package ``ascendnpu-ir`` holds everything but ``hivmc``, the backend, which comes with CANN: without it the
-last file made is the backend's input.
+The PyPI package ``ascendnpu-ir`` holds everything but ``hivmc``, the backend (for aarch64 it holds that, too), and
+``bisheng``, which that ends with; both come with CANN.  Without them the last file made is the backend's input.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import shutil
 from dataclasses import dataclass, replace
@@ -55,8 +56,10 @@ def probe() -> Toolchain:
         return Toolchain("npuir", False, detail=str(error) or "the package ascendnpu-ir is not installed")
     if not binary.exists():
         return Toolchain("npuir", False, version, f"ascendnpu-ir {version} holds no bishengir-opt")
-    backend = shutil.which("hivmc")
-    return Toolchain("npuir", True, version, "with hivmc" if backend else "no hivmc: stops before the object")
+    if not shutil.which("hivmc"):
+        return Toolchain("npuir", True, version, "no hivmc: stops before the object")
+    detail = "with hivmc" if shutil.which("bisheng") else "with hivmc, but no bisheng on PATH"
+    return Toolchain("npuir", True, version, detail)
 
 
 _LEAST_INNER = 16
@@ -154,28 +157,35 @@ def build(problem: Problem, soc: str, folder: Path) -> Lowered:
         raise ToolchainMissing(toolchain.detail)
     suffix = "-a5" if soc.startswith("Ascend950") else ""
     backend = f"hivmc{suffix}"
+    for program in (f"bishengir-opt{suffix}", f"bishengir-compile{suffix}"):
+        if not (_package() / "bin" / program).exists():
+            raise ToolchainMissing(
+                f"{soc} needs {program}, which ascendnpu-ir {toolchain.version} for this machine does not hold; "
+                "expected the package for x86-64, so lower on such a machine"
+            )
     compiler = _Compiler(soc, folder, suffix, shutil.which(backend))
     cores = _vector_cores(compiler)
     kernels = tuple(_build_kernel(variant, compiler, cores) for variant in _variants(problem))
     notes = {"vector_cores": cores}
-    if compiler.backend:
+    if all("object" in kernel.files for kernel in kernels):
         return Lowered(toolchain.version, f"object by {backend}", True, (), kernels, notes)
+    needed = f"{backend} and bisheng are" if compiler.backend else f"{backend} is"
     remaining = (
-        f"run the same lowering where CANN's {backend} is on PATH, or there, with ascendnpu-ir "
+        f"run the same lowering where CANN's {needed} on PATH, or there, with ascendnpu-ir "
         f"{toolchain.version} installed:",
-        *(f"{backend} {k.files['hivm']} {' '.join(_BACKEND_FLAGS)} -o {k.name}.o" for k in kernels),
+        *(f"{backend} {k.files['hivm']} {' '.join(BACKEND_FLAGS)} -o {k.name}.o" for k in kernels),
     )
     return Lowered(toolchain.version, f"the module handed to {backend}", False, remaining, kernels, notes)
 
 
-_BACKEND_FLAGS = (
-    # What bishengir-compile 1.2.0 passes to the backend.
+BACKEND_FLAGS = (
     "--enable-debug-info=false",
     "--enable-static-bare-ptr=true",
     "--enable-bin-relocation=true",
     "--enable-hivm-inject-barrier-all-sync=false",
     "--enable-sanitizer=false",
 )
+"""What bishengir-compile 1.2.0 passes to the backend."""
 
 
 def _vector_cores(compiler: _Compiler) -> int:
@@ -190,16 +200,86 @@ def _vector_cores(compiler: _Compiler) -> int:
     return int(found[1])
 
 
+_BUFFER = re.compile(
+    r"(?P<name>%\w+) = hivm\.hir\.pointer_cast\((?P<at>%\w+)\) : memref<(?P<sizes>(?:\d+x)+)[a-z]+(?P<bits>\d+), "
+)
+_BROADCASTING = re.compile(
+    r"call @(?:v(?:add|sub|mul|div|min|max)(?:s_[vs]{2})?_[23]d|broadcast_last_axis_align_\dd)_float\([^)]*?(%\w+)\)"
+)
+
+
+def _with_whole_temporaries(module: str) -> str | None:
+    """Move the temporary buffers of broadcasts to where nothing follows them.
+
+    The library spreads a scale along rows by VBRCB, for eight rows at a time, into a temporary buffer.  The compiler
+    sizes that for the rows there are, so that up to seven blocks of what lies behind are overwritten.
+
+    Returns
+    -------
+    str or None
+        The module for the backend; None where the unified buffer has no room for that.
+    """
+    found = re.search(r'"UB_SIZE", (\d+)', module)
+    available = int(found[1]) // 8 if found else 0
+    functions = re.split(r"(?=\n  func\.func)", module)
+    for i, function in enumerate(functions):
+        address = {name: int(value) for name, value in re.findall(r"(%\w+) = arith\.constant (\d+) : i64", function)}
+        cast = dict(re.findall(r"(%\w+) = memref\.cast (%\w+) :", function))
+        buffers = {b["name"]: b for b in _BUFFER.finditer(function)}
+        size = {
+            name: -(-math.prod(map(int, b["sizes"].split("x")[:-1])) * int(b["bits"]) // 8)
+            for name, b in buffers.items()
+        }
+        used = {cast.get(name, name) for name in _BROADCASTING.findall(function)}
+        short = {name for name in used & size.keys() if size[name] % 256}
+        if not short:
+            continue
+        end = max(address[b["at"]] + size[name] for name, b in buffers.items())
+        start = -(-end // 32) * 32
+        if start + max(-(-size[name] // 256) * 256 for name in short) > available:
+            return None
+        for name in short:
+            old = f"{name} = hivm.hir.pointer_cast({buffers[name]['at']})"
+            function = function.replace(old, f"{name} = hivm.hir.pointer_cast(%temporary_i64)")
+        head, body = function.split("{\n", 1)
+        functions[i] = f"{head}{{\n    %temporary_i64 = arith.constant {start} : i64\n{body}"
+    return "".join(functions)
+
+
+_NO_BISHENG = "Cannot find the binary path of the BiSheng compiler"
+"""What hivmc says where CANN's compiler of LLVM IR is not on PATH."""
+
+
 def _build_kernel(variant: _Variant, compiler: _Compiler, cores: int) -> Kernel:
     program, files, folder = variant.problem.program(), variant.files, compiler.folder
     (folder / files["linalg"]).write_text(emit(program, variant.name))
+    hivm = folder / files["hivm"]
     for tuning in _TUNINGS:
         _tile(variant, compiler, cores, tuning)
         process = _compile(variant, compiler)
-        if "ub overflow" not in process.stderr:
+        if "ub overflow" in process.stderr:
+            continue
+        # Without bisheng, which the backend ends with, its input is there all the same.
+        failed = compiler.backend and process.returncode and _NO_BISHENG not in process.stderr + process.stdout
+        if failed or not hivm.exists():
+            raise failure(process, f"on {files['hfusion']} for {compiler.soc}")
+        made = hivm.read_text()
+        moved = _with_whole_temporaries(made)
+        if moved is not None:
             break
-    if not (folder / files["hivm"]).exists() or (compiler.backend and process.returncode):
-        raise failure(process, f"on {files['hfusion']} for {compiler.soc}")
+    else:
+        raise failure(process, f"on {files['hfusion']} for {compiler.soc}, whose smallest tile does not fit")
+    if moved != made:
+        hivm.write_text(moved)
+        if compiler.backend:
+            (folder / f"{variant.name}.o").unlink(missing_ok=True)
+            process = run(
+                [compiler.backend, hivm.name, *BACKEND_FLAGS, "-o", f"{variant.name}.o"],
+                folder,
+                environment([Path(compiler.backend).parent], cann=True),
+            )
+            if process.returncode and _NO_BISHENG not in process.stderr + process.stdout:
+                raise failure(process, f"on {hivm.name} for {compiler.soc}")
     if (folder / f"{variant.name}.o").exists():
         files["object"] = f"{variant.name}.o"
     blocks = re.search(r"hacc\.block_dim = (\d+)", (folder / files["hivm"]).read_text())

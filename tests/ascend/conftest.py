@@ -52,3 +52,14 @@ def akg() -> None:
     found = toolchains()["akg"]
     if not found:
         absent(found.detail)
+
+
+@pytest.fixture(scope="session")
+def hivmc() -> None:
+    """Skip without hivmc and the LLVM that runs what it makes."""
+    if importlib.util.find_spec("llvmlite") is None:
+        absent("llvmlite is not installed")
+    import hivmc
+
+    if why := hivmc.missing():
+        absent(why)

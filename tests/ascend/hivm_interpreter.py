@@ -3,8 +3,8 @@
 Every block starts with a unified buffer full of garbage; every access is checked against the buffer that it names;
 temporary buffers are filled with garbage before a library call reads its operands.  A maximum or minimum of a NaN is
 refused, as what the hardware gives there is not known.  What a library call does is a reading of the vendor's
-Apache-2.0 template sources.  Pipes run in program order: whether flags and barriers order them on hardware is not
-modeled.
+Apache-2.0 template sources.  Pipes run in program order; what each did is noted for :mod:`pipe_order`, a library call
+as one instruction of its pipe.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pipe_order import ALL, MTE2, MTE3, Event, S, V, barrier, set_flag, use, wait_flag
 from xdsl.context import Context
 from xdsl.dialects import arith, builtin, func, memref, scf
 from xdsl.parser import Parser
@@ -86,6 +87,20 @@ class View:
             shape[dim] = n
             index += (np.arange(n) * stride).reshape(shape)
         return index
+
+    def spans(self, place: int) -> list[tuple[int, int]]:
+        """The bytes that it reaches as intervals, if its buffer lies at a place."""
+        if 0 in self.sizes:
+            return []
+        run, starts = 1, np.array([self.offset])
+        for n, stride in zip(reversed(self.sizes), reversed(self.strides), strict=True):
+            if stride == run and starts.size == 1:
+                run *= n
+            elif n > 1:
+                starts = (starts[:, None] + np.arange(n) * stride).reshape(-1)
+        start = place + self.base
+        begins, ends = starts * self.bits // 8, -(-(starts + run) * self.bits // 8)
+        return list(zip((start + begins).tolist(), (start + ends).tolist(), strict=True))
 
     def read(self) -> np.ndarray:
         """A copy of the elements; bool for i1."""
@@ -269,6 +284,18 @@ _LIBRARY: tuple[tuple[str, Callable[..., None]], ...] = (
 )
 
 
+_SOURCES = ((r"vsel_.*", 3), (r"v(add|sub|mul|div|max|min|cmp|and|or).*", 2), (r".*", 1))
+"""How many operands of a library function come before its target; behind that are temporary buffers."""
+
+_PIPE = ((r"load_.*", MTE2), (r"store_.*", MTE3), (r".*", V))
+
+PIPE_NAMES = {"PIPE_S": S, "PIPE_V": V, "PIPE_MTE2": MTE2, "PIPE_MTE3": MTE3, "PIPE_ALL": ALL}
+
+
+def _first(table: Sequence[tuple[str, int]], name: str) -> int:
+    return next(value for pattern, value in table if re.fullmatch(pattern, name))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Operations of the module
 
@@ -306,19 +333,19 @@ INTEGER = {
     "muli": lambda a, b: a * b,
     "divsi": lambda a, b: int(math.copysign(abs(a) // abs(b), a * b)),
     "remsi": lambda a, b: int(math.copysign(abs(a) % abs(b), a)),
+    "divui": lambda a, b: a // b,
+    "remui": lambda a, b: a % b,
     "floordivsi": lambda a, b: a // b,
     "ceildivsi": lambda a, b: -(-a // b),
     "minsi": min,
     "maxsi": max,
     "andi": lambda a, b: a & b,
     "ori": lambda a, b: a | b,
+    "xori": lambda a, b: a ^ b,
 }
 SCALAR = {"addf": "add", "subf": "sub", "mulf": "mul", "divf": "div", "maximumf": "max", "minimumf": "min"}
 IGNORED = (
     "hivm.hir.set_mask_norm",
-    "hivm.hir.set_flag",
-    "hivm.hir.wait_flag",
-    "hivm.hir.pipe_barrier",
     "memref.dealloc",
     "annotation.mark",
 )
@@ -365,6 +392,11 @@ class Module:
         self.kernel = kernel
         self.block = 0
         self.calls: dict[str, int] = {}
+        self.traces: list[list[Event]] = []
+        """What each block of the last call did."""
+        self.size = 0
+        """Bytes of the space that traces speak of: the unified buffer, then the tensors."""
+        self._sites: dict[int, int] = {}
 
     def __call__(self, *arrays: np.ndarray) -> None:
         """Run the kernel; for open extents, the host's tiling function first and then the variant that it picks."""
@@ -378,9 +410,32 @@ class Module:
             self._run(self.functions[f"{prefix}_tiling_function"], arrays)
             variant = prefix if prefix in self.functions else f"{prefix}_{key[0]}"
         function = self.functions[variant]
+        ends = np.cumsum([UNIFIED_BUFFER, *(array.nbytes for array in arrays)]).tolist()
+        starts = [array.__array_interface__["data"][0] for array in arrays]
+        self.size, self._places, self.traces = ends[-1], dict(zip(starts, ends, strict=False)), []
         for self.block in range(function.attributes["hacc.block_dim"].value.data):
             self.unified = np.random.default_rng(self.block).integers(0, 256, UNIFIED_BUFFER, dtype=np.uint8)
+            self.traces.append([])
             self._run(function, arrays)
+
+    def _note(self, operation: Any, pipe: int, reads: Sequence[Any], writes: Sequence[Any]) -> None:
+        """Note what an operation reads and writes, if it is one of a block."""
+        if self.traces:
+
+            def spans(views: Sequence[Any]) -> list[tuple[int, int]]:
+                return [
+                    span
+                    for view in views
+                    if isinstance(view, View) and view.space != "stack"
+                    for span in view.spans(
+                        0 if view.space == "ub" else self._places[view.buffer.__array_interface__["data"][0]]
+                    )
+                ]
+
+            self.traces[-1].append(use(pipe, self._site(operation), spans(reads), spans(writes)))
+
+    def _site(self, operation: Any) -> int:
+        return self._sites.setdefault(id(operation), len(self._sites))
 
     def _run(self, function: Any, arguments: Iterable[Any]) -> list[Any]:
         region = function.body
@@ -420,6 +475,16 @@ class Module:
 
         if name in IGNORED:
             return None
+        if name in ("hivm.hir.set_flag", "hivm.hir.wait_flag"):
+            pipes = [PIPE_NAMES[re.search(r"PIPE_\w+", str(attribute(key)))[0]] for key in ("set_pipe", "wait_pipe")]
+            number = operands[0] if operands else int(re.search(r"EVENT_ID(\d+)", str(attribute("static_event_id")))[1])
+            note = set_flag if name == "hivm.hir.set_flag" else wait_flag
+            self.traces[-1].append(note(*pipes, number, self._site(operation)))
+            return None
+        if name == "hivm.hir.pipe_barrier":
+            pipe = PIPE_NAMES[re.search(r"PIPE_\w+", str(attribute("pipe")))[0]]
+            self.traces[-1].append(barrier(pipe, self._site(operation)))
+            return None
         if name in ("func.return", "scf.yield"):
             return operands
         if name in SAME:
@@ -430,7 +495,8 @@ class Module:
             function = _affine_function(attribute("map").data)
             give(int({"apply": lambda v: v[0], "min": min, "max": max}[name[7:]](function(*operands))))
         elif name.startswith("arith.") and name[6:] in INTEGER:
-            give(INTEGER[name[6:]](*map(int, operands)))
+            result = INTEGER[name[6:]](*map(int, operands))
+            give(result & 1 if str(operation.results[0].type) == "i1" else result)
         elif name.startswith("arith.") and name[6:] in SCALAR:
             dtype = DTYPES[str(operation.results[0].type)]
             with np.errstate(all="ignore"):
@@ -453,7 +519,7 @@ class Module:
         elif name == "cf.assert":
             check(operands[0], f"the module's own assertion failed: {attribute('msg')}")
         elif name == "func.call":
-            give(*self._call(operation.callee.string_value(), operands))
+            give(*self._call(operation, operation.callee.string_value(), operands))
         elif name == "hivm.hir.get_block_idx":
             give(self.block)
         elif name == "llvm.store":
@@ -470,16 +536,26 @@ class Module:
             carried = self._block(block, values) or []
         values.update(zip(operation.results, carried, strict=True))
 
-    def _call(self, name: str, operands: list[Any]) -> list[Any]:
+    def _call(self, operation: Any, name: str, operands: list[Any]) -> list[Any]:
         function = self.functions[name]
         if function.body.blocks and function.body.blocks.first.ops.first is not None:
             return self._run(function, operands)
         self.calls[name] = self.calls.get(name, 0) + 1
         library_call(name, operands)
+        sources = _first(_SOURCES, name)
+        target = operands[sources : sources + 1]
+        # Between two calls the library orders its temporary buffers itself (hivmc's IR is checked for that): for others
+        # it is as if they were read.
+        self._note(operation, _first(_PIPE, name), operands[:sources] + operands[sources + 1 :], target)
         return []
 
     def _memory(self, name: str, operation: Any, operands: list[Any]) -> list[Any]:
         kind = operation.results[0].type if operation.results else None
+        if name == "memref.alloca":
+            # The other build of the compiler, for aarch64, keeps a counter on the scalar unit's own stack.
+            sizes, element = tuple(kind.get_shape()), str(kind.element_type)
+            garbage = np.full(math.prod(sizes) * 8, 0xA5, np.uint8)
+            return [View(garbage, element, sizes, dense(sizes), space="stack")]
         source = operands[0]
         if name == "hivm.hir.pointer_cast":
             sizes = tuple(kind.get_shape())
@@ -532,9 +608,13 @@ class Module:
         if name == "memref.dim":
             return [source.sizes[operands[1]]]
         if name == "memref.load":
-            return [_element(source, operands[1:]).array()[()].item()]
+            element = _element(source, operands[1:])
+            self._note(operation, S, [element], ())
+            return [element.array()[()].item()]
         if name == "memref.store":
-            _element(operands[1], operands[2:]).write(source)
+            element = _element(operands[1], operands[2:])
+            element.write(source)
+            self._note(operation, S, (), [element])
             return []
         raise NotImplementedError(f"operation {name}")
 

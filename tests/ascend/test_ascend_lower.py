@@ -250,6 +250,9 @@ class TestWithNpuir:
         backend.write_text(f"#!/bin/sh\n{body}\n")
         backend.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+        assert toolchains()["npuir"].detail == "with hivmc, but no bisheng on PATH"
+        (tools / "bisheng").write_text("#!/bin/sh\n")
+        (tools / "bisheng").chmod(0o755)
         assert toolchains()["npuir"].detail == "with hivmc"
         if not works:
             with pytest.raises(LoweringError, match="bishengir-compile failed"):
@@ -258,6 +261,49 @@ class TestWithNpuir:
         artifact = lower((4, 16), 1, soc="Ascend910B1", out_dir=tmp_path / "a")
         assert artifact.finished and not artifact.remaining and artifact.reached == "object by hivmc"
         assert (artifact.directory / artifact.kernels[0].files["object"]).read_text() == "object"
+
+    def test_a_backend_without_bisheng_leaves_its_input(self, tmp_path, monkeypatch):
+        # What hivmc 0.3.0 says and returns where CANN's compiler of LLVM IR is not on PATH.
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        said = "[ERROR] Cannot find the binary path of the BiSheng compiler."
+        (tools / "hivmc").write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+        (tools / "hivmc").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+        artifact = lower((4, 16), 1, soc="Ascend910B1", out_dir=tmp_path / "a")
+        assert not artifact.finished and artifact.reached == "the module handed to hivmc"
+        assert "CANN's hivmc and bisheng are on PATH" in artifact.remaining[0]
+        (kernel,) = artifact.kernels
+        assert "object" not in kernel.files and (artifact.directory / kernel.files["hivm"]).stat().st_size > 1000
+
+    def test_the_backend_is_given_the_module_with_room(self, tmp_path, monkeypatch):
+        # What stands in for it copies its input, which is named first.
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        body = 'given=$1; while [ $# -gt 0 ]; do [ "$1" = -o ] && cp "$given" "$2"; shift; done; exit 0'
+        (tools / "hivmc").write_text(f"#!/bin/sh\n{body}\n")
+        (tools / "hivmc").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+        artifact = lower((3, 7), 0, soc="Ascend910B1", out_dir=tmp_path / "a")
+        files = artifact.kernels[0].files
+        module = (artifact.directory / files["hivm"]).read_text()
+        assert artifact.finished and "pointer_cast(%temporary_i64) : memref<24xf32" in module
+        assert (artifact.directory / files["object"]).read_text() == module
+
+    @pytest.mark.parametrize("program", ["bishengir-opt-a5", "bishengir-compile-a5"])
+    def test_a_missing_tool_for_ascend_950_is_named(self, program, tmp_path, monkeypatch):
+        # The package for aarch64 has neither.
+        from fq_tvm.ascend import npuir
+
+        package = tmp_path / "package"
+        (package / "bin").mkdir(parents=True)
+        for binary in (npuir._package() / "bin").iterdir():
+            if binary.name != program:
+                (package / "bin" / binary.name).symlink_to(binary)
+        monkeypatch.setattr(npuir, "_package", lambda: package)
+        with pytest.raises(ToolchainMissing, match=f"needs {program}, which ascendnpu-ir .* does not hold"):
+            lower((4, 16), 1, soc="Ascend950PR_9599", out_dir=tmp_path / "a")
+        assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.usefixtures("akg")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ascend_cases import covering
 from ascend_data import bit_differences, tie_heavy
+from pipe_order import conflicts, problems
 
 from fq_tvm import reference
 from fq_tvm.ascend import Problem, lower
@@ -51,8 +52,8 @@ def serving(artifact, problem: Problem):
 
 
 def differences(artifact, problem: Problem, special: bool = True) -> tuple[int, int]:
-    """Execute a kernel on tie-heavy data and count differing bits of out and mask."""
-    from hivm_interpreter import Module
+    """Execute a kernel on tie-heavy data, whose pipes have to be in order, and count differing bits of out and mask."""
+    from hivm_interpreter import UNIFIED_BUFFER, Module
 
     quant_range = (problem.quant_min, problem.quant_max)
     x, scale, zero_point = tie_heavy(
@@ -62,6 +63,9 @@ def differences(artifact, problem: Problem, special: bool = True) -> tuple[int, 
     out, mask = np.full(shape, -77, problem.dtype), np.full(shape, 7, np.int8)
     module = Module(artifact.directory / kernel.files["hivm"], kernel.name)
     module(x.reshape(shape), scale, zero_point, out, mask)
+    for block, trace in enumerate(module.traces):
+        assert problems(trace, module.size) == [], f"block {block}"
+    assert conflicts(module.traces, module.size, UNIFIED_BUFFER) == []
     expected, expected_mask = reference.fake_quant(x, scale, zero_point, problem.axis, *quant_range)
     return (
         bit_differences(out.reshape(problem.shape), expected),
