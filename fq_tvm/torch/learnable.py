@@ -96,7 +96,8 @@ def _plan(x: torch.Tensor, axis: int | None, low: int, high: int, factor: float)
 def _rounded(zero_point: torch.Tensor, low: int, high: int) -> torch.Tensor:
     """Round as torch's gradient per tensor does: a half is added, and what follows the point dropped."""
     value = c_float(zero_point.item() + 0.5).value
-    return torch.tensor([value if math.isnan(value) else float(int(min(max(value, low), high)))])
+    rounded = value if math.isnan(value) else float(int(min(max(value, low), high)))
+    return torch.tensor([rounded], dtype=torch.float32, device="cpu")
 
 
 def _launch(
@@ -106,7 +107,7 @@ def _launch(
     if grad.stride() != x.stride():
         grad = torch.empty_like(x).copy_(grad)
     scale = scale.contiguous()
-    by_scale, by_zero_point = torch.empty(scale.shape), torch.empty(scale.shape)
+    by_scale, by_zero_point = torch.empty_like(scale), torch.empty_like(scale)
     # tvm-ffi refuses tensors that require a gradient
     tensors = (each.detach() if each.requires_grad else each for each in (x, grad, scale, zero_point))
     run(launch, *tensors, out, by_scale, by_zero_point, from_torch=True)

@@ -197,6 +197,22 @@ def test_what_is_left_to_torch(kernels):
     assert not kernels
 
 
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_defaults_of_torch_and_strides_of_vectors_do_not_matter(kernels, axis):
+    grad, x, scale, zero_point = data(axis, (128, 96))
+    if axis is not None:
+        scale, zero_point = (torch.stack([t, -t], 1)[:, 0] for t in (scale, zero_point))
+    leaves = [t.requires_grad_() for t in (x, scale, zero_point)]
+    want = backward(grad, *leaves, axis)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with fq_tvm.torch.enabled(), torch.device("meta"):
+            assert_gradients(backward(grad, *leaves, axis), [t.detach() for t in want])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert len(kernels) == 1
+
+
 def test_it_is_put_back():
     stock = [torch._C._dispatch_dump(f"aten::{name}") for name in override.LEARNED]
     with fq_tvm.torch.enabled():
