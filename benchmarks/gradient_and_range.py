@@ -3,7 +3,8 @@
     python benchmarks/gradient_and_range.py [--seconds S]
 
 The range over a sum of the same memory (numba's, where it is there, else torch's), which reads it, too; torch's aminmax
-over the range; the gradient over a copy scaled by the bytes that move; and torch's gradient over it.
+over the range; the gradient over a copy scaled by the bytes that move; torch's gradient over it; and a forward and a
+backward step of torch's learnable fake quantization over that after fq_tvm.torch.enable().
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -38,6 +41,14 @@ GRADIENTS: tuple[tuple[tuple[int, ...], str], ...] = (
     ((2048, 2048), "float32"),
     ((32, 64, 56, 56), "float32"),
     ((2048, 2048), "float16"),
+)
+
+LEARNABLES: tuple[tuple[tuple[int, ...], int | None], ...] = (
+    ((2048, 2048), 0),
+    ((2048, 2048), None),
+    ((2048, 2048), 1),
+    ((512, 512, 3, 3), 0),
+    ((32, 64, 56, 56), 1),
 )
 
 
@@ -120,6 +131,50 @@ def measure_gradients(seconds: float) -> None:
     print(f"torch's gradient over ours: least {min(faster):.1f}")
 
 
+def steps_in_turn(step: Callable[[], None], seconds: float) -> dict[str, float]:
+    """Median seconds of a step of torch's kernels and of ours, some of each at a time, as enabling takes a while."""
+    import fq_tvm.torch
+
+    times: dict[str, list[float]] = {"stock": [], "ours": []}
+    end = time.perf_counter() + seconds
+    while len(times["ours"]) < 10 or time.perf_counter() < end:
+        for name, found in times.items():
+            with fq_tvm.torch.enabled() if name == "ours" else nullcontext():
+                step()  # brings memory for results
+                step()
+                for _ in range(5):
+                    start = time.perf_counter()
+                    step()
+                    found.append(time.perf_counter() - start)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def measure_learnables(seconds: float) -> None:
+    """Print a line for each tensor, and the least ratio."""
+    import torch  # not before its threads were quieted
+
+    print(f"\n{'learnable, forward and backward':36}{'ms':>8}{'torch /':>11}")
+    faster = []
+    for shape, axis in LEARNABLES:
+        torch.manual_seed(0)
+        channels = 1 if axis is None else shape[axis]
+        scale, zero_point = torch.full((channels,), 0.02), torch.zeros(channels)
+        leaves = [t.requires_grad_() for t in (torch.randn(shape), scale, zero_point)]
+        grad = torch.randn(shape)
+
+        def step(leaves: Sequence[Any] = leaves, grad: Any = grad, axis: int | None = axis) -> None:
+            if axis is None:
+                out = torch._fake_quantize_learnable_per_tensor_affine(*leaves, -128, 127, 1.0)
+            else:
+                out = torch._fake_quantize_learnable_per_channel_affine(*leaves, axis, -128, 127, 1.0)
+            torch.autograd.grad(out, leaves, grad)
+
+        times = steps_in_turn(step, seconds)
+        faster.append(times["stock"] / times["ours"])
+        print(f"{f'{shape} axis {axis}':36}{times['ours'] * 1e3:8.2f}{faster[-1]:11.1f}")
+    print(f"torch's learnable step over ours: least {min(faster):.1f}")
+
+
 def print_summary(what: str, ratios: Sequence[float]) -> None:
     mean = math.exp(statistics.fmean(map(math.log, ratios)))
     print(f"{what}: geometric mean {mean:.2f}, worst {max(ratios):.2f}")
@@ -136,6 +191,7 @@ def main() -> None:
     print(f"{num_threads()} threads each; medians of calls in which contenders take turns, tensors above 1 MB\n")
     measure_ranges(options.seconds)
     measure_gradients(options.seconds)
+    measure_learnables(options.seconds)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .layout import MAX_RANK
-from .spec import FakeQuantSpec, RangeSpec, StraightThroughSpec
+from .spec import FakeQuantSpec, LearnableGradientSpec, RangeSpec, StraightThroughSpec
 from .target import Target
 
 ELEMENTWISE = ("self", "out", "mask")
@@ -258,3 +258,35 @@ def range_entry_points(spec: RangeSpec) -> EntryPoints:
         "combine", ("workspace", "least", "greatest"), tensors[1:], integers=("shares", "copies", "channels", "inner")
     )
     return EntryPoints(tensors, (*forms, combine), Workspace(("signed", "unsigned", "smallest")))
+
+
+def learnable_gradient_entry_points(spec: LearnableGradientSpec) -> EntryPoints:
+    """State the functions of a kernel of the gradient by x, scale and zero point.
+
+    Parameters
+    ----------
+    spec : LearnableGradientSpec
+        The kernel.
+
+    Returns
+    -------
+    EntryPoints
+        The first form writes the gradient by x and leaves sums of shares in the workspace, of which ``"combine"`` makes
+        those of the channels.  Scalars are the range and the factor of both sums.  Integers of rows and of combine are
+        those of :func:`range_entry_points`; of lanes the extents outer and channels, parts of outer, each of so many as
+        per says, and tiles of the channels.
+    """
+    tensors = ("self", "grad", "scale", "zero_point", "out", "scale_grad", "zero_point_grad")
+    rows = ("outer", "channels", "inner", "parts", "per", "pieces", "length")
+    lanes = ("outer", "channels", "parts", "per", "tiles")
+    run = Form(
+        "run",
+        (*tensors[:5], "workspace"),
+        ("out", "workspace"),
+        ("quant_min", "quant_max", "factor"),
+        lanes if spec.lanes else rows,
+    )
+    combine = Form(
+        "combine", ("workspace", *tensors[5:]), tensors[5:], integers=("shares", "copies", "channels", "inner")
+    )
+    return EntryPoints(tensors, (run, combine), Workspace(("scale_sums", "zero_point_sums")))

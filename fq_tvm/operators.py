@@ -9,14 +9,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .entry_points import EntryPoints, fake_quant_entry_points, range_entry_points, straight_through_entry_points
+from .entry_points import (
+    EntryPoints,
+    fake_quant_entry_points,
+    learnable_gradient_entry_points,
+    range_entry_points,
+    straight_through_entry_points,
+)
 from .errors import FqError
-from .reference import channel_range, fake_quant, straight_through
+from .reference import channel_range, fake_quant, learnable_gradient, straight_through
 from .spec import (
     FakeQuantSpec,
+    LearnableGradientSpec,
     RangeSpec,
     StraightThroughSpec,
     catalogue,
+    learnable_gradient_catalogue,
     range_catalogue,
     straight_through_catalogue,
 )
@@ -83,7 +91,20 @@ CHANNEL_RANGE = Operator(
 )
 """The least and greatest element of each channel."""
 
-_operators = {operator.name: operator for operator in (FAKE_QUANT, STRAIGHT_THROUGH, CHANNEL_RANGE)}
+LEARNABLE_GRADIENT = Operator(
+    LearnableGradientSpec.operator,
+    LearnableGradientSpec,
+    learnable_gradient_entry_points,
+    "fq_tvm.codegen.learnable:state",
+    learnable_gradient,
+    learnable_gradient_catalogue,
+)
+"""The gradient by x, scale and zero point, where these are learned."""
+
+OPERATORS = (FAKE_QUANT, STRAIGHT_THROUGH, CHANNEL_RANGE, LEARNABLE_GRADIENT)
+"""Those of this library."""
+
+_operators = {operator.name: operator for operator in OPERATORS}
 
 
 def register(operator: Operator) -> None:

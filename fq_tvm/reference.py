@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .spec import NARROW_LIMIT, Formula
 
-__all__ = ["channel_range", "fake_quant", "straight_through"]
+__all__ = ["channel_range", "fake_quant", "learnable_gradient", "straight_through"]
 
 
 def fake_quant(
@@ -104,6 +104,67 @@ def straight_through(grad: ArrayLike, mask: ArrayLike) -> NDArray[np.floating]:
     with np.errstate(all="ignore"):
         product: NDArray[np.floating] = grad * np.asarray(mask).astype(grad.dtype)
     return product
+
+
+def learnable_gradient(
+    x: ArrayLike, grad: ArrayLike, scale: ArrayLike, zero_point: ArrayLike, axis: int | None, *numbers: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Gradient of fake quantization by x, scale and zero point, where these are learned.
+
+    Parameters
+    ----------
+    x, grad : array_like
+        float32, of one shape: what was quantized, and the gradient of the result.
+    scale, zero_point : array_like
+        float32, shape (x.shape[axis],); without an axis one element, shape (1,).  The zero point is an integer within
+        the range.
+    axis : int or None
+        Channel dimension, negative counts from the end.
+    *numbers : float
+        quant_min and quant_max, at most ``2**23`` in magnitude; the factor of the gradients by scale and zero point.
+
+    Returns
+    -------
+    by_x : numpy.ndarray
+        float32, x's shape.
+    by_scale, by_zero_point : numpy.ndarray
+        float32, scale's shape; summed up in float64.
+
+    Notes
+    -----
+    Formula: ``aten::_fake_quantize_learnable_per_channel_affine_backward`` as it is built for CPUs with fused
+    operations: the sum of a product and the zero point is rounded once.
+    """
+    f32 = np.float32
+    x, grad, scale, zero_point = (np.asarray(each, f32) for each in (x, grad, scale, zero_point))
+    low, high, factor = map(f32, numbers)
+    shape = [1] * x.ndim
+    if axis is not None:
+        shape[axis] = -1
+    s, z = scale.reshape(shape), zero_point.reshape(shape)
+    with np.errstate(all="ignore"):
+        q = np.rint(_fused(x, f32(1) / s, z))
+        inside = (q >= low) & (q <= high)
+        steps = np.where(q > high, high, np.where(inside, q, low)) - z
+        by_x = grad * inside.astype(f32)
+        by_scale = np.where(inside, grad * _fused(steps, s, -x) * (f32(1) / s), grad * steps) * factor
+        by_zero_point = np.where(inside, f32(0), -grad * s * factor)
+        others = tuple(d for d in range(x.ndim) if axis is None or d != axis % x.ndim)
+        sums = [each.sum(others, np.float64).astype(f32).reshape(scale.shape) for each in (by_scale, by_zero_point)]
+    return by_x, sums[0], sums[1]
+
+
+def _fused(a: NDArray[np.float32], b: NDArray[np.float32], c: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``a * b + c``, rounded once to float32."""
+    product, c = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)  # exact
+    total = product + c
+    back = total - product
+    error = (product - (total - back)) + (c - back)
+    # Rounded to the neighbor whose last bit is set, a float64 has bits enough to be rounded a second time.
+    even = (total.view(np.int64) & 1) == 0
+    odd = np.nextafter(total, np.where(error > 0, np.inf, -np.inf))
+    exact = np.isfinite(total) & (error != 0) & even
+    return np.where(exact, odd, total).astype(np.float32)
 
 
 def channel_range(x: ArrayLike, axis: int | None) -> tuple[NDArray[np.floating], NDArray[np.floating]]:

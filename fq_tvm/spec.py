@@ -370,6 +370,54 @@ class RangeSpec:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class LearnableGradientSpec:
+    """One kernel of the gradient of fake quantization by x, scale and zero point, whatever the extents.
+
+    Parameters
+    ----------
+    iteration : {"rows", "lanes"}
+        How the kernel walks memory, as in :class:`FakeQuantSpec`; here lanes are for a channel that is last.
+    dtype : {"float32"}
+        Element type of all tensors.
+
+    Raises
+    ------
+    FqError
+        If a field holds a value outside the sets above.
+    """
+
+    operator: ClassVar[str] = "learnable_gradient"
+    strided: ClassVar[bool] = False
+    nontemporal: ClassVar[bool] = False
+    out_dtype: ClassVar[str] = "float32"
+    element_bytes: ClassVar[int] = 12
+    """Bytes that move for each element: of x and both gradients."""
+
+    iteration: str
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        for field, allowed in (("iteration", ("rows", "lanes")), ("dtype", ("float32",))):
+            value = getattr(self, field)
+            if value not in allowed:
+                raise FqError(f"LearnableGradientSpec.{field} is {value!r}; expected one of {', '.join(allowed)}")
+
+    @property
+    def lanes(self) -> bool:
+        """Whether the inner loop runs over channels."""
+        return self.iteration == "lanes"
+
+    @property
+    def name(self) -> str:
+        """A name that states every field, for files, logs and symbols."""
+        return f"learnable_{self.iteration}_f32"
+
+    def to_json(self) -> dict[str, str]:
+        """Return the fields as a dictionary that :func:`json.dumps` takes."""
+        return asdict(self)
+
+
 def promote(dtype: str, scale_dtype: str) -> str:
     """Return the dtype that a product of self and scale is rounded to first: theirs if they agree, else float32."""
     return dtype if dtype == scale_dtype else "float32"
@@ -466,3 +514,8 @@ def range_catalogue(extensions: bool = False) -> tuple[RangeSpec, ...]:
     """List every kernel of the range; that of bfloat16 is one of the extensions."""
     dtypes = EXTENDED_FLOATS if extensions else FLOATS
     return tuple(RangeSpec(iteration, dtype) for iteration in ITERATIONS for dtype in dtypes)
+
+
+def learnable_gradient_catalogue() -> tuple[LearnableGradientSpec, ...]:
+    """List every kernel of the gradient by x, scale and zero point."""
+    return tuple(LearnableGradientSpec(iteration) for iteration in ("rows", "lanes"))

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from support import assert_same, checked_arguments, expected, launch_on, make
 
-from fq_tvm import FakeQuantSpec, catalogue
-from fq_tvm.launch.arguments import CheckedArguments
+from fq_tvm import FakeQuantSpec, catalogue, reference
+from fq_tvm.launch.arguments import CheckedArguments, LearnableGradient, describe
 from fq_tvm.launch.kernel import EmptyLaunch, Launch
 from fq_tvm.launch.registry import prepare
 from fq_tvm.launch.runtime import AddressTensor
@@ -77,6 +77,34 @@ def past_caches(checked: CheckedArguments, launch: Launch) -> list[Launch | Empt
     return [prepare(checked, schedule=replace(launch.kernel.schedule, parallel_from=1, stream_from=1))]
 
 
+def learnable_gradients(rng: np.random.Generator) -> int:
+    """The same for the gradient by x, scale and zero point; return how many launches there were."""
+    names = ("x", "grad", "scale", "zero_point", "out", "scale_grad", "zero_point_grad", "workspace")
+    memory = {name: Guarded(1 << 22) for name in names}
+    rows = [((2, 3, n), 1) for n in boundaries(1, 16, 32, 256)] + [((n,), None) for n in boundaries(16384)]
+    lanes = [((o, c), 1) for o in (1, 5, 33) for c in (3, 16, 65, 2047, 2049)]
+    launches = 0
+    for iteration, listed in (("rows", rows), ("lanes", lanes)):
+        for (shape, axis), at_end in ((c, e) for c in listed for e in (False, True)):
+            x, scale, zero_point = make(rng, shape, axis)
+            data = (x, rng.standard_normal(shape).astype("f4"), scale, zero_point.astype("f4"))
+            arrays = [memory[n].array(a.shape, "float32", at_end) for n, a in zip(names, data, strict=False)]
+            for array, values in zip(arrays, data, strict=True):
+                array[...] = values
+            arrays += [
+                memory[n].array(a.shape, "float32", at_end) for n, a in zip(names[4:7], (x, scale, scale), strict=True)
+            ]
+            call = LearnableGradient(describe(arrays[0], "x"), axis, -128, 127, 0.5)
+            launch = prepare(call, iteration=iteration)
+            workspace = memory["workspace"].array((launch.workspace_size,), "u1", at_end)
+            tensors = [AddressTensor(a.ctypes.data) for a in arrays]
+            launch_on(launch, tensors, AddressTensor(workspace.ctypes.data))
+            wanted = reference.learnable_gradient(*data, axis, -128, 127, 0.5)
+            assert np.array_equal(arrays[4].view("i4"), wanted[0].view("i4"))
+            launches += 1
+    return launches
+
+
 def main() -> None:
     memory = {name: Guarded(1 << 22) for name in ("x", "scale", "zero_point", "out", "mask", "workspace")}
     rng = np.random.default_rng(2)
@@ -109,7 +137,7 @@ def main() -> None:
                 launch_on(each, tensors, AddressTensor(workspace.ctypes.data))
                 assert_same((out, mask), wanted)
                 launches += 1
-    print("ok", launches)
+    print("ok", launches + learnable_gradients(rng))
 
 
 def fault(side: str) -> None:

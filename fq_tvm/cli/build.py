@@ -15,6 +15,7 @@ from ..spec import (
     EXTENDED_ZERO_POINTS,
     FakeQuantSpec,
     catalogue,
+    learnable_gradient_catalogue,
     range_catalogue,
     straight_through_catalogue,
 )
@@ -71,7 +72,11 @@ def build(arguments: Arguments) -> None:
         fields[field] = {"true": True, "false": False}.get(value.lower(), value)
     specs: list[Any] = [*catalogue(**fields, extensions=arguments.extensions)]
     if arguments.all and not arguments.c_api:
-        specs += [*straight_through_catalogue(), *range_catalogue(arguments.extensions)]
+        specs += [
+            *straight_through_catalogue(),
+            *range_catalogue(arguments.extensions),
+            *learnable_gradient_catalogue(),
+        ]
     target, is_default = find_target(arguments.target), arguments.target in (None, environment.target_name())
     start = time.perf_counter()
     with progress(len(specs), "kernel", arguments.quiet) as bar:

@@ -445,6 +445,60 @@ def straight_through(grad: te.Tensor, mask: te.Tensor, name: str = "straight_thr
     return te.compute(grad.shape, body, name=name)
 
 
+class Learned(NamedTuple):
+    """What the gradient by x, scale and zero point has to know of a channel, as float32 expressions.
+
+    Parameters
+    ----------
+    scale, inverse_scale, zero_point : tvm.ir.Expr
+        The zero point rounded and within the range.
+    factor : tvm.ir.Expr
+        Of the gradients by scale and zero point.
+    """
+
+    scale: Any
+    inverse_scale: Any
+    zero_point: Any
+    factor: Any
+
+
+def learnable_gradient(x: Any, grad: Any, channel: Learned, quant_range: QuantRange) -> tuple[Any, Any, Any]:
+    """State the gradient of an element by x, scale and zero point.
+
+    Parameters
+    ----------
+    x, grad : tvm.ir.Expr
+        float32, the element and what comes in.
+    channel : Learned
+        Its parameters.
+    quant_range : QuantRange
+        Narrow.
+
+    Returns
+    -------
+    by_x, by_scale, by_zero_point : tvm.ir.Expr
+        float32.
+
+    Notes
+    -----
+    Formula: ``aten::_fake_quantize_learnable_per_channel_affine_backward``.  It adds the zero
+    point before it rounds, and its compilers fuse that sum with the product on CPUs that have such an operation, as
+    ``tirx.fma`` does.  So q is not that of the operator itself at some ties.
+    """
+    scale, inverse_scale, zero_point, factor = channel
+    zero = tirx.const(0.0, "float32")
+
+    def fma(a: Any, b: Any, c: Any) -> Any:
+        return tirx.call_intrin("float32", "tirx.fma", a, b, c)
+
+    q = te.round(fma(x, inverse_scale, zero_point))
+    clip = te.min(te.max(q, quant_range.low), quant_range.high)
+    in_range, steps = tirx.EQ(q, clip), clip - zero_point
+    by_scale = tirx.Select(in_range, grad * fma(steps, scale, zero - x) * inverse_scale, grad * steps)
+    by_zero_point = tirx.Select(in_range, zero, (zero - grad) * scale * factor)
+    return grad * in_range.astype("float32"), by_scale * factor, by_zero_point
+
+
 class Extremes(NamedTuple):
     """Three extremes of floats, taken for the integers that their bits are, which tell the range of the floats.
 

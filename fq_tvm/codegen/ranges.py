@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from typing import Any
 
-from tvm import s_tir, te, tirx
+from tvm import tirx
 
 from ..entry_points import LOOPS, RANGE_TILE, RANGE_VECTOR, Form, Workspace, range_entry_points
 from ..layout import MAX_RANK
 from ..schedule import Schedule
 from ..spec import RangeSpec
 from .expression import Extremes, extremes_of, range_of
+from .loop_nests import loop, nest, over, statement, vector
 from .statement import Statement, View, variables
 from .vector_loops import int64
 
@@ -55,14 +56,14 @@ def _rows(spec: RangeSpec, form: Form, workspace: Workspace, lanes: int) -> Stat
         first = share // pieces * per
         start = tirx.min(share % pieces * length, inner - length)
 
-        def vector(o: Any, j: Any) -> Any:
+        def step(o: Any, j: Any) -> Any:
             row = ((first + o) * channels + t % channels) * inner + start
             where = row + tirx.min(j * lanes, length - lanes)
             return kept.each(lanes, lambda v: extremes_of(x[where + v]))
 
         steps = [
             kept.clear(lanes),
-            _loop("o", tirx.min(per, n["outer"] - first), lambda o: _loop("j", _over(length, lanes), vector, o)),
+            loop("o", tirx.min(per, n["outer"] - first), lambda o: loop("j", over(length, lanes), step, o)),
         ]
         width = lanes
         while width > 1:
@@ -70,8 +71,8 @@ def _rows(spec: RangeSpec, form: Form, workspace: Workspace, lanes: int) -> Stat
             steps.append(kept.each(width, partial(kept.beyond, width)))
         return [*steps, *_store(found, t, kept[0])]
 
-    body = _loop("task", n["parts"] * pieces * channels, lambda t: kept.around(task(t)))
-    return _statement(form, [View("self", x), *views], n, body)
+    body = loop("task", n["parts"] * pieces * channels, lambda t: kept.around(task(t)))
+    return statement(form, [View("self", x), *views], n, body)
 
 
 def _lanes(spec: RangeSpec, form: Form, workspace: Workspace) -> Statement:
@@ -94,13 +95,13 @@ def _lanes(spec: RangeSpec, form: Form, workspace: Workspace) -> Statement:
                 values = [extremes_of(x[row + v]) for row in rows]
                 return tirx.SeqStmt(_store(found, begin + v, reduce(Extremes.union, values, _load(found, begin + v))))
 
-            return _loop("v", extent, lane)
+            return loop("v", extent, lane)
 
-        clear = _loop("v", extent, lambda v: tirx.SeqStmt(_store(found, begin + v, Extremes.none(spec.bits))))
-        return [clear, _loop("b", _over(per, TOGETHER), block)]
+        clear = loop("v", extent, lambda v: tirx.SeqStmt(_store(found, begin + v, Extremes.none(spec.bits))))
+        return [clear, loop("b", over(per, TOGETHER), block)]
 
-    body = _loop("task", n["parts"] * tiles, lambda t: tirx.SeqStmt(task(t)))
-    return _statement(form, [View("self", x), *views], n, body)
+    body = loop("task", n["parts"] * tiles, lambda t: tirx.SeqStmt(task(t)))
+    return statement(form, [View("self", x), *views], n, body)
 
 
 def _strided_rows(spec: RangeSpec, form: Form, workspace: Workspace) -> Statement:
@@ -119,10 +120,10 @@ def _strided_rows(spec: RangeSpec, form: Form, workspace: Workspace) -> Statemen
             return kept.each(1, lambda _: extremes_of(x[at]))
 
         extents = [tirx.min(n["per"], outer[0] - first), *outer[1:], inner]
-        return [kept.clear(1), _nest(extents, element), *_store(found, t, kept[0])]
+        return [kept.clear(1), nest(extents, element), *_store(found, t, kept[0])]
 
-    body = _loop("task", n["parts"] * channels, lambda t: kept.around(task(t)))
-    return _statement(form, [View("self", x, 0, strides), *views], n, body)
+    body = loop("task", n["parts"] * channels, lambda t: kept.around(task(t)))
+    return statement(form, [View("self", x, 0, strides), *views], n, body)
 
 
 def _strided_lanes(spec: RangeSpec, form: Form, workspace: Workspace) -> Statement:
@@ -142,11 +143,11 @@ def _strided_lanes(spec: RangeSpec, form: Form, workspace: Workspace) -> Stateme
             place = begin + index[-1]
             return tirx.SeqStmt(_store(found, place, _load(found, place).union(extremes_of(x[at]))))
 
-        clear = _loop("v", extent, lambda v: tirx.SeqStmt(_store(found, begin + v, Extremes.none(spec.bits))))
-        return [clear, _nest([tirx.min(n["per"], outer[0] - first), *outer[1:], extent], element)]
+        clear = loop("v", extent, lambda v: tirx.SeqStmt(_store(found, begin + v, Extremes.none(spec.bits))))
+        return [clear, nest([tirx.min(n["per"], outer[0] - first), *outer[1:], extent], element)]
 
-    body = _loop("task", n["parts"] * n["tiles"], lambda t: tirx.SeqStmt(task(t)))
-    return _statement(form, [View("self", x, 0, strides), *views], n, body)
+    body = loop("task", n["parts"] * n["tiles"], lambda t: tirx.SeqStmt(task(t)))
+    return statement(form, [View("self", x, 0, strides), *views], n, body)
 
 
 def _combine(spec: RangeSpec, form: Form, workspace: Workspace) -> Statement:
@@ -166,7 +167,7 @@ def _combine(spec: RangeSpec, form: Form, workspace: Workspace) -> Statement:
                 at = ((share * copies + copy) * channels + first + v) * inner + i
                 return tirx.SeqStmt(kept.store(v, kept[v].union(_load(found, at))))
 
-            return _loop("v", extent, lane)
+            return loop("v", extent, lane)
 
         def result(v: Any) -> Any:
             values = range_of(kept[v], spec.dtype)
@@ -175,12 +176,12 @@ def _combine(spec: RangeSpec, form: Form, workspace: Workspace) -> Statement:
             )
 
         # Kept on the stack, which is not as aligned as TVM takes vectors for.
-        clear = _loop("v", extent, lambda v: tirx.SeqStmt(kept.store(v, Extremes.none(spec.bits))))
-        return [clear, _nest([shares, copies, inner], lanes), _loop("v", extent, result)]
+        clear = loop("v", extent, lambda v: tirx.SeqStmt(kept.store(v, Extremes.none(spec.bits))))
+        return [clear, nest([shares, copies, inner], lanes), loop("v", extent, result)]
 
-    body = _loop("task", _over(channels, BLOCK), lambda t: kept.around(task(t)))
+    body = loop("task", over(channels, BLOCK), lambda t: kept.around(task(t)))
     named = zip(("least", "greatest"), results, strict=True)
-    return _statement(form, [*views, *(View(name, buffer) for name, buffer in named)], n, body)
+    return statement(form, [*views, *(View(name, buffer) for name, buffer in named)], n, body)
 
 
 class _Kept:
@@ -204,11 +205,11 @@ class _Kept:
         return _store(self.buffers, lane, value)
 
     def clear(self, lanes: int) -> Any:
-        return _vector(lanes, lambda v: tirx.SeqStmt(self.store(v, Extremes.none(self.bits))))
+        return vector(lanes, lambda v: tirx.SeqStmt(self.store(v, Extremes.none(self.bits))))
 
     def each(self, lanes: int, value: Callable[[Any], Extremes]) -> Any:
         """Take in a value for each of the first lanes."""
-        return _vector(lanes, lambda v: tirx.SeqStmt(self.store(v, self[v].union(value(v)))))
+        return vector(lanes, lambda v: tirx.SeqStmt(self.store(v, self[v].union(value(v)))))
 
     def around(self, steps: Sequence[Any]) -> Any:
         """Allocate for the steps of a task."""
@@ -221,30 +222,6 @@ def _load(buffers: Sequence[Any], at: Any) -> Extremes:
 
 def _store(buffers: Sequence[Any], at: Any, value: Extremes) -> list[Any]:
     return [tirx.BufferStore(buffer, each, [at]) for buffer, each in zip(buffers, value, strict=True)]
-
-
-def _loop(name: str, extent: Any, body: Callable[..., Any], *before: Any) -> Any:
-    variable = te.var(name, "int64")
-    return tirx.For(variable, int64(0), extent, tirx.ForKind.SERIAL, body(*before, variable))
-
-
-def _nest(extents: Sequence[Any], body: Callable[..., Any], *before: Any) -> Any:
-    """Nest loops, the first extent outermost; body gets their variables."""
-    if not extents:
-        return body(*before)
-    return _loop(f"i{len(before)}", extents[0], lambda i: _nest(extents[1:], body, *before, i))
-
-
-def _vector(lanes: int, body: Callable[[Any], Any]) -> Any:
-    if lanes == 1:
-        return body(int64(0))
-    variable = te.var("lane", "int64")
-    return tirx.For(variable, int64(0), int64(lanes), tirx.ForKind.VECTORIZED, body(variable))
-
-
-def _over(value: Any, divisor: int) -> Any:
-    """Divide and round up."""
-    return (value + (divisor - 1)) // divisor
 
 
 def _dense(spec: RangeSpec, size: Any) -> Any:
@@ -262,11 +239,3 @@ def _partial(spec: RangeSpec, workspace: Workspace, extent: Any) -> tuple[list[A
     buffers = [tirx.decl_buffer((extent,), d, name) for name, d in zip(workspace.vectors, dtypes, strict=True)]
     starts = (workspace.start(name, extent) * (32 // spec.bits) for name in workspace.vectors)
     return buffers, [View("workspace", buffer, start) for buffer, start in zip(buffers, starts, strict=True)]
-
-
-def _statement(form: Form, views: Sequence[View], numbers: dict[str, Any], body: Any) -> Statement:
-    block = s_tir.SBlock([], [], [], "root", body)
-    params = [*(view.buffer for view in views), *form.order(numbers)]
-    func = tirx.PrimFunc(params, s_tir.SBlockRealize([], True, block))
-    func = func.with_attrs({"s_tir": True, "tirx.noalias": True})  # as TE marks those that it makes
-    return Statement(form, func, tuple(views), stage="")

@@ -24,6 +24,7 @@ from ..spec import (
     EXTENDED_ZERO_POINTS,
     FakeQuantSpec,
     Formula,
+    LearnableGradientSpec,
     RangeSpec,
     StraightThroughSpec,
     arithmetic_for,
@@ -210,6 +211,47 @@ class Gradient(NamedTuple):
     def spec(self, iteration: str) -> StraightThroughSpec:
         """Return the kernel that serves them, given the class of the loops."""
         return StraightThroughSpec(iteration.replace("lanes", "rows"), self.grad.dtype)
+
+
+class LearnableGradient(NamedTuple):
+    """The tensors of a gradient by x, scale and zero point: x, grad and out dense and in one order, all of float32.
+
+    Parameters
+    ----------
+    x : Operand
+        What was quantized; grad, and the gradient by x, lie like it.  Vectors are contiguous.
+    axis : int or None
+        The channel dimension counted from the front; None for one scale and zero point of the whole tensor.
+    quant_min, quant_max : int
+        The range.
+    factor : float
+        Of the gradients by scale and zero point.
+    """
+
+    x: Operand
+    axis: int | None
+    quant_min: int
+    quant_max: int
+    factor: float
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The range and the factor, as scalars."""
+        return {"quant_min": float(self.quant_min), "quant_max": float(self.quant_max), "factor": self.factor}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of x."""
+        return self.x.shape
+
+    @property
+    def strides(self) -> tuple[tuple[int, ...], ...]:
+        """Of x, in elements."""
+        return (self.x.strides,)
+
+    def spec(self, iteration: str) -> LearnableGradientSpec:
+        """Return the kernel that serves it, given the class of the loops."""
+        return LearnableGradientSpec(iteration)
 
 
 class Reduction(NamedTuple):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import environment
-from ..operators import CHANNEL_RANGE, FAKE_QUANT, STRAIGHT_THROUGH
+from ..operators import OPERATORS
 from ..schedule import Schedule
 from ..store import records
 from ..store.cache import Store
@@ -33,7 +33,7 @@ def build_library(
     directory : path
         Made if need be.
     specs : iterable of FakeQuantSpec, optional
-        The whole :func:`~fq_tvm.spec.catalogue`, the gradient's and the range's by default.
+        Those that each operator lists, as :func:`~fq_tvm.spec.catalogue` does, by default.
     target : Target, optional
         That of ``FQ_TVM_TARGET``, the CPU at hand by default.  :func:`fq_tvm.find_target` gives one by name, of another
         architecture, too: what such a machine has to know of its CPU lies in the directory, so that no process there
@@ -61,8 +61,7 @@ def build_library(
     if (named := target.everywhere()) is not None:
         folder.remember(question_of(target.cpu), named.to_json())
     chosen = []
-    every = (FAKE_QUANT, STRAIGHT_THROUGH, CHANNEL_RANGE)
-    for spec in [spec for operator in every for spec in operator.catalogue()] if specs is None else specs:
+    for spec in [spec for operator in OPERATORS for spec in operator.catalogue()] if specs is None else specs:
         schedules = (schedule_for(spec, target, size) for size in records.SIZE_CLASSES)
         chosen += [(spec, s) for s in {tuple(s.compiled.items()): s for s in schedules}.values()]
 

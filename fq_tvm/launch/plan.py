@@ -112,7 +112,7 @@ def make_plan(
         return Call(form, form.function("serial"), threaded, form.order({**values, **extents}))
 
     if "combine" in points:
-        return _reduction(points, layout, schedule)
+        return _reduction(points, layout, schedule, values)
     size, outer, channels, inner = layout.size, math.prod(layout.outer), layout.channels, layout.inner
     if points.workspace is None:
         if layout.strides:
@@ -142,13 +142,13 @@ def make_plan(
     return Plan(tuple(calls), points.workspace.size(run))
 
 
-def _reduction(points: EntryPoints, layout: Layout, schedule: Schedule) -> Plan:
+def _reduction(points: EntryPoints, layout: Layout, schedule: Schedule, values: Mapping[str, float]) -> Plan:
     """Divide a reduction into shares, which depend on the tensor alone, and say how their results are put together."""
 
     def call(name: str, elements: int, **numbers: int) -> Call:
         form = points[name]
         variant = "parallel" if elements >= schedule.parallel_from else "serial"
-        return Call(form, form.function("serial"), form.function(variant), form.order(numbers))
+        return Call(form, form.function("serial"), form.function(variant), form.order({**values, **numbers}))
 
     size, channels, inner = layout.size, layout.channels, layout.inner
     strided = _strided_loops(layout) if layout.strides else {}
@@ -162,15 +162,16 @@ def _reduction(points: EntryPoints, layout: Layout, schedule: Schedule) -> Plan:
         length = inner
         if not strided:
             pieces, length = _divide(inner, min(shares // (parts * channels), inner // RANGE_VECTOR))
-            name = "run" if length >= RANGE_VECTOR else "short"
+            name = "short" if length < RANGE_VECTOR and "short" in points else "run"
         numbers = {"outer": outer, "channels": channels, "inner": inner, "pieces": pieces, "length": length}
         inner = 1
     else:
         period = channels * inner
-        copies = 1 if strided else _copies(outer, period, schedule.run, 1)
+        runs = "run" in points["run"].integers
+        copies = _copies(outer, period, schedule.run, 1) if runs else 1
         tiles = -(-copies * period // RANGE_TILE)
         parts, per = _divide(-(-outer // copies), shares // tiles)
-        numbers = {"size": size, "run": copies * period, "tiles": tiles}
+        numbers = {"size": size, "run": copies * period, "tiles": tiles, "outer": outer, "channels": channels}
     first = call(name, size, **strided, **numbers, parts=parts, per=per)
     partial = {"shares": parts * pieces, "copies": copies, "channels": channels, "inner": inner}
     elements = math.prod(partial.values())

@@ -26,7 +26,7 @@ from ..launch.registry import launch_of, launches, remember
 from ..launch.runtime import AddressTensor
 from ..layout import MAX_RANK
 from ..spec import NARROW_LIMIT
-from . import observer
+from . import learnable, observer
 from .gradient import straight_through
 from .operator import NAME
 from .results import DTYPES, pool, result_like
@@ -229,12 +229,45 @@ def _observe(stock: Callable[..., Any], x: Any, observer_on: Any, fake_quant_on:
     return _launch(launch, x, scale, zero_point) if quantizes else stock(x, observer.OFF, fake_quant_on, *rest)
 
 
+def _learnable_per_channel_backward(stock: Callable[..., Any]) -> Callable[..., Any]:
+    replaced = partial(stock, CPU)
+
+    def kernel(grad: Any, x: Any, scale: Any, zero_point: Any, axis: int, *numbers: Any) -> Any:
+        result = _learned(replaced, (grad, x, scale, zero_point), axis, numbers)
+        return replaced(grad, x, scale, zero_point, axis, *numbers) if result is None else result
+
+    return kernel
+
+
+def _learnable_per_tensor_backward(stock: Callable[..., Any]) -> Callable[..., Any]:
+    replaced = partial(stock, CPU)
+
+    def kernel(grad: Any, x: Any, scale: Any, zero_point: Any, *numbers: Any) -> Any:
+        result = _learned(replaced, (grad, x, scale, zero_point), None, numbers)
+        return replaced(grad, x, scale, zero_point, *numbers) if result is None else result
+
+    return kernel
+
+
+def _learned(stock: Callable[..., Any], tensors: tuple[Any, ...], axis: int | None, numbers: tuple[Any, ...]) -> Any:
+    if not (_depth and all(type(t) in PLAIN for t in tensors)):
+        return None
+    low, high, factor = (*numbers, 1.0)[:3]  # torch leaves out arguments that have their defaults
+    return learnable.gradient(stock, tensors, axis, low, high, factor)
+
+
 REPLACED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "fake_quantize_per_channel_affine_cachemask": _per_channel,
     "fake_quantize_per_tensor_affine_cachemask": _per_tensor,
     "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams": _per_tensor_qparams,
 }
 """The operators of aten that :func:`enable` replaces on the CPU; torch's other forms and its modules call these."""
+
+LEARNED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    "_fake_quantize_learnable_per_channel_affine_backward": _learnable_per_channel_backward,
+    "_fake_quantize_learnable_per_tensor_affine_backward": _learnable_per_tensor_backward,
+}
+"""And the gradients of torch's learnable forms, by x, scale and zero point, which autograd calls."""
 
 OBSERVING = "_fused_moving_avg_obs_fq_helper"
 """And that of torch's fused modules, which observe, choose scale and zero point, and then call one of these."""
@@ -259,7 +292,9 @@ def enable() -> None:
     replaces the operator of the fused modules, ``aten::_fused_moving_avg_obs_fq_helper``, for float32 of 8192 elements
     and more, of 16384 per channel, with torch's bits in every buffer of the module.  Of gradients
     it replaces the product with the mask, ``aten::fake_quantize_per_{channel,tensor}_affine_cachemask_backward``, for
-    float32 and float16 of 4096 elements and more, where nothing differentiates it again.
+    float32 and float16 of 4096 elements and more, where nothing differentiates it again; and the gradients of the
+    learnable forms, ``aten::_fake_quantize_learnable_per_{channel,tensor}_affine_backward``, for dense float32 of 8192
+    elements and more whose channel is last or has 16 neighboring elements and more.
 
     Each call asks for one :func:`disable`; until the last of them the kernels stay replaced, for all threads, which may
     call both at any time.  The first call of a process must not run while another thread quantizes: torch writes its
@@ -272,9 +307,10 @@ def enable() -> None:
 
     Notes
     -----
-    Results are torch's bits, with two exceptions (docs/numerics.md).  Where q does not fit an int64, +inf included,
-    torch's per-channel kernel overflows to quant_min, and these give quant_max.  A NaN in a bfloat16 out, which takes
-    an infinite scale or one that is NaN, can have the other sign.  Errors are torch's, which its own kernels raise.
+    Results are torch's bits, with three exceptions (docs/numerics.md).  Gradients by scale and zero point are sums, in
+    another order than torch's.  Where q does not fit an int64, +inf included, torch's per-channel kernel and its
+    gradients by a scale overflow to quant_min, and these give quant_max.  A NaN in a bfloat16 out, which takes an
+    infinite scale or one that is NaN, can have the other sign.  Errors are torch's, which its own kernels raise.
     These also serve, silently, what this library's do not: float64, scales other than float32, zero points of floats,
     empty tensors, more than 8 dimensions, a quant_min of ``-2**63``, and per tensor ranges beyond ``2**23`` and fewer
     than 512 elements, for which they are faster.
@@ -343,7 +379,7 @@ def _replace() -> Any:
         with warnings.catch_warnings():
             # to override is what was asked for
             warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)
-            for name, make in {**REPLACED, OBSERVING: _observed}.items():
+            for name, make in {**REPLACED, **LEARNED, OBSERVING: _observed}.items():
                 stock = torch.library.get_kernel(f"aten::{name}", "CPU")
                 library.impl(name, make(stock.call_boxed), "CPU")
     except BaseException:
