@@ -30,6 +30,8 @@ def is_known(cpu: str) -> bool:
 
 def _architectures(cpu: str) -> list[str]:
     """List whose CPU a name is, this machine's architecture first."""
+    if not cpu.isascii():  # what is no UTF-8 on a command line would not even reach LLVM
+        return []
     every = sorted({*ARCHITECTURES, platform.machine()}, key=lambda a: a != platform.machine())
     if cpu == PORTABLE:
         return ["aarch64"]

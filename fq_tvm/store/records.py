@@ -103,7 +103,7 @@ class Record:
         if not isinstance(measured, Mapping) or not all(isinstance(v, (str, bool)) for v in value["match"].values()):
             raise FqError(
                 f"match is {value['match']!r}, measured is {measured!r}; "
-                "expected texts or booleans by name, values by name"
+                "expected texts by name, or booleans, and values by name"
             )
         match, schedule = tuple(sorted(value["match"].items())), Schedule.from_json(value["schedule"])
         if schedule.rows > MOST_ROWS:

@@ -188,7 +188,7 @@ def _compute(
     launch, results = launches.get(key), (x.dtype, torch.bool)[: 1 + mask]
     if launch is None:
         described = map(describe, tensors, ("x", "scale", "zero_point"))
-        outputs = [empty_like(x, dtype=dtype) for dtype in results]
+        outputs = [result_like(x, dtype) for dtype in results]
         operands = Operands(*described, *map(describe, outputs, ("out", "mask")))
         call = check(operands, axis, low, high, formula=Formula(*formula) if formula else CONTRACT)
         launch = remember(key, launch_of(call) if mask else launch_without_mask(call))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from ..functional import channel_range
 from ..launch.arguments import normalize_axis
 
 Array = NDArray[Any]
+
+KERNEL_MIN_ELEMENTS = 2**20
+"""Elements from which a kernel may save more than building it costs: below, numpy takes a millisecond."""
 
 
 def range_of_bits(bits: int) -> tuple[int, int]:
@@ -98,9 +102,10 @@ def _finite_extremes(x: Array, axis: int) -> tuple[NDArray[np.float64], NDArray[
 
 
 def _range(x: Array, axis: int) -> tuple[Array, Array]:
-    try:
-        return channel_range(x, axis)
-    except CacheMissError:  # a library that was built without; numpy is slower, not wrong
-        others = tuple(d for d in range(x.ndim) if d != axis)
-        with np.errstate(invalid="ignore"):
-            return x.min(axis=others).reshape(-1), x.max(axis=others).reshape(-1)
+    if x.size >= KERNEL_MIN_ELEMENTS:
+        # not there in a library that was built without; numpy is slower, not wrong
+        with contextlib.suppress(CacheMissError):
+            return channel_range(x, axis)
+    others = tuple(d for d in range(x.ndim) if d != axis)
+    with np.errstate(invalid="ignore"):
+        return x.min(axis=others).reshape(-1), x.max(axis=others).reshape(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import platform
 import threading
 from types import SimpleNamespace
 
@@ -10,6 +11,9 @@ import pytest
 
 from fq_tvm import interruption
 from fq_tvm.launch import runtime
+
+OBJECT = bytes(18) + runtime.ELF_MACHINES[platform.machine()].to_bytes(2, "little")
+"""As much of an object as is looked at before it is loaded: what it is for."""
 
 
 @pytest.fixture
@@ -41,12 +45,12 @@ def modules(monkeypatch):
 @pytest.mark.parametrize("in_main_thread", [True, False])
 def test_llvm_works_within_steps(modules, in_main_thread):
     def use():
-        loaded = runtime.load(b"")
+        loaded = runtime.load(OBJECT)
         assert loaded("run_serial") == "run_serial"
         del loaded
         gc.collect()
         assert [what for what, _ in modules] == ["load", "get run_serial"]
-        runtime.load(b"")  # unloads what is used no more
+        runtime.load(OBJECT)  # unloads what is used no more
 
     if in_main_thread:
         use()
@@ -66,5 +70,5 @@ def test_memory_of_kernels_that_nobody_has_is_given_back(monkeypatch):
 
     monkeypatch.setattr(runtime, "session", lambda: SimpleNamespace(load_module=lambda code, cxx: Module()))
     for _ in range(5):
-        runtime.load(b"")
+        runtime.load(OBJECT)
     assert len(freed) >= 4

@@ -285,9 +285,3 @@ def test_buffers_can_be_resized_after_a_step(served, per_channel):
     assert served == [True]
     for buffer in buffers:
         buffer.resize_(100)
-
-
-def test_it_is_put_back():
-    stock = torch._C._dispatch_dump(f"aten::{override.OBSERVING}")
-    with fq_tvm.torch.enabled():
-        assert torch._C._dispatch_dump(f"aten::{override.OBSERVING}") != stock

@@ -260,15 +260,19 @@ def test_enabled_raises_the_errors_of_torch(case):
 def test_enabled_nests_and_restores():
     run_alone(
         """
+        from fq_tvm.torch.override import BACKWARD, LEARNED, OBSERVING, REPLACED
+
         def dumps():
-            return [torch._C._dispatch_dump(f"aten::{name}") for name in fq_tvm.torch.override.REPLACED]
+            names = (*REPLACED, *BACKWARD, *LEARNED, OBSERVING)
+            return [torch._C._dispatch_dump(f"aten::{name}") for name in names]
 
         stock = dumps()
         with fq_tvm.torch.enabled():
             ours = dumps()
             with fq_tvm.torch.enabled():
                 pass
-            assert dumps() == ours != stock
+            assert dumps() == ours
+        assert all(a != b for a, b in zip(ours, stock, strict=True))
         assert dumps() == stock
         fq_tvm.torch.disable()
         assert dumps() == stock
