@@ -102,7 +102,8 @@ build/aarch64/installed: tests/aarch64/machine.sh pyproject.toml | $(VENV)/insta
 	tests/aarch64/machine.sh build/aarch64 $(BIN)/python
 	touch $@
 
+# The second line brings networks alone, without what their packages need to run them.
 $(VENV)/installed-peers: pyproject.toml | $(VENV)/installed-dev
 	$(PIP) --editable ".[peers,plot]"
-	$(PIP) --no-deps nudenet==3.4.2 rapidocr-onnxruntime==1.4.4 silero-vad==6.2.3 # for their networks alone
+	$(PIP) --no-deps nudenet==3.4.2 rapidocr-onnxruntime==1.4.4 silero-vad==6.2.3
 	touch $@

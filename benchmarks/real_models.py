@@ -113,7 +113,7 @@ def quantize(path: Path, batches: list[dict[str, np.ndarray]], activations: str 
     return onnx.load(result)
 
 
-def quantized(network: Network, path: Path, folder: Path) -> tuple[Any, dict[str, np.ndarray]]:
+def quantized(network: Network, path: Path, folder: Path, activations: str = "u8") -> tuple[Any, dict[str, np.ndarray]]:
     """Fix the shapes of a network, fold its constants and quantize it; return the model and other inputs for it."""
     import onnxruntime
 
@@ -138,7 +138,7 @@ def quantized(network: Network, path: Path, folder: Path) -> tuple[Any, dict[str
     onnxruntime.InferenceSession(
         fixed, options, providers=["CPUExecutionProvider"], disabled_optimizers=["MatMulAddFusion"]
     )
-    return quantize(folded, batches), inputs
+    return quantize(folded, batches, activations), inputs
 
 
 def pairs(mod: tvm.IRModule) -> int:

@@ -10,20 +10,14 @@ from real_models import NETWORKS, compiled, find, fused, pairs, quantized, same_
 from tvm.relax.frontend.onnx import from_onnx
 
 
-def imported(name, folder):
+@pytest.mark.parametrize(("name", "activations"), [("magika", "u8"), ("MiniLM", "s8")])
+def test_every_pair_is_fused_and_no_bit_changes(name, activations, tmp_path):
     path = find(NETWORKS[name])
     if path is None:
         pytest.skip(f"{NETWORKS[name].distribution} is not installed")
-    model, inputs = quantized(NETWORKS[name], path, folder)
+    model, inputs = quantized(NETWORKS[name], path, tmp_path, activations)
     quantizers = sum(node.op_type == "QuantizeLinear" for node in model.graph.node)
     mod = from_onnx(model)
-    assert pairs(mod) == quantizers > 50
-    return mod, inputs
-
-
-@pytest.mark.parametrize("name", ["magika", "MiniLM"])
-def test_every_pair_is_fused_and_no_bit_changes(name, tmp_path):
-    mod, inputs = imported(name, tmp_path)
-    assert fused(mod) == pairs(mod)
+    assert fused(mod) == pairs(mod) == quantizers >= 60
     stock, ours = (module.results() for module in compiled(mod, inputs))
     assert same_bits(stock, ours)
