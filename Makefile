@@ -47,6 +47,7 @@ bench: $(VENV)/installed-peers
 	$(BIN)/python benchmarks/gradient_and_range.py
 	$(BIN)/python benchmarks/torch_enable.py
 	$(BIN)/python benchmarks/embedding.py
+	$(BIN)/python benchmarks/real_models.py
 	$(BIN)/python benchmarks/single_calls.py numpy --plot build/single_calls_numpy.png
 	$(BIN)/python benchmarks/single_calls.py torch --plot build/single_calls_torch.png
 	$(BIN)/python benchmarks/boundary.py numpy
@@ -110,6 +111,8 @@ build/aarch64/installed: tests/aarch64/machine.sh pyproject.toml | $(VENV)/insta
 	tests/aarch64/machine.sh build/aarch64 $(BIN)/python
 	touch $@
 
+# The second line brings networks alone, without what their packages need to run them.
 $(VENV)/installed-peers: pyproject.toml | $(VENV)/installed-dev
 	$(PIP) --editable ".[peers,plot]"
+	$(PIP) --no-deps nudenet==3.4.2 rapidocr-onnxruntime==1.4.4 silero-vad==6.2.3
 	touch $@

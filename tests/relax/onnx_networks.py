@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from real_models import quantize
 
 
 class _Network:
@@ -95,25 +96,5 @@ def network(name, folder: Path, batch, opset):
 
 def quantized(path, shape, activations):
     """Quantize a file statically, per channel, on data of normal distribution; return the model."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    class Data(CalibrationDataReader):
-        def __init__(self):
-            rng = np.random.default_rng(1)
-            self.batches = iter([{"x": rng.standard_normal(shape).astype(np.float32)} for _ in range(2)])
-
-        def get_next(self):
-            return next(self.batches, None)
-
-    result = path.with_name("quantized.onnx")
-    kinds = {"u8": QuantType.QUInt8, "s8": QuantType.QInt8}
-    quantize_static(
-        path,
-        result,
-        Data(),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=kinds[activations],
-        weight_type=QuantType.QInt8,
-    )
-    return onnx.load(result)
+    rng = np.random.default_rng(1)
+    return quantize(path, [{"x": rng.standard_normal(shape).astype(np.float32)} for _ in range(2)], activations)

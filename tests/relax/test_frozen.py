@@ -9,7 +9,6 @@ from relax_modules import OP, run
 from support import bits
 from torch.ao import quantization as ao
 from torch.ao.quantization._learnable_fake_quantize import _LearnableFakeQuantize
-from torch.ao.quantization.quantize_fx import prepare_qat_fx
 from tvm.relax.frontend.torch import from_exported_program
 
 import fq_tvm
@@ -116,40 +115,6 @@ def test_a_module_under_two_names_is_replaced_under_both():
     assert not any(isinstance(module, ao.FakeQuantize) for module in frozen.modules())
     x = data(4, 6, 10)
     np.testing.assert_array_equal(bits(run(imported(frozen, x), x.numpy())[0]), bits(model(x).numpy()))
-
-
-class Residual(torch.nn.Module):
-    """Additions, pools and concatenations share modules where FX prepares them."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = torch.nn.Conv2d(4, 4, 3, padding=1)
-
-    def forward(self, x):
-        x = torch.nn.functional.max_pool2d(torch.relu(x + x), 2)
-        x = torch.cat([x, x], 1)[:, :4]
-        return x, torch.nn.functional.adaptive_avg_pool2d(torch.relu(self.conv(x) + x), 1).flatten(1)
-
-
-def test_a_network_prepared_by_fx():
-    torch.manual_seed(0)
-    x = data(2, 4, 8, 8)
-    model = prepare_qat_fx(Residual().train(), ao.get_default_qat_qconfig_mapping("x86"), (x,))
-    optimizer = torch.optim.SGD(model.parameters(), 0.01)
-    for _ in range(2):
-        optimizer.zero_grad()
-        model(x)[1].square().mean().backward()
-        optimizer.step()
-    frozen = fq_tvm.relax.freeze(model.eval().apply(ao.disable_observer))
-    mod = fq_tvm.relax.FuseFakeQuant()(imported(frozen, x))
-    names = [name for name, module in frozen.named_modules(remove_duplicate=False) if type(module).__name__ == "Frozen"]
-    assert mod.script().count(OP) == len(names)
-    with torch.no_grad():
-        want = model(x)
-    got = run(mod, x.numpy())
-    np.testing.assert_array_equal(bits(got[0]), bits(want[0].numpy()))
-    # convolutions sum in another order, which may move a rounding by one step
-    np.testing.assert_allclose(got[1], want[1].numpy(), atol=0.05)
 
 
 @pytest.mark.parametrize("kind", [ao.FakeQuantize, ao.FusedMovingAvgObsFakeQuantize])
