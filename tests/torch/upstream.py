@@ -2,7 +2,7 @@
 
     python tests/torch/upstream.py --checkout DIR [FILE ...]
 
-DIR is a checkout of torch's source, at the tag of the torch that is installed; its tests do not come in the wheel.  Each
+DIR is a checkout of torch's source at the tag of the torch that is installed, whose wheel has no tests.  Each
 file runs three times in a process of its own: as it is, with ``fq_tvm.torch.enable()``, and so that kernels of this
 library serve even the smallest tensors, which most of these tests have.  What differs in its outcome is printed and is
 the failure of this script, and so is a run in which no kernel served anything.
@@ -136,7 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = [(arguments.checkout / file).resolve() for file in arguments.files]
     if missing := [str(file) for file in files if not file.exists()]:
         parser.error(f"--checkout: there is no {', '.join(missing)}")
-    return 0 if all([compare(file) for file in files]) else 1
+    compared = [compare(file) for file in files]
+    return 0 if all(compared) else 1
 
 
 if __name__ == "__main__":
