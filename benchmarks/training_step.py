@@ -3,7 +3,7 @@
     python benchmarks/training_step.py [--rounds N] [--plot OUT.png]
 
 Four networks as people write them, prepared by ``torch.ao`` for quantization-aware training on x86 with its default
-configuration: a residual network, a multilayer perceptron, a transformer block and a mobile network with a hundred small
+configuration: a residual network, a multilayer perceptron, a transformer block and a mobile network of a hundred small
 quantizers.  The three forms of a network take turns; a time is the median of the steps, and what fake quantization adds
 is the difference to the float network's.
 """

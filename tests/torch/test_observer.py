@@ -212,9 +212,32 @@ def test_a_library_without_the_range_leaves_it_to_torch(served, monkeypatch):
     assert served == [False]
 
 
-def test_small_tensors_are_torchs(monkeypatch):
-    monkeypatch.setattr(override, "_observe", None)
-    compare(lambda: of(torch.ones(63, 129), per_row=False))
+@pytest.mark.parametrize(
+    ("shape", "per_row", "kernels"),
+    [((2**17,), False, True), ((2**17 - 1,), False, False), ((2, 2**10), True, False), ((256, 1, 3, 3), True, True)],
+)
+def test_small_tensors_are_torchs(monkeypatch, shape, per_row, kernels):
+    """Many channels are none: torch writes their parameters one by one."""
+    inner, seen = override._observe, []
+    monkeypatch.setattr(override, "_observe", lambda *args: seen.append(args) or inner(*args))
+    x = torch.linspace(-1, 2, int(np.prod(shape))).reshape(shape)
+    compare(lambda: of(x, per_row=per_row))
+    assert len(seen) == kernels
+
+
+@pytest.mark.parametrize("bounds", BOUNDS)
+def test_parameters_of_channels_do_not_depend_on_each_other(bounds):
+    """Channels around zero, of which all or some are, are chosen for alike."""
+    ends = np.sort(np.random.default_rng(2).standard_normal((2, 40)).astype("f4"), axis=0)
+    ends[0, ::2], ends[1, ::2] = -np.abs(ends[0, ::2]), np.abs(ends[1, ::2])
+    ends[:, 2] = -1e-30, 1e-30
+    together = np.stack(observer.parameters(*ends, *bounds, True))
+    around = np.stack(observer.parameters(*ends[:, ::2], *bounds, True))
+    alone = np.concatenate(
+        [np.stack(observer.parameters(*ends[:, c : c + 1], *bounds, True)) for c in range(40)], axis=1
+    )
+    assert np.array_equal(together, alone)
+    assert np.array_equal(together[:, ::2], around)
 
 
 class Network(nn.Module):
