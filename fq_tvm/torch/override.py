@@ -268,7 +268,8 @@ def enable() -> None:
     replaces the operator of the fused modules, ``aten::_fused_moving_avg_obs_fq_helper``, for float32 of ``2**17``
     elements and more, per channel of ``2**15`` where a channel counts as 200, with torch's bits in every buffer of the
     module.  Of gradients it replaces the product with the mask,
-    ``aten::fake_quantize_per_{channel,tensor}_affine_cachemask_backward``, for float32 and float16 of 4096 elements and more, where nothing differentiates it again.
+    ``aten::fake_quantize_per_{channel,tensor}_affine_cachemask_backward``, for float32 and float16 of 4096 elements and
+    more, where nothing differentiates it again.
 
     Each call asks for one :func:`disable`; until the last of them the kernels stay replaced, for all threads, which may
     call both at any time.  The first call of a process must not run while another thread quantizes: torch writes its
