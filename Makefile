@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check docs oldest qemu bench fuzz soak akg hivmc judge hooks clean
+.PHONY: demo test check docs oldest qemu torch-tests bench fuzz soak akg hivmc judge hooks clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python examples/demo.py
@@ -32,6 +32,12 @@ oldest: build/oldest/installed
 # On an emulated aarch64 machine: kernels that were built here for a Kunpeng 920, every bit of them, and a part of the suite.
 qemu: build/aarch64/installed
 	$(BIN)/python tests/aarch64/qemu.py build/aarch64 $(PYTEST_ARGS)
+
+# torch's own tests of fake quantization, with our kernels and without; its source is not fetched, see the script.
+# `make torch-tests CHECKOUT=/path/of/pytorch`
+torch-tests: $(VENV)/installed-dev
+	$(PIP) expecttest
+	$(BIN)/python tests/torch/upstream.py --checkout "$(CHECKOUT)"
 
 # ruff before every commit, from .venv.
 hooks: $(VENV)/installed-dev

@@ -2,9 +2,10 @@
 
     python benchmarks/training_step.py [--rounds N] [--plot OUT.png]
 
-Three networks as people write them, prepared by ``torch.ao`` for quantization-aware training on x86 with its default
-configuration: a residual network, a multilayer perceptron and a transformer block.  The three forms of a network take
-turns; a time is the median of the steps, and what fake quantization adds is the difference to the float network's.
+Four networks as people write them, prepared by ``torch.ao`` for quantization-aware training on x86 with its default
+configuration: a residual network, a multilayer perceptron, a transformer block and a mobile network of a hundred small
+quantizers.  The three forms of a network take turns; a time is the median of the steps, and what fake quantization adds
+is the difference to the float network's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
+import itertools
 import statistics
 import time
 import warnings
@@ -51,6 +53,30 @@ class Residual(nn.Module):  # type: ignore[misc]
         return torch.relu(self.body(x) + self.skip(x))
 
 
+class Inverted(nn.Module):  # type: ignore[misc]
+    """A block of a mobile network: to more channels, each filtered by itself, and back."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        wide = 4 * inputs
+        self.body = nn.Sequential(
+            *activated(inputs, wide, 1, 1, 1),
+            *activated(wide, wide, 3, stride, wide),
+            nn.Conv2d(wide, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.joins = stride == 1 and inputs == outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.body(x) if self.joins else self.body(x)
+
+
+def activated(inputs: int, outputs: int, size: int, stride: int, groups: int) -> tuple[nn.Module, ...]:
+    """Return a convolution with batch norm and ReLU."""
+    convolution = nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False)
+    return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
+
+
 class Transformer(nn.Module):  # type: ignore[misc]
     """One block of attention and one of two linear layers, on 64 tokens."""
 
@@ -88,10 +114,16 @@ def networks() -> dict[str, tuple[nn.Module, torch.Tensor]]:
     perceptron = nn.Sequential(
         nn.Linear(784, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10)
     )  # fmt: skip
+    widths = (16, 24, 24, 32, 32, 32, 48, 48, 48, 64, 64, 64, 64, 64, 64)
+    blocks = (Inverted(a, b, 1 + (a < b)) for a, b in itertools.pairwise(widths))
+    mobile = nn.Sequential(
+        *activated(3, 16, 3, 1, 1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)
+    )  # fmt: skip
     return {
         "residual network, batch 16 of 3 x 32 x 32": (residual, torch.randn(16, 3, 32, 32)),
         "perceptron of 3 layers, batch 128 of 784": (perceptron, torch.randn(128, 784)),
         "transformer block, batch 8 of 64 x 256": (Transformer(), torch.randn(8, 64, 256)),
+        "mobile network, batch 8 of 3 x 32 x 32": (mobile, torch.randn(8, 3, 32, 32)),
     }
 
 

@@ -39,7 +39,8 @@ def averages(running: Vector, current: Vector, constant: float) -> Vector:
         Weight of what is current; taken as a float32.
     """
     with np.errstate(all="ignore"):
-        return np.where(np.isinf(running), current, running + np.float32(constant) * (current - running))
+        moved = running + np.float32(constant) * (current - running)
+        return np.where(new, current, moved) if (new := np.isinf(running)).any() else moved
 
 
 def parameters(
@@ -73,8 +74,10 @@ def parameters(
             half = (quant_max - quant_min) // 2
             around = (low < 0) & (high > 0)
             step = np.maximum(np.abs(low / np.float32(half + 1)), np.abs(high / np.float32(half))).astype(np.float64)
-            low = np.where(around, (step * -(half + 1)).astype(np.float32), low)
-            high = np.where(around, (step * half).astype(np.float32), high)
+            ends = (step * -(half + 1)).astype(np.float32), (step * half).astype(np.float32)
+            low, high = (
+                ends if around.all() else (np.where(around, *pair) for pair in zip(ends, (low, high), strict=True))
+            )
         low, high = np.minimum(low, np.float32(0)), np.maximum(high, np.float32(0))
         scale = (high.astype(np.float64) - low) / (quant_max - quant_min)
         single = scale.astype(np.float32)
@@ -86,11 +89,14 @@ def parameters(
             low = np.where(small & (high == 0) & (low != 0), -reach, np.where(small & both, low * factor, low))
             high = np.where(small & (low == 0), reach, np.where(small & both, high * factor, high))
             scale[small] = LEAST_SCALE
+        middle = (quant_min + quant_max) / 2
+        if symmetric and (around := (low < 0) & (high > 0)).all():  # as weights have it; the rest would be thrown away
+            return scale.astype(np.float32), np.full(len(scale), round(middle), np.int32)
         below, above = low / scale, high / scale
         nearer = abs(quant_min) - np.abs(below) < abs(quant_max) - np.abs(above)
         zero_point = np.where(nearer, quant_min - below, quant_max - above)
         if symmetric:
-            zero_point = np.where((low < 0) & (high > 0), (quant_min + quant_max) / 2, zero_point)
+            zero_point = np.where(around, middle, zero_point)
         zero_point = np.rint(np.clip(zero_point, quant_min, quant_max))
         return scale.astype(np.float32), zero_point.astype(np.int32)
 

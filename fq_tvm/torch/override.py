@@ -51,8 +51,14 @@ does not fit an int64 must not depend on the size.
 """
 
 
-OBSERVED_MIN_ELEMENTS = {False: 2**13, True: 2**14}
-"""Elements from which the fused observer saves more than its steps in Python cost: of a tensor, and of channels."""
+OBSERVED_MIN_ELEMENTS = {False: 2**17, True: 2**15}
+"""Elements from which the fused observer saves more than its steps in Python cost: of a tensor, and of channels.
+
+What is below is observed by torch's kernel, which comes back for the quantization.
+"""
+
+CHANNEL_ELEMENTS = 200
+"""As how many elements a channel counts there: as torch's kernel writes scales and zero points one by one."""
 
 
 def _launch(launch: Any, x: Any, scale: Any, zero_point: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -185,10 +191,14 @@ def _observed(stock: Callable[..., Any]) -> Callable[..., Any]:
     replaced = partial(stock, CPU)
 
     def kernel(x: Any, *rest: Any) -> Any:
-        if _depth and x.numel() >= OBSERVED_MIN_ELEMENTS[False] and type(x) in PLAIN:
-            result = _observe(replaced, x, *rest)
-            if result is not None:
-                return result
+        if _depth and type(x) in PLAIN:
+            per_row, elements = len(rest) > 10 and bool(rest[10]), x.numel()
+            if per_row:
+                elements += CHANNEL_ELEMENTS * rest[4].numel()
+            if elements >= OBSERVED_MIN_ELEMENTS[per_row]:
+                result = _observe(replaced, x, *rest)
+                if result is not None:
+                    return result
         return replaced(x, *rest)
 
     return kernel
@@ -201,8 +211,7 @@ def _observe(stock: Callable[..., Any], x: Any, observer_on: Any, fake_quant_on:
     buffers = (least, greatest, scale, zero_point)
     channels = x.shape[0] if per_row and x.dim() else 1
     if not (
-        x.numel() >= OBSERVED_MIN_ELEMENTS[bool(per_row)]
-        and x.dtype == least.dtype == greatest.dtype == scale.dtype == torch.float32 and zero_point.dtype == torch.int32
+        x.dtype == least.dtype == greatest.dtype == scale.dtype == torch.float32 and zero_point.dtype == torch.int32
         and all(type(t) in PLAIN and t.numel() == channels and t.is_contiguous() for t in buffers)
         and scale.dim() == zero_point.dim() == 1
         and axis < x.dim() <= MAX_RANK and (not per_row or (x.dim() > 1 and axis == 0))
@@ -289,12 +298,13 @@ def enable() -> None:
     ``aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams``.  All that torch has of fake quantization calls
     these: ``torch.fake_quantize_per_channel_affine`` and ``torch.fake_quantize_per_tensor_affine``, the modules of
     ``torch.ao.quantization`` with their fused and learnable forms, and what torch.compile leaves to aten.  It also
-    replaces the operator of the fused modules, ``aten::_fused_moving_avg_obs_fq_helper``, for float32 of 8192 elements
-    and more, of 16384 per channel, with torch's bits in every buffer of the module.  Of gradients
-    it replaces the product with the mask, ``aten::fake_quantize_per_{channel,tensor}_affine_cachemask_backward``, for
-    float32 and float16 of 4096 elements and more, where nothing differentiates it again; and the gradients of the
-    learnable forms, ``aten::_fake_quantize_learnable_per_{channel,tensor}_affine_backward``, for dense float32 of 8192
-    elements and more whose channel is last or has 16 neighboring elements and more.
+    replaces the operator of the fused modules, ``aten::_fused_moving_avg_obs_fq_helper``, for float32 of ``2**17``
+    elements and more, per channel of ``2**15`` where a channel counts as 200, with torch's bits in every buffer of the
+    module.  Of gradients it replaces the product with the mask,
+    ``aten::fake_quantize_per_{channel,tensor}_affine_cachemask_backward``, for float32 and float16 of 4096 elements and
+    more, where nothing differentiates it again; and the gradients of the learnable forms,
+    ``aten::_fake_quantize_learnable_per_{channel,tensor}_affine_backward``, for dense float32 of 8192 elements and more
+    whose channel is last or has 16 neighboring elements and more.
 
     Each call asks for one :func:`disable`; until the last of them the kernels stay replaced, for all threads, which may
     call both at any time.  The first call of a process must not run while another thread quantizes: torch writes its

@@ -212,9 +212,32 @@ def test_a_library_without_the_range_leaves_it_to_torch(served, monkeypatch):
     assert served == [False]
 
 
-def test_small_tensors_are_torchs(monkeypatch):
-    monkeypatch.setattr(override, "_observe", None)
-    compare(lambda: of(torch.ones(63, 129), per_row=False))
+@pytest.mark.parametrize(
+    ("shape", "per_row", "kernels"),
+    [((2**17,), False, True), ((2**17 - 1,), False, False), ((2, 2**10), True, False), ((256, 1, 3, 3), True, True)],
+)
+def test_small_tensors_are_torchs(monkeypatch, shape, per_row, kernels):
+    """Many channels are none: torch writes their parameters one by one."""
+    inner, seen = override._observe, []
+    monkeypatch.setattr(override, "_observe", lambda *args: seen.append(args) or inner(*args))
+    x = torch.linspace(-1, 2, int(np.prod(shape))).reshape(shape)
+    compare(lambda: of(x, per_row=per_row))
+    assert len(seen) == kernels
+
+
+@pytest.mark.parametrize("bounds", BOUNDS)
+def test_parameters_of_channels_do_not_depend_on_each_other(bounds):
+    """Channels around zero, of which all or some are, are chosen for alike."""
+    ends = np.sort(np.random.default_rng(2).standard_normal((2, 40)).astype("f4"), axis=0)
+    ends[0, ::2], ends[1, ::2] = -np.abs(ends[0, ::2]), np.abs(ends[1, ::2])
+    ends[:, 2] = -1e-30, 1e-30
+    together = np.stack(observer.parameters(*ends, *bounds, True))
+    around = np.stack(observer.parameters(*ends[:, ::2], *bounds, True))
+    alone = np.concatenate(
+        [np.stack(observer.parameters(*ends[:, c : c + 1], *bounds, True)) for c in range(40)], axis=1
+    )
+    assert np.array_equal(together, alone)
+    assert np.array_equal(together[:, ::2], around)
 
 
 class Network(nn.Module):
@@ -231,6 +254,21 @@ class Network(nn.Module):
         return self.dequant(self.linear(self.convolutions(self.quant(x)).mean((2, 3))))
 
 
+def affine_weights(per_channel):
+    """What no default has: weights affine, activations symmetric."""
+    of_channels = torch.ao.quantization.MovingAveragePerChannelMinMaxObserver
+    of_tensor = torch.ao.quantization.MovingAverageMinMaxObserver
+    fused = torch.ao.quantization.FusedMovingAvgObsFakeQuantize
+    signed = {"quant_min": -128, "quant_max": 127, "dtype": torch.qint8}
+    weight = (
+        fused.with_args(observer=of_channels, qscheme=torch.per_channel_affine, **signed)
+        if per_channel
+        else fused.with_args(observer=of_tensor, qscheme=torch.per_tensor_affine, **signed)
+    )
+    activation = fused.with_args(observer=of_tensor, qscheme=torch.per_tensor_symmetric, **signed)
+    return torch.ao.quantization.QConfig(activation=activation, weight=weight)
+
+
 def prepare(mode, backend):
     torch.manual_seed(0)
     network = Network().train()
@@ -238,7 +276,16 @@ def prepare(mode, backend):
         warnings.simplefilter("ignore")
         if mode == "fx":
             return prepare_qat_fx(network, get_default_qat_qconfig_mapping(backend), (torch.ones(2, 3, 8, 8),))
-        network.qconfig = get_default_qat_qconfig(backend)
+        if mode == "pt2e":
+            xnnpack = pytest.importorskip("torchao.testing.pt2e._xnnpack_quantizer")
+            pt2e = pytest.importorskip("torchao.quantization.pt2e.quantize_pt2e")
+            config = xnnpack.get_symmetric_quantization_config(is_per_channel=backend == "per channel", is_qat=True)
+            program = torch.export.export(network, (torch.ones(2, 3, 8, 8),)).module()
+            return pt2e.prepare_qat_pt2e(program, xnnpack.XNNPACKQuantizer().set_global(config))
+        if mode == "affine weights":
+            network.qconfig = affine_weights(backend == "per channel")
+        else:
+            network.qconfig = get_default_qat_qconfig(backend)
         return prepare_qat(network)
 
 
@@ -248,7 +295,9 @@ def train(network, steps):
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
     for step in range(steps):
         if step == steps - 4:
-            network.apply(torch.ao.quantization.disable_observer)
+            for module in network.modules():
+                if hasattr(module, "disable_observer"):  # torch.ao's or torchao's
+                    module.disable_observer()
         x = torch.from_numpy(rng.standard_normal((2, 3, 8, 8)).astype("f4"))
         out = network(x)
         optimizer.zero_grad()
@@ -257,7 +306,14 @@ def train(network, steps):
         yield out.detach(), copy.deepcopy(network.state_dict())
 
 
-@pytest.mark.parametrize(("mode", "backend"), [*itertools.product(("fx", "eager"), ("x86", "qnnpack", "fbgemm"))])
+KINDS = [
+    *itertools.product(("fx", "eager"), ("x86", "qnnpack", "fbgemm")),
+    *itertools.product(("affine weights", "pt2e"), ("per channel", "per tensor")),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+@pytest.mark.parametrize(("mode", "backend"), KINDS)
 def test_training(request, served, mode, backend):
     """After each of 20 steps outputs and all that a network remembers are torch's."""
     threads = torch.get_num_threads()
@@ -272,7 +328,9 @@ def test_training(request, served, mode, backend):
             for name, value in state.items():
                 assert same(value, state_wanted[name]), name
     # torch gives the buffers of channels their size in the first step
-    assert served.count(False) <= sum(name.endswith("weight_fake_quant.scale") for name in state) <= 5
+    assert (
+        served.count(False) <= sum(name.endswith("scale") and value.numel() > 1 for name, value in state.items()) <= 5
+    )
     assert len(served) >= 20 * 8
 
 

@@ -194,6 +194,86 @@ def test_the_recipe_leaves_alone_what_is_switched_off(grouped: dict[str, Any]) -
     assert quantizer(x) is x
 
 
+def with_ties(x: torch.Tensor, scale: torch.Tensor, seed: int) -> torch.Tensor:
+    """Of x's shape: a third on a tie of what a scale is for, some next to one, signed zeros, beyond the range, huge."""
+    generator = torch.Generator().manual_seed(seed)
+    steps = torch.randint(-140, 140, x.shape, generator=generator) + 0.5 * (
+        torch.rand(x.shape, generator=generator) < 0.6
+    )
+    steps.view(-1)[13::17] = -0.4  # which becomes -0.0
+    made = steps * scale
+    made.view(-1)[::7] = torch.nextafter(made.view(-1)[::7], torch.tensor(0.0))
+    made.view(-1)[3::31], made.view(-1)[5::31] = 0.0, -0.0
+    made.view(-1)[11::97], made.view(-1)[12::97] = 1e-40, -1e30
+    return made
+
+
+@pytest.mark.parametrize(
+    "quantizer", ["Int8WeightPerTensorFloat", "Int8WeightPerChannelFloat", "Int4WeightPerTensorFloat"]
+)
+def test_brevitas(quantizer: str, launches: list[None]) -> None:
+    qnn = pytest.importorskip("brevitas.nn")
+    quant = pytest.importorskip("brevitas.quant")
+    weight_quant = quant.Int8WeightPerTensorFloat.let(bit_width=4) if "Int4" in quantizer else getattr(quant, quantizer)
+    torch.manual_seed(0)
+    body = [qnn.QuantConv2d(3, 16, 3, padding=1, weight_quant=weight_quant), torch.nn.BatchNorm2d(16), torch.nn.ReLU()]
+    model = torch.nn.Sequential(*body, torch.nn.Flatten(), qnn.QuantLinear(1024, 10, True, weight_quant=weight_quant))
+    x = torch.randn(8, 3, 8, 8)
+    got, stock = copy.deepcopy(model), copy.deepcopy(model)
+    training(x)(stock)
+    names = cook(recipe("Brevitas"), model=got, train=training(x))
+    assert_same_state(got, stock, model)
+    replaced = [m for m in got.modules() if isinstance(m, names["IntQuant"]) and "forward" in vars(m)]
+    assert len(replaced) == 2
+
+    ours, theirs = (m[0].weight_quant.tensor_quant.int_quant for m in (got, stock))
+    weight = stock[0].weight.detach()
+    scale = stock[0].weight_quant.scale().detach()
+    tied, zero = with_ties(weight, scale, 1), torch.zeros(())
+    grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(2))
+    results = []
+    for int_quant in (ours, theirs):
+        leaves = tied.clone().requires_grad_(), scale.clone().requires_grad_()
+        out = int_quant(leaves[1], zero, torch.tensor(8.0), leaves[0])
+        out.backward(grad)
+        results.append([out.detach(), *(leaf.grad for leaf in leaves)])
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a.view(torch.int32), b.view(torch.int32))
+
+
+@pytest.mark.parametrize("strategy", ["tensor", "channel", "token", "group", "block"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_compressed_tensors(strategy: str, symmetric: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function that it replaces, on ties; then a layer, by the recipe."""
+    quantization = pytest.importorskip("compressed_tensors.quantization")
+    sizes = {"group": {"group_size": 16}, "block": {"block_structure": [16, 32]}}.get(strategy, {})
+    dynamic = strategy == "token"  # the library has no other
+    args = quantization.QuantizationArgs(num_bits=8, symmetric=symmetric, strategy=strategy, dynamic=dynamic, **sizes)
+    torch.manual_seed(0)
+    x, layer = torch.randn(4, 64), torch.nn.Linear(64, 32)
+    shape = {"tensor": (1,), "channel": (32, 1), "token": (32, 1), "group": (32, 4), "block": (2, 2)}[strategy]
+    scale, zero_point = torch.rand(shape) * 0.02 + 0.001, torch.randint(-3, 4, shape, dtype=torch.int8)
+    zero_point.view(-1)[::2] = 0
+    seen: list[int] = []
+    inner = fq_tvm.torch.fake_quantize
+    monkeypatch.setattr(fq_tvm.torch, "fake_quantize", lambda *a, **k: seen.append(1) or inner(*a, **k))
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        each = scale
+        for d, n in enumerate(layer.weight.shape if len(shape) == 2 else ()):
+            each = each.repeat_interleave(n // shape[d], d)
+        return quantization.fake_quantize(with_ties(layer.weight.detach(), each, 3), scale, zero_point, args)
+
+    want = model(x)
+    assert not seen
+    got = cook(recipe("compressed-tensors"), model=model, x=x)["y"]
+    assert seen
+    assert torch.equal(got.view(torch.int32), want.view(torch.int32))
+    assert (want == 0).any() and (want.view(torch.int32) == -(2**31)).any()
+    assert torch.equal(model(x), want) and len(seen) == 1  # it is put back
+
+
 def test_every_recipe_is_run() -> None:
     section = PAGE.read_text().partition("\n## QAT libraries\n")[2]
-    assert re.findall(r"^### (.*)$", section, re.MULTILINE) == ["torch.ao", "torchao, pt2e", "torchao, quantize_"]
+    titles = re.findall(r"^### (.*)$", section, re.MULTILINE)
+    assert titles == ["torch.ao", "torchao, pt2e", "torchao, quantize_", "Brevitas", "compressed-tensors"]
