@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check docs oldest qemu torch-tests bench fuzz soak akg hivmc judge hooks clean
+.PHONY: demo test check docs oldest qemu torchtests bench fuzz soak akg hivmc judge hooks clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python examples/demo.py
@@ -34,8 +34,8 @@ qemu: build/aarch64/installed
 	$(BIN)/python tests/aarch64/qemu.py build/aarch64 $(PYTEST_ARGS)
 
 # torch's own tests of fake quantization, with our kernels and without; its source is not fetched, see the script.
-# `make torch-tests CHECKOUT=/path/of/pytorch`
-torch-tests: $(VENV)/installed-dev
+# `make torchtests CHECKOUT=/path/of/pytorch`
+torchtests: $(VENV)/installed-dev
 	$(PIP) expecttest
 	$(BIN)/python tests/torch/upstream.py --checkout "$(CHECKOUT)"
 

@@ -157,7 +157,7 @@ def build(problem: Problem, soc: str, folder: Path) -> Lowered:
         raise ToolchainMissing(toolchain.detail)
     suffix = "-a5" if soc.startswith("Ascend950") else ""
     backend = f"hivmc{suffix}"
-    for program in (f"bishengir-opt{suffix}", f"bishengir-compile{suffix}"):
+    for program in ("bishengir-opt-a5", "bishengir-compile-a5") if suffix else ():  # not in every package
         if not (_package() / "bin" / program).exists():
             raise ToolchainMissing(
                 f"{soc} needs {program}, which ascendnpu-ir {toolchain.version} for this machine does not hold; "

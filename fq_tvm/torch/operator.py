@@ -186,14 +186,13 @@ def _compute(
     x, scale, zero_point = tensors
     key = (ANY_FORMULA, mask, *formula, *torch_key(x, scale, zero_point, axis, low, high))
     launch, results = launches.get(key), (x.dtype, torch.bool)[: 1 + mask]
+    outputs = [result_like(x, dtype) for dtype in results]
     if launch is None:
         described = map(describe, tensors, ("x", "scale", "zero_point"))
-        outputs = [result_like(x, dtype) for dtype in results]
         operands = Operands(*described, *map(describe, outputs, ("out", "mask")))
         call = check(operands, axis, low, high, formula=Formula(*formula) if formula else CONTRACT)
         launch = remember(key, launch_of(call) if mask else launch_without_mask(call))
     try:
-        outputs = [result_like(x, dtype) for dtype in results]
         run(launch, *tensors, *outputs, from_torch=True)
     except ArgumentError:
         for name, tensor in zip(("x", "scale", "zero_point"), tensors, strict=True):
