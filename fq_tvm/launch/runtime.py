@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import mmap
 import os
 import platform
 import sys
@@ -21,6 +22,9 @@ from ..errors import BuildError
 from ..interruption import uninterrupted
 from ..store import cache as store
 from .dlpack import CPU, DLTensor
+
+COMPILER_BYTES = 2**28
+"""Addresses that have to be free for TVM's compiler; building a kernel takes about half of that."""
 
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 """What object code says of the architecture that it is for, in the header of its file format."""
@@ -118,7 +122,19 @@ def check_architecture(*code: bytes) -> None:
 
 
 def compiler(module: str) -> Any:
-    """Import a module of code generation, and with it TVM's compiler, which a warm process never does."""
+    """Import a module of code generation, and with it TVM's compiler, which a warm process never does.
+
+    Raises
+    ------
+    BuildError
+        If there is so little memory that the compiler might end the process, as it does where it gets none.
+    """
+    try:
+        mmap.mmap(-1, COMPILER_BYTES).close()
+    except OSError as error:
+        raise BuildError(
+            f"there is no memory for the compiler, which may want {COMPILER_BYTES >> 20} MB: {error.strerror}"
+        ) from None
     return import_tvm(importlib.util.resolve_name(f"..codegen.{module}", __package__))
 
 

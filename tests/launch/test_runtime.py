@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import platform
+import subprocess
+import sys
+import textwrap
 import threading
 from types import SimpleNamespace
 
@@ -72,3 +76,24 @@ def test_memory_of_kernels_that_nobody_has_is_given_back(monkeypatch):
     for _ in range(5):
         runtime.load(OBJECT)
     assert len(freed) >= 4
+
+
+def test_without_memory_for_the_compiler_a_build_is_refused(tmp_path):
+    code = """
+        import resource, numpy as np, fq_tvm
+        here = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (here + 200 * 2**20,) * 2)
+        try:
+            x, scale, zero_point = np.ones((4, 8), "f4"), np.ones(4, "f4"), np.zeros(4, "i4")
+            fq_tvm.fake_quantize_per_channel_affine(x, scale, zero_point, 0, -8, 7)
+        except fq_tvm.BuildError as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "FQ_TVM_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "there is no memory for the compiler, which may want 256 MB" in done.stdout
