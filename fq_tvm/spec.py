@@ -139,17 +139,15 @@ class FakeQuantSpec:
     mask: bool = True
 
     def __post_init__(self) -> None:
-        for field, allowed in (
-            ("iteration", ITERATIONS),
-            ("dtype", EXTENDED_FLOATS),
-            ("scale_dtype", EXTENDED_FLOATS),
-            ("out_dtype", EXTENDED_FLOATS),
-            ("zero_point_dtype", EXTENDED_ZERO_POINTS),
-            ("arithmetic", ARITHMETIC),
-        ):
-            value = getattr(self, field)
-            if value not in allowed:
-                raise FqError(f"FakeQuantSpec.{field} is {value!r}; expected one of {', '.join(allowed)}")
+        _check_fields(
+            self,
+            iteration=ITERATIONS,
+            dtype=EXTENDED_FLOATS,
+            scale_dtype=EXTENDED_FLOATS,
+            out_dtype=EXTENDED_FLOATS,
+            zero_point_dtype=EXTENDED_ZERO_POINTS,
+            arithmetic=ARITHMETIC,
+        )
         if not isinstance(self.mask, bool):
             raise FqError(f"FakeQuantSpec.mask is {self.mask!r}; expected True or False")
         placement = self.formula.of(self.zero_point_dtype).zero_point_placement
@@ -271,10 +269,7 @@ class StraightThroughSpec:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for field, allowed in (("iteration", ("rows", "strided_rows")), ("dtype", FLOATS)):
-            value = getattr(self, field)
-            if value not in allowed:
-                raise FqError(f"StraightThroughSpec.{field} is {value!r}; expected one of {', '.join(allowed)}")
+        _check_fields(self, iteration=("rows", "strided_rows"), dtype=FLOATS)
 
     @property
     def strided(self) -> bool:
@@ -330,10 +325,7 @@ class RangeSpec:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for field, allowed in (("iteration", ITERATIONS), ("dtype", EXTENDED_FLOATS)):
-            value = getattr(self, field)
-            if value not in allowed:
-                raise FqError(f"RangeSpec.{field} is {value!r}; expected one of {', '.join(allowed)}")
+        _check_fields(self, iteration=ITERATIONS, dtype=EXTENDED_FLOATS)
 
     @property
     def lanes(self) -> bool:
@@ -398,10 +390,7 @@ class LearnableGradientSpec:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for field, allowed in (("iteration", ("rows", "lanes")), ("dtype", ("float32",))):
-            value = getattr(self, field)
-            if value not in allowed:
-                raise FqError(f"LearnableGradientSpec.{field} is {value!r}; expected one of {', '.join(allowed)}")
+        _check_fields(self, iteration=("rows", "lanes"), dtype=("float32",))
 
     @property
     def lanes(self) -> bool:
@@ -416,6 +405,13 @@ class LearnableGradientSpec:
     def to_json(self) -> dict[str, str]:
         """Return the fields as a dictionary that :func:`json.dumps` takes."""
         return asdict(self)
+
+
+def _check_fields(spec: Any, **allowed: tuple[str, ...]) -> None:
+    """Refuse a specification of which a field holds a value outside its set."""
+    for field, values in allowed.items():
+        if (value := getattr(spec, field)) not in values:
+            raise FqError(f"{type(spec).__name__}.{field} is {value!r}; expected one of {', '.join(values)}")
 
 
 def promote(dtype: str, scale_dtype: str) -> str:
