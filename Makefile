@@ -69,7 +69,7 @@ fuzz: $(VENV)/installed-dev
 	$(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS) $(SEED_ARGS)
 
 soak: $(VENV)/installed-dev
-	$(BIN)/python tests/soak.py --seconds $(SECONDS) $(SEED_ARGS) $(SOAK_ARGS)
+	$(BIN)/python tests/soak.py --seconds $(SECONDS) $(SEED_ARGS)
 	$(BIN)/python tests/soak.py --calls $(CALLS) $(SEED_ARGS)
 
 # AKG, which lowers to the Atlas training series: a wheel of 300 MB or so, of which a part is kept in the data folder.

@@ -6,6 +6,7 @@ it had begun, such as an import, is never finished; so locks are renewed, and a 
 
 from __future__ import annotations
 
+import _thread
 import concurrent.futures.thread
 import contextlib
 import functools
@@ -15,13 +16,16 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 FORK_SECONDS = 30.0
 """How long a fork waits for the steps of other threads, far above what one takes."""
+
+BEGIN_SECONDS = 1.0
+"""How long a step's thread may take to begin, far above what one takes; then the caller does the step itself."""
 
 _locks: weakref.WeakSet[Any] = weakref.WeakSet()
 _steps: dict[int, Any] = {}  # by thread, a lock that it holds meanwhile
@@ -69,44 +73,44 @@ def uninterrupted(step: Callable[[], T]) -> T:
     An import of TVM that is broken off leaves modules that cannot be imported again, and TVM forgets the type of an
     exception that passes through it.
     """
-    if threading.current_thread() is not threading.main_thread():  # which alone runs signal handlers
+    if threading.get_ident() != threading.main_thread().ident:  # which alone runs signal handlers
         return unforked(step)()
-    results: list[T] = []
-    errors: list[BaseException] = []
-    ended = threading.Lock()
+    result: T | None = None
+    failure: BaseException | None = None
+    over, ended, turn = False, threading.Lock(), threading.RLock()
     ended.acquire()
     # A part of a step of this thread may not wait for a fork that waits for this thread.
     gate: Any = contextlib.nullcontext() if threading.get_ident() in _steps else _gate
 
     def run() -> None:
+        nonlocal result, failure, over
+        if not turn.acquire(blocking=False):  # kept for good: only one of two ever has it
+            return
         try:
             with _begun(gate):
-                results.append(step())
+                result = step()
         except BaseException as error:
-            errors.append(error)
+            failure = error
         finally:
+            over = True
             ended.release()
 
-    thread, process = threading.Thread(target=run, name="fq_tvm-step"), os.getpid()
-    try:
-        thread.start()
-    except RuntimeError:  # the system gives no thread
-        return step()
     interruption: BaseException | None = None
-    while not (results or errors) and os.getpid() == process:  # a handler that forks may return in the child, too
-        try:
-            ended.acquire(timeout=1)
-        except BaseException as error:
-            interruption = interruption or error
-    try:
-        thread.join()
-    except BaseException as error:
-        interruption = interruption or error
+    process = os.getpid()
+    # Not threading.Thread, whose start waits for ever where the thread gets no memory to begin.
+    with contextlib.suppress(RuntimeError, MemoryError):  # the system gives no thread
+        _thread.start_new_thread(run, ())
+        while not over and os.getpid() == process:  # a handler that forks may return in the child, too
+            try:
+                if not ended.acquire(timeout=BEGIN_SECONDS) and turn.acquire(blocking=False):
+                    break
+            except BaseException as error:
+                interruption = interruption or error
     if interruption is not None:
         raise interruption
-    if errors:
-        raise errors[0]
-    return results[0] if results else step()
+    if failure is not None:
+        raise failure
+    return cast(T, result) if over else unforked(step)()
 
 
 def _before_fork() -> None:

@@ -258,6 +258,50 @@ def test_a_handler_may_fork_while_its_thread_builds(tmp_path):
     )
 
 
+def test_a_thread_that_never_begins_is_not_waited_for(monkeypatch):
+    """As one without memory for its first steps, for which Python's own start waits for ever; or begins too late."""
+    late = []
+    monkeypatch.setattr("fq_tvm.interruption.BEGIN_SECONDS", 0.05)
+    monkeypatch.setattr("_thread.start_new_thread", lambda run, args: late.append(run))
+    steps = []
+    assert uninterrupted(lambda: steps.append(threading.get_ident()) or 7) == 7
+    with pytest.raises(KeyError, match="its own error"):
+        uninterrupted(lambda: {}["its own error"])
+    for run in late:
+        thread = threading.Thread(target=run)
+        monkeypatch.undo()
+        thread.start()
+        thread.join()
+    assert len(late) == 2 and steps == [threading.get_ident()], "the step ran twice"
+
+
+def test_a_child_without_memory_for_threads_ends(tmp_path):
+    """With every amount of memory from none on: where a stack fits, but not what Python makes of a thread."""
+    python(
+        """
+        import resource
+        call()
+        from fq_tvm import aclnn, interruption
+        aclnn.aclrtCreateStream
+        interruption.BEGIN_SECONDS = .1
+        def work(more):
+            size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (size + more,) * 2)
+            try:
+                for step in range(3):
+                    assert interruption.uninterrupted(lambda: step) == step
+                status, stream = aclnn.aclrtCreateStream()
+                assert (stream is None) == (status != 0)
+                assert stream or "memory for the thread" in aclnn.aclGetRecentErrMsg()
+            except MemoryError:
+                pass
+        for more in (*range(0, 12 << 20, 192 << 10), 1 << 30):
+            child(lambda: work(more))
+        """,
+        tmp_path,
+    )
+
+
 def test_threads_that_cannot_be_had_are_done_without(tmp_path):
     """Where a user has no thread left, all is done by the one there is; nothing aborts."""
     if os.getuid():
@@ -265,11 +309,12 @@ def test_threads_that_cannot_be_had_are_done_without(tmp_path):
     python(
         """
         import resource
-        def refuse(thread):
+        import _thread
+        def refuse(*_):
             raise RuntimeError("can't start new thread")
-        start, threading.Thread.start = threading.Thread.start, refuse
+        start, _thread.start_new_thread = _thread.start_new_thread, refuse
         call()
-        threading.Thread.start = start
+        _thread.start_new_thread = start
         os.setgid(54321), os.setuid(54321)
         resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
         try:

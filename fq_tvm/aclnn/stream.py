@@ -11,7 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..interruption import fork_safe_lock
+from ..launch.runtime import check_memory
 from .status import AclnnError, AclnnStatus, expect, invalid, record, status_of, translate
+
+THREAD_BYTES = 2**26
+"""What a thread may want before it begins: a stack of 8 MB, a heap of its own."""
 
 
 class AclrtStream:
@@ -21,6 +25,7 @@ class AclrtStream:
     """
 
     def __init__(self) -> None:
+        check_memory(THREAD_BYTES, "the thread of a stream")  # Python waits for ever for one that gets none to begin
         # One worker makes a queue; Python joins the workers of executors at exit, when their queues are empty.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aclrt-stream")
         self._process = os.getpid()

@@ -121,6 +121,20 @@ def check_architecture(*code: bytes) -> None:
             )
 
 
+def check_memory(count: int, what: str) -> None:
+    """See whether this process may have more memory, for what cannot say that it got none.
+
+    Raises
+    ------
+    MemoryError
+        If it may not have ``count`` bytes.
+    """
+    try:
+        mmap.mmap(-1, count).close()
+    except OSError as error:
+        raise MemoryError(f"there is no memory for {what}, which may want {count >> 20} MB: {error.strerror}") from None
+
+
 def compiler(module: str) -> Any:
     """Import a module of code generation, and with it TVM's compiler, which a warm process never does.
 
@@ -130,11 +144,9 @@ def compiler(module: str) -> Any:
         If there is so little memory that the compiler might end the process, as it does where it gets none.
     """
     try:
-        mmap.mmap(-1, COMPILER_BYTES).close()
-    except OSError as error:
-        raise BuildError(
-            f"there is no memory for the compiler, which may want {COMPILER_BYTES >> 20} MB: {error.strerror}"
-        ) from None
+        check_memory(COMPILER_BYTES, "the compiler")
+    except MemoryError as error:
+        raise BuildError(str(error)) from None
     return import_tvm(importlib.util.resolve_name(f"..codegen.{module}", __package__))
 
 
