@@ -176,8 +176,7 @@ def test_every_flag_and_barrier_is_needed_or_proven_redundant(lowered, tmp_path,
     # order without it.
     cases = {TAILS, Problem((2, 16, 256), 1, "float32", "float32", -128, 127)}
     if JUDGE:
-        matrix = (case for case in covering(pairs_of_rank=False) if case.channels * case.inner <= 1000)
-        cases |= {case.problem.collapsed(outer=True, inner=True) for case in matrix}
+        cases |= {case.problem.collapsed(outer=True, inner=True) for case in covering(pairs_of_rank=False)}
     tally = Tally()
     for number, problem in enumerate(sorted(cases, key=str)):
         artifact, folder = lowered(problem), tmp_path / str(number)
@@ -186,6 +185,8 @@ def test_every_flag_and_barrier_is_needed_or_proven_redundant(lowered, tmp_path,
         assert different == (0, 0)
         check_order(kernel)
         traces = [kernel.trace(block) for block in range(kernel.block_dim)]
+        if sum(map(len, traces)) > 50_000:
+            continue  # all of them for each flag and barrier anew: that is too much
         # None is in a branch that no block took.
         events = {event.site for trace in traces for event in trace if event.kind in ("set", "wait", "barrier")}
         text = (artifact.directory / artifact.kernels[0].files["cce"]).read_text()
