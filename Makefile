@@ -77,13 +77,14 @@ akg: $(VENV)/installed-dev
 	$(BIN)/python -m fq_tvm.ascend.akg_install
 
 # The vendor's device backend for Ascend, in an emulator of aarch64: a wheel of 130 MB and packages of Debian, unpacked into
-# the data folder; nothing is installed.  Needs apt.  Then every module of the matrix through it.
+# the data folder; nothing is installed.  Needs apt.  Then every module of the matrix through it, and of every flag and
+# barrier, of AKG's kernels too, whether it is needed.
 hivmc: $(VENV)/installed-dev
 	$(BIN)/python tests/ascend/hivmc.py
 
 judge: hivmc
 	TEST_ASCEND_JUDGE=1 $(BIN)/python -m pytest --numprocesses 2 tests/ascend/test_ascend_hivmc.py -k "not redundant"
-	TEST_ASCEND_JUDGE=1 $(BIN)/python -m pytest tests/ascend/test_ascend_hivmc.py -k redundant  # it prints counts
+	TEST_ASCEND_JUDGE=1 $(BIN)/python -m pytest tests/ascend -k redundant  # it prints counts
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,13 +3,14 @@
 #
 #   machine.sh FOLDER PYTHON
 #
-# Needs apt and dpkg of Debian, and a Python of this machine with fq_tvm and pip; no root, and nothing of binfmt_misc.  FOLDER/python runs the aarch64 Python; what it
-# starts as sys.executable is aarch64 as well.
+# Needs apt and dpkg of Debian, and a Python of this machine with fq_tvm and pip; no root, and nothing of binfmt_misc.
+# FOLDER/python runs the aarch64 Python; what it starts as sys.executable is aarch64 as well.  With WITHOUT_TORCH=1 it has
+# no torch, which tvm_ffi imports where it can, in twelve seconds over there.
 set -euo pipefail
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
 python=$2
 apt=$folder/apt
-mkdir -p "$apt"/{state/lists/partial,cache/archives/partial} "$folder"/{qemu,root/proc,site}
+mkdir -p "$apt"/{state/lists/partial,cache/archives/partial} "$folder"/{qemu,root/proc,site,torch}
 
 echo "== qemu"
 if ! qemu=$(command -v qemu-aarch64 || command -v qemu-aarch64-static); then
@@ -37,7 +38,7 @@ done
 
 echo "== wheels for aarch64"
 wheels=(
-    "$python" -m pip install --quiet --disable-pip-version-check --target "$folder/site" --python-version 3.11 --only-binary=:all: --upgrade
+    "$python" -m pip install --quiet --disable-pip-version-check --python-version 3.11 --only-binary=:all: --upgrade
     --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64
 )
 # What fq_tvm needs, in the versions of its pyproject.toml, and what its tests do.
@@ -45,9 +46,10 @@ mapfile -t needed < <("$python" -c '
 import re, sys
 from importlib.metadata import requires
 print(*(re.split("[ ;]", r)[0] for r in requires("fq_tvm") if "extra" not in r), sep="\n")')
-"${wheels[@]}" "${needed[@]}" ml_dtypes pytest hypothesis safetensors
+"${wheels[@]}" --target "$folder/site" "${needed[@]}" ml_dtypes pytest hypothesis safetensors
 # Pip asks for what this machine would need beside a wheel: so the last torch that needs no CUDA, and what it does need.
-"${wheels[@]}" --no-deps torch==2.10.0 filelock sympy networkx jinja2 fsspec mpmath markupsafe typing-extensions
+torch=(torch==2.10.0 filelock sympy networkx jinja2 fsspec mpmath markupsafe typing-extensions)
+"${wheels[@]}" --target "$folder/torch" --no-deps "${torch[@]}"
 
 cat > "$folder/root/proc/cpuinfo" <<'CPU'
 processor	: 0
@@ -63,6 +65,7 @@ CPU
 cat > "$folder/python" <<PYTHON
 #!/bin/sh
 export PYTHONPATH="\${PYTHONPATH:+\$PYTHONPATH:}$folder/site"
+[ -n "\${WITHOUT_TORCH-}" ] || PYTHONPATH="\$PYTHONPATH:$folder/torch"
 exec "$qemu" -L "$folder/root" "$folder/root/usr/bin/python3.11" "\$@"
 PYTHON
 chmod +x "$folder/python"

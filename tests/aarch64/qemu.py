@@ -34,11 +34,15 @@ BEYOND = [
 ]
 """Dtypes beyond aclnn's contract that the suites use."""
 
-SUITES = [
-    ["tests/test_functional.py", "tests/codegen/test_vector_loops.py", "tests/launch/test_threads.py"],
-    ["tests/aclnn", "tests/test_spec.py", "tests/test_properties.py", "tests/launch/test_kernel.py"],
-]
-"""Side by side."""
+WITHOUT_TORCH = {"WITHOUT_TORCH": "1"}
+"""Of the machine, see there."""
+
+SUITES = {
+    ("tests/test_functional.py", "tests/codegen/test_vector_loops.py"): {},
+    ("tests/aclnn", "tests/test_properties.py"): {},
+    ("tests/test_spec.py", "tests/launch/test_kernel.py", "tests/launch/test_threads.py"): WITHOUT_TORCH,
+}
+"""Side by side, with what is added to the environment."""
 
 COMPILING = (
     "expression_on_shapes what_only_a_launch every_argument same_build_twice build_library unknown_cpu another_cpu "
@@ -60,6 +64,7 @@ def build(folder: Path) -> None:
     """Cross-build what the suites need."""
     specs = [*fq_tvm.catalogue(), *straight_through_catalogue()]
     specs += [fq_tvm.FakeQuantSpec(i, *d, a) for i, d, a in itertools.product(ITERATIONS, BEYOND, ARITHMETIC)]
+    specs += [fq_tvm.FakeQuantSpec(i, mask=False) for i in ITERATIONS]  # others are served with the mask discarded
     paths = fq_tvm.build_library(folder, specs, fq_tvm.find_target(TARGET))
     fq_tvm.build_library(folder, [fq_tvm.FakeQuantSpec("rows")], fq_tvm.find_target(FOREIGN))
     print(f"{len(paths)} kernels for {TARGET}", flush=True)
@@ -91,13 +96,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         environ = environment(kernels, temporary)
         step("proof")
-        proof = subprocess.Popen([python, str(ROOT / "tests" / "aarch64" / "proof.py")], env=environ)
+        program = str(ROOT / "tests" / "aarch64" / "proof.py")
+        proof = subprocess.Popen([python, program], env=environ | WITHOUT_TORCH)
         step("suites")
         without = f"not ({' or '.join([*COMPILING.split(), *EMULATED.split()])})"
         command = [python, "-m", "pytest", "-q", "--artifacts", str(kernels), "-p", "no:cacheprovider", "-k", without]
         command += arguments
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": ROOT, "env": environ}
-        running = [subprocess.Popen([*command, *files], **pipes) for files in SUITES]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": ROOT}
+        running = [subprocess.Popen([*command, *files], env=environ | more, **pipes) for files, more in SUITES.items()]
         said = [process.communicate()[0] for process in running]
         status = proof.wait()
     for text in said:

@@ -22,6 +22,9 @@ RANGES = {"int8": (-128, 127), "uint8": (0, 255), "int4": (-8, 7), "int16": (-32
 
 FULL = os.environ.get("TEST_ASCEND_FULL", "") not in ("", "0")
 
+JUDGE = os.environ.get("TEST_ASCEND_JUDGE", "") not in ("", "0")
+"""Whether the slow proofs are done of every module of the matrix: hivmc's, and of every flag and barrier."""
+
 _OUTER = {0: (), 1: (4,), 2: (2, 2), 3: (2, 1, 2), 4: (1, 2, 2, 1)}
 _INNER = {
     1: {0: (), 1: (1,), 2: (1, 1), 3: (1, 1, 1), 4: (1, 1, 1, 1)},
@@ -94,3 +97,12 @@ def covering(pairs_of_rank: bool = True) -> list[Case]:
         kernels.update({case.problem.collapsed(): case for case in chosen})
         chosen += [case for case in kernels.values() if case not in chosen]
     return chosen
+
+
+SEVERAL_TILES = [
+    Problem((16, 64, 300), 1, "float16", "float32", -8, 7),
+    Problem((64, 3, 1000), 1, "float16", "float32", -128, 127),
+    Problem((400, 1000), 1, "float32", "float32", -8, 7),
+    Problem((400_000,), 0, "float16", "float16", -8, 7),
+]
+"""Problems of which a block of npuir does several tiles, so that what orders one after another is needed."""

@@ -13,7 +13,7 @@ library rely on each:
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ NAMES = {S: "S", V: "V", MTE2: "MTE2", MTE3: "MTE3", ALL: "ALL"}
 
 
 class Event(NamedTuple):
-    """An access of a pipe, a flag, or a barrier, and the place in the program that it comes from."""
+    """An access of a pipe, a flag, a barrier or a register, and the place in the program that it comes from."""
 
     kind: str
     site: int
@@ -51,6 +51,11 @@ def wait_flag(source: int, target: int, flag: int, site: int) -> Event:
 
 def barrier(pipe: int, site: int) -> Event:
     return Event("barrier", site, pipe)
+
+
+def register(pipe: int, site: int) -> Event:
+    """A register that a pipe's instructions read is written by a pipe that waits for its own instructions first."""
+    return Event("register", site, pipe)
 
 
 def _where(spans: Iterable[tuple[int, int]]) -> tuple[Any, ...]:
@@ -90,7 +95,8 @@ class Clock:
         self._flags: dict[tuple[int, int, int], deque[dict[int, int]]] = defaultdict(deque)
         self._free: dict[tuple[int, int, int], tuple[int, int]] = defaultdict(lambda: (S, 0))
         """Of a flag that was waited for: the pipe that did, and its number there."""
-        self._last = {kind: {p: np.zeros(size, np.int32) for p in PIPES} for kind in ("read", "wrote")}
+        self._last = {kind: np.zeros((len(PIPES), size), np.int32) for kind in ("read", "wrote")}
+        """Of each pipe and byte the number of the last instruction that did."""
 
     def step(self, event: Event) -> None:
         """Go on by an event."""
@@ -110,10 +116,13 @@ class Clock:
         for p in PIPES if event.pipe == ALL else (event.pipe,):
             self._known[p].update(self._issued if event.pipe == ALL else {p: self._issued[p]})
 
+    _register = _barrier
+
     def _set(self, event: Event) -> None:
         key, knows = (event.pipe, event.target, event.flag), self._knows(event.pipe)
         pending = self._flags[key]
-        if pending or knows[self._free[key][0]] < self._free[key][1]:
+        waiter, number = self._free[key]
+        if pending or (waiter != S and knows[waiter] < number):  # a later set is not even handed out while S waits
             self.early.append(f"flag {_flag(key)} may be set before it was waited for (site {event.site})")
         pending.append({**knows, event.pipe: self._issued[event.pipe]})
 
@@ -137,16 +146,17 @@ class Clock:
         for places, doing, others in ((event.reads, "reads", ("wrote",)), (event.writes, "writes", ("wrote", "read"))):
             for where in places:
                 for other in others:
-                    for p in PIPES:
+                    last = self._last[other][:, where].max(axis=1, initial=0).tolist()
+                    for p, number in zip(PIPES, last, strict=True):
                         if (p, pipe, doing, other) == (V, V, "writes", "read"):
                             continue  # in order, see above
-                        if self._last[other][p][where].max(initial=0) > knows[p]:
+                        if number > knows[p]:
                             self.found.append(
                                 f"{NAMES[pipe]} {doing} (site {event.site}) what {NAMES[p]} {other}, unordered"
                             )
         for places, doing in ((event.reads, "read"), (event.writes, "wrote")):
             for where in places:
-                self._last[doing][pipe][where] = self._issued[pipe]
+                self._last[doing][PIPES.index(pipe), where] = self._issued[pipe]
         self._known[S][S] = self._issued[S]
 
 
@@ -154,7 +164,7 @@ def problems(trace: Sequence[Event], size: int, without: frozenset[int] = frozen
     """Say what a trace without the flags and barriers of some sites leaves to chance; the first thing is enough."""
     clock = Clock(size)
     for event in trace:
-        if event.kind == "use" or event.site not in without:
+        if event.kind in ("use", "register") or event.site not in without:
             clock.step(event)
             if clock.found:
                 return clock.found
@@ -176,17 +186,18 @@ def sites(trace: Iterable[Event]) -> dict[str, set[frozenset[int]]]:
             site = joined[site]
         return site
 
-    pending: dict[tuple[int, int, int], int] = {}
+    pending: dict[tuple[int, int, int], deque[int]] = defaultdict(deque)
     for event in trace:
         key = (event.pipe, event.target, event.flag)
         if event.kind == "barrier":
             barriers.add(event.site)
         elif event.kind == "set":
             singles.add(event.site)
-            pending[key] = event.site
+            pending[key].append(event.site)
         elif event.kind == "wait":
             singles.add(event.site)
-            joined[root(event.site)] = root(pending.pop(key, event.site))
+            if pending[key]:
+                joined[root(event.site)] = root(pending[key].popleft())
     groups: dict[int, set[int]] = defaultdict(set)
     for site in singles:
         groups[root(site)].add(site)
@@ -195,6 +206,34 @@ def sites(trace: Iterable[Event]) -> dict[str, set[frozenset[int]]]:
         "flags": {frozenset([s]) for s in singles},
         "flags with their waits": {frozenset(g) for g in groups.values()},
     }
+
+
+class Tally:
+    """How many flags and barriers are caught when they are taken away in turn, and how many are proven redundant.
+
+    A flag or barrier is redundant if every block is in order without it.
+    """
+
+    def __init__(self) -> None:
+        self.caught: Counter[str] = Counter()
+        self.redundant: Counter[str] = Counter()
+        self.modules = 0
+
+    def add(self, traces: Sequence[Sequence[Event]], size: int) -> None:
+        """Count those of a module by the traces of its blocks."""
+        self.modules += 1
+        longest = sorted(traces, key=len, reverse=True)
+        for kind, groups in sites(event for trace in traces for event in trace).items():
+            caught = sum(any(problems(trace, size, group) for trace in longest) for group in groups)
+            self.caught[kind] += caught
+            self.redundant[kind] += len(groups) - caught
+
+    def __str__(self) -> str:
+        return "".join(
+            f"  {kind}: {self.caught[kind]} caught when taken away, {self.redundant[kind]} proven redundant "
+            f"({self.modules} modules)\n"
+            for kind in self.caught
+        )
 
 
 def conflicts(traces: Sequence[Sequence[Event]], size: int, shared: int) -> list[str]:

@@ -1,4 +1,5 @@
-"""The CCE-C that AKG makes of the program, compiled against a model of its intrinsics: 0 differing bits."""
+"""The CCE-C that AKG makes of the program, compiled against a model of its intrinsics: 0 differing bits, and every pair
+of conflicting accesses ordered."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ascend_cases import covering
+from ascend_cases import JUDGE, covering
 from ascend_data import bit_differences, tie_heavy
+from pipe_order import Clock, Tally, conflicts, problems
 
 from fq_tvm import environment, reference
 from fq_tvm.ascend import AscendArtifact, LoweringError, Problem, lower
@@ -38,8 +40,8 @@ def lowered(tmp_path_factory):
     return get
 
 
-def differences(artifact: AscendArtifact, problem: Problem, folder: Path, source: str = "") -> tuple[int, int]:
-    """Execute the kernel, its blocks in either order, and count differing bits of out and mask."""
+def executed(artifact: AscendArtifact, problem: Problem, folder: Path, source: str = ""):
+    """Execute the kernel, its blocks in either order: differing bits of out and mask, and the compiled kernel."""
     from cce_model import PADDING, Kernel
 
     (kernel,) = artifact.kernels
@@ -55,13 +57,31 @@ def differences(artifact: AscendArtifact, problem: Problem, folder: Path, source
         compiled(x, scale, zero_point, out, mask, reverse=reverse)
         found = (bit_differences(out, expected), bit_differences(mask, expected_mask.astype(np.int8)))
         worst = max(worst, found)
-    return worst
+    return worst, compiled
+
+
+def differences(artifact: AscendArtifact, problem: Problem, folder: Path, source: str = "") -> tuple[int, int]:
+    """Count differing bits of out and mask."""
+    return executed(artifact, problem, folder, source)[0]
+
+
+def check_order(kernel) -> None:
+    """Require that the pipes are in order, within blocks and between them: of many alike, in the first and the last."""
+    from cce_model import COMPARED, UNIFIED_BUFFER
+
+    blocks = range(kernel.block_dim) if JUDGE or kernel.block_dim <= 8 else (0, kernel.block_dim - 1)
+    traces = {block: kernel.trace(block) for block in blocks}
+    for block, trace in traces.items():
+        assert problems(trace, kernel.size) == [], f"block {block}"
+    assert conflicts(list(traces.values()), kernel.size, UNIFIED_BUFFER + COMPARED) == []
 
 
 @needs_akg
 @pytest.mark.parametrize("case", covering(pairs_of_rank=False), ids=str)
 def test_static_shapes(case, lowered, tmp_path):
-    assert differences(lowered(case.problem), case.problem, tmp_path) == (0, 0)
+    different, kernel = executed(lowered(case.problem), case.problem, tmp_path)
+    assert different == (0, 0)
+    check_order(kernel)
 
 
 @needs_akg
@@ -69,7 +89,9 @@ def test_many_blocks(lowered, tmp_path):
     problem = Problem((2, 64, 512), 1, "float32", "float32", 0, 255)
     artifact = lowered(problem)
     assert artifact.kernels[0].block_dim > 1
-    assert differences(artifact, problem, tmp_path) == (0, 0)
+    different, kernel = executed(artifact, problem, tmp_path)
+    assert different == (0, 0)
+    check_order(kernel)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -142,6 +164,56 @@ def test_catches_a_wrong_tile_bound(mutant):
 @needs_akg
 def test_catches_a_missing_mask_register(mutant):
     assert mutant(r"set_vector_mask\([^;]*;", "set_vector_mask(0, 0xffffffff);") != 0
+
+
+TAILS = Problem((4, 3, 7), 1, "float32", "float32", -128, 127)
+"""Rows that share a copy's last 32 bytes, in loops, with every pair of pipes."""
+
+
+@needs_akg
+def test_every_flag_and_barrier_is_needed_or_proven_redundant(lowered, tmp_path, capsys):
+    # Taken away in turn: an unordered pair, a wait without end or a flag that stays set is found, or every block is in
+    # order without it.
+    cases = {TAILS, Problem((2, 16, 256), 1, "float32", "float32", -128, 127)}
+    if JUDGE:
+        cases |= {case.problem.collapsed(outer=True, inner=True) for case in covering(pairs_of_rank=False)}
+    tally = Tally()
+    for number, problem in enumerate(sorted(cases, key=str)):
+        artifact, folder = lowered(problem), tmp_path / str(number)
+        folder.mkdir()
+        different, kernel = executed(artifact, problem, folder)
+        assert different == (0, 0)
+        check_order(kernel)
+        traces = [kernel.trace(block) for block in range(kernel.block_dim)]
+        if sum(map(len, traces)) > 50_000:
+            continue  # all of them for each flag and barrier anew: that is too much
+        # None is in a branch that no block took.
+        events = {event.site for trace in traces for event in trace if event.kind in ("set", "wait", "barrier")}
+        text = (artifact.directory / artifact.kernels[0].files["cce"]).read_text()
+        assert len(events) == len(re.findall(r"^ *(set_flag|wait_flag|pipe_barrier)\(", text, re.MULTILINE))
+        tally.add(traces, kernel.size)
+    with capsys.disabled():
+        print(f"\n{tally}", end="")
+    # One half of a flag never goes unnoticed.
+    assert tally.redundant["flags"] == 0
+    assert tally.caught["barriers"] > tally.redundant["barriers"] > 0
+    assert tally.caught["flags with their waits"] > tally.redundant["flags with their waits"]
+
+
+@needs_akg
+def test_what_akg_takes_for_granted_of_the_order(lowered, tmp_path):
+    # That a write of the vector mask waits for the vector unit, and that flags count: see docs/ascend.md.
+    _, kernel = executed(lowered(TAILS), TAILS, tmp_path)
+    trace = kernel.trace(0)
+    clock = Clock(kernel.size)
+    for event in trace:
+        if event.kind != "register":
+            clock.step(event)
+    assert clock.end() and all(re.match(r"V \w+ .* what V wrote, unordered", found) for found in clock.found)
+    clock = Clock(kernel.size)
+    for event in trace:
+        clock.step(event)
+    assert clock.end() == [] and clock.early
 
 
 # ---------------------------------------------------------------------------------------------------------------------

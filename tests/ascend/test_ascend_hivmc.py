@@ -3,14 +3,13 @@ vendor's library: 0 differing bits, every access in bounds, every pair of confli
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 
 import hivmc
 import numpy as np
 import pytest
-from ascend_cases import Case, covering
+from ascend_cases import JUDGE, SEVERAL_TILES, Case, covering
 from ascend_data import bit_differences, tie_heavy
 
 from fq_tvm import reference
@@ -19,11 +18,10 @@ from fq_tvm.ascend import Problem, lower
 pytestmark = pytest.mark.usefixtures("npuir", "hivmc")
 
 SOC = "Ascend910B1"
-JUDGE = os.environ.get("TEST_ASCEND_JUDGE", "") not in ("", "0")
-"""Whether every module of the matrix is judged; by default a few, as each takes a second or more in an emulator."""
 
 
 def chosen() -> list[Case]:
+    """Every module of the matrix, or a few, as each takes a second or more in an emulator."""
     distinct = {case.problem.collapsed(): case for case in covering()}
     cases = list(distinct.values())
     return cases if JUDGE else [case for case in cases if case.channels * case.inner <= 1000][::12]
@@ -237,26 +235,20 @@ def test_catches_another_meaning_of_an_intrinsic(caught, change, monkeypatch):
 def test_every_flag_and_barrier_is_needed_or_proven_redundant(judged, library, capsys):
     # Taken away in turn: an unordered pair, a wait without end or a flag that stays set is found, or every block is in
     # order without it.
-    from pipe_order import problems, sites
+    from pipe_order import Tally
 
-    cases = {Problem((4, 64, 100), 1, "float32", "float32", -128, 127).collapsed()}  # several tiles a block
+    cases = {SEVERAL_TILES[0].collapsed()}
     if JUDGE:
+        cases |= {problem.collapsed() for problem in SEVERAL_TILES}
         cases |= {case.problem.collapsed() for case in chosen() if case.channels * case.inner <= 1000}
-    total: dict[str, list[int]] = {}
+    tally = Tally()
     for problem in cases:
         module = judged(problem)
         _, device, traces = executed(module, module.text, library)
-        longest = sorted(traces, key=len, reverse=True)
-        for kind, chosen_sites in sites(event for trace in traces for event in trace).items():
-            found = [any(problems(t, device.size, group) for t in longest) for group in chosen_sites]
-            counts = total.setdefault(kind, [0, 0])
-            counts[0] += sum(found)
-            counts[1] += len(found) - sum(found)
+        tally.add(traces, device.size)
     with capsys.disabled():
-        print()
-        for kind, (needed, redundant) in total.items():
-            print(f"  {kind}: {needed} caught when taken away, {redundant} proven redundant ({len(cases)} modules)")
+        print(f"\n{tally}", end="")
     # One half of a flag never goes unnoticed.
-    assert total["flags"][1] == 0
-    assert total["barriers"][0] > total["barriers"][1] > 0
-    assert total["flags with their waits"][0] > total["flags with their waits"][1]
+    assert tally.redundant["flags"] == 0
+    assert tally.caught["barriers"] > tally.redundant["barriers"] > 0
+    assert tally.caught["flags with their waits"] > tally.redundant["flags with their waits"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ascend_cases import covering
+from ascend_cases import JUDGE, SEVERAL_TILES, covering
 from ascend_data import bit_differences, tie_heavy
-from pipe_order import conflicts, problems
+from pipe_order import Tally, conflicts, problems
 
 from fq_tvm import reference
 from fq_tvm.ascend import Problem, lower
@@ -51,8 +51,8 @@ def serving(artifact, problem: Problem):
     raise AssertionError(f"no kernel for {extents}")
 
 
-def differences(artifact, problem: Problem, special: bool = True) -> tuple[int, int]:
-    """Execute a kernel on tie-heavy data, whose pipes have to be in order, and count differing bits of out and mask."""
+def executed(artifact, problem: Problem, special: bool = True):
+    """Execute a kernel on tie-heavy data, its pipes in order: differing bits of out and mask, and the module."""
     from hivm_interpreter import UNIFIED_BUFFER, Module
 
     quant_range = (problem.quant_min, problem.quant_max)
@@ -67,10 +67,16 @@ def differences(artifact, problem: Problem, special: bool = True) -> tuple[int, 
         assert problems(trace, module.size) == [], f"block {block}"
     assert conflicts(module.traces, module.size, UNIFIED_BUFFER) == []
     expected, expected_mask = reference.fake_quant(x, scale, zero_point, problem.axis, *quant_range)
-    return (
+    different = (
         bit_differences(out.reshape(problem.shape), expected),
         bit_differences(mask.reshape(problem.shape), expected_mask.astype(np.int8)),
     )
+    return different, module
+
+
+def differences(artifact, problem: Problem, special: bool = True) -> tuple[int, int]:
+    """Count differing bits of out and mask."""
+    return executed(artifact, problem, special)[0]
 
 
 @pytest.mark.parametrize("case", covering(), ids=str)
@@ -220,6 +226,31 @@ def test_short_rows_overrun_without_room(tmp_path, monkeypatch):
     artifact = lower((None, 1000, 7), 1, "float32", "float32", -128, 127, SOC, "npuir", tmp_path / "a")
     with pytest.raises(Violation, match="in a buffer of"):
         differences(artifact, Problem((3, 1000, 7), 1))
+
+
+def test_every_flag_and_barrier_is_needed_or_proven_redundant(lowered, capsys):
+    # Taken away in turn: an unordered pair, a wait without end or a flag that stays set is found, or every block is in
+    # order without it.
+    cases = {problem.collapsed() for problem in SEVERAL_TILES}
+    if JUDGE:
+        cases |= {case.problem.collapsed() for case in covering()}
+    tally = Tally()
+    for problem in cases:
+        artifact = lowered(problem)
+        (kernel,) = artifact.kernels
+        different, module = executed(artifact, problem)
+        assert different == (0, 0)
+        # None is in a branch that no block took.
+        events = {event.site for trace in module.traces for event in trace if event.kind in ("set", "wait", "barrier")}
+        text = (artifact.directory / kernel.files["hivm"]).read_text()
+        assert len(events) == len(re.findall(r"^ *hivm\.hir\.(set_flag|wait_flag|pipe_barrier)\[", text, re.MULTILINE))
+        tally.add(module.traces, module.size)
+    with capsys.disabled():
+        print(f"\n{tally}", end="")
+    # One half of a flag never goes unnoticed.
+    assert tally.redundant["flags"] == 0
+    assert tally.caught["barriers"] > tally.redundant["barriers"] > 0
+    assert tally.caught["flags with their waits"] > tally.redundant["flags with their waits"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
