@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+
+import hivmc
 import numpy as np
 import pytest
+from ascend_data import tie_heavy
 
+from fq_tvm.ascend import AscendArtifact, Problem, lower
 from fq_tvm.ascend.estimate import PROCESSORS, Estimate, cycles, estimate
+from fq_tvm.ascend.npuir_printer import emit
 from fq_tvm.ascend.npuir_trace import Chunk, Step, UnreadableModule, read
 
 SOC = "Ascend910B1"
@@ -161,3 +168,172 @@ def test_what_cannot_be_read_is_refused():
     for name in ("#m", "#unknown"):
         with pytest.raises(UnreadableModule, match="affine map"):
             read(module(f"%0 = affine.apply {name}(%a)"), "f")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# On what the vendor's compiler makes
+
+PROBLEMS = (
+    Problem((6, 64, 1000), 1, "float32", "float32", -128, 127),
+    Problem((2, 90, 7), 1, "float16", "float16", 0, 255),
+    Problem((97, 1000), 1, "float16", "float32", -8, 7),
+    Problem((3000,), 0, "float32", "float16", -128, 127),
+)
+
+
+@pytest.fixture(scope="module")
+def lowered(npuir, tmp_path_factory):
+    known: dict[Problem, AscendArtifact] = {}
+
+    def get(problem: Problem) -> AscendArtifact:
+        if problem not in known:
+            fields = (problem.dtype, problem.scale_dtype, problem.quant_min, problem.quant_max)
+            known[problem] = lower(
+                problem.shape, problem.axis, *fields, SOC, "npuir", tmp_path_factory.mktemp("estimate") / "a"
+            )
+        return known[problem]
+
+    return get
+
+
+def text(artifact: AscendArtifact) -> str:
+    return (artifact.directory / artifact.kernels[0].files["hivm"]).read_text()
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: f"{p.shape}-{p.dtype}")
+def test_bytes_and_calls_are_those_of_an_execution(problem, lowered):
+    from hivm_interpreter import UNIFIED_BUFFER, Module
+    from pipe_order import MTE2, MTE3
+
+    artifact = lowered(problem)
+    x, scale, zero_point = tie_heavy(
+        problem.shape, problem.axis, problem.dtype, problem.scale_dtype, problem.quant_min, problem.quant_max
+    )
+    out, mask = np.empty(problem.shape, problem.dtype), np.empty(problem.shape, np.int8)
+    module = Module(artifact.directory / artifact.kernels[0].files["hivm"], "fake_quant")
+    module(x, scale, zero_point, out, mask)
+
+    def moved(trace, pipe: int, side: str) -> int:
+        where = [w for event in trace if event.kind == "use" and event.pipe == pipe for w in getattr(event, side)]
+        spans = [np.arange(w.start, w.stop) if isinstance(w, slice) else w for w in where]
+        return sum(int((span >= UNIFIED_BUFFER).sum()) for span in spans)
+
+    blocks = read(text(artifact), "fake_quant")
+    assert len(blocks) == len(module.traces) == artifact.kernels[0].block_dim == artifact.estimate.blocks
+    for block, trace in zip(blocks, module.traces, strict=True):
+        steps = [step for chunk in block for step in chunk]
+        assert sum(s.bytes for s in steps if s.pipe == "MTE2") == moved(trace, MTE2, "reads")
+        assert sum(s.bytes for s in steps if s.pipe == "MTE3") == moved(trace, MTE3, "writes")
+        order = [event.kind for event in trace if event.kind != "use"]
+        assert [s.kind for s in steps if s.kind in ("set", "wait", "barrier")] == order
+    calls = Counter(step.name for block in blocks for chunk in block for step in chunk if step.kind == "call")
+    assert calls == module.calls
+    assert artifact.estimate.bytes_written == out.nbytes + mask.nbytes
+    assert artifact.estimate.bytes_read >= x.nbytes + scale.nbytes + zero_point.nbytes
+
+
+def test_blocks_are_balanced(lowered):
+    for problem in PROBLEMS:
+        blocks = read(text(lowered(problem)), "fake_quant")
+        tiles = [sum(any(step.pipe == "MTE3" and step.bytes for step in chunk) for chunk in block) for block in blocks]
+        assert min(tiles) >= 1 and max(tiles) - min(tiles) <= 1, problem
+
+
+def test_a_longer_tensor_takes_longer(lowered):
+    times = [lowered(Problem((outer, 64, 1000), 1, "float32", "float32", -128, 127)).estimate for outer in (1, 6, 80)]
+    assert times[0].seconds < times[1].seconds < times[2].seconds
+    assert all(made.seconds > made.limit for made in times)
+
+
+def test_the_form_with_the_least_estimate_is_chosen(lowered):
+    several = 0
+    for problem in PROBLEMS:
+        artifact = lowered(problem)
+        forms = artifact.notes["forms"]
+        assert artifact.estimate.seconds == min(form["seconds"] for form in forms) == forms[0]["seconds"]
+        assert forms[0]["blocks"] == artifact.kernels[0].block_dim
+        several += len(forms) > 1
+        again = estimate(read(text(artifact), "fake_quant"), SOC, round(artifact.estimate.limit * 1.6e12))
+        assert again == artifact.estimate
+        assert AscendArtifact.read(artifact.directory) == artifact
+    assert several >= 2
+
+
+@pytest.fixture
+def made(npuir, tmp_path):
+    """A problem in a form."""
+    from fq_tvm.ascend import npuir as compiled
+
+    def make(problem: Problem, form):
+        (variant,) = compiled._variants(problem)
+        (tmp_path / variant.files["linalg"]).write_text(emit(variant.problem.program(), variant.name))
+        return compiled._fitting(variant, compiled._Compiler(SOC, tmp_path, "", None), form)
+
+    return make
+
+
+def test_double_buffers_are_faster_and_without_their_flags_slower(made):
+    from fq_tvm.ascend.npuir import Form
+
+    single, double = (made(PROBLEMS[0], Form(48, double=double)) for double in (False, True))
+    assert double.tiles > 1
+    assert double.estimate.seconds < 0.95 * single.estimate.seconds
+    # The two buffers under one flag.
+    joined, found = re.subn(r"(_flag\[<PIPE_\w+>, <PIPE_\w+>, )%\w+\]", r"\1<EVENT_ID0>]", double.module)
+    assert found >= 4
+    for pipes in ("<PIPE_V>, <PIPE_MTE2>", "<PIPE_MTE3>, <PIPE_V>"):
+        joined = joined.replace(f"set_flag[{pipes}, <EVENT_ID1>]", "set_mask_norm", 1)
+    slower = estimate(read(joined, "fake_quant"), SOC, 0)
+    assert slower.seconds > 1.05 * double.estimate.seconds
+    assert slower.bytes_read == double.estimate.bytes_read
+
+
+def test_smaller_tiles_do_not_help_where_every_core_has_one(made):
+    from fq_tvm.ascend.npuir import Form
+
+    plain, small = (made(PROBLEMS[0], Form(48, tuning)) for tuning in (0, 700))
+    assert small.tiles > plain.tiles
+    assert small.estimate.seconds > plain.estimate.seconds
+    assert small.estimate.bytes_written == plain.estimate.bytes_written
+
+
+@pytest.mark.parametrize("shape", [(5, 300), (2, 20, 7)], ids=str)
+@pytest.mark.usefixtures("npuir", "hivmc")
+def test_repeats_are_those_of_hivmcs_code(shape, tmp_path, monkeypatch):
+    """The library's own code, executed: repeats by instruction, but for those that fill constants."""
+    from hivm_device import Device
+    from hivm_llvm import Kernel, Library
+
+    from fq_tvm.ascend.npuir import BACKEND_FLAGS
+
+    artifact = lower(shape, 1, "float16", "float32", -128, 127, SOC, "npuir", tmp_path / "a")
+    (kernel,) = artifact.kernels
+    code = hivmc.lowered(artifact.directory / kernel.files["hivm"], tmp_path, *BACKEND_FLAGS)
+    executed: Counter[str] = Counter()
+    call, visited = Device.call, Device._visited
+    running = ""
+
+    def noted(self, name, site, operands):
+        nonlocal running
+        running = name.split(".")[0]
+        if running == "VCMPV":  # without a mask: repeats are in its last operand
+            executed[running] += operands[-1] >> 56 & 0xFF
+        return call(self, name, site, operands)
+
+    def counted(self, lanes, repeats):
+        executed[running] += -(-(made := visited(self, lanes, repeats)).count // lanes)
+        return made
+
+    monkeypatch.setattr(Device, "call", noted)
+    monkeypatch.setattr(Device, "_visited", counted)
+    x, scale, zero_point = tie_heavy(shape, 1, "float16", "float32", -128, 127)
+    out, mask = np.empty(shape, np.float16), np.empty(shape, np.int8)
+    Kernel(code, Library(hivmc.library()))(x, scale, zero_point, out, mask, blocks=kernel.block_dim)
+    foreseen: Counter[str] = Counter()
+    for block in read(text(artifact), "fake_quant"):
+        for step in (step for chunk in block for step in chunk if step.pipe == "V" and step.kind == "call"):
+            name = step.name.split("_")[0]
+            known = {"vcast": "VCONV", "vcmp": "VCMPV"}.get(name, name.upper())
+            foreseen["VSEL" if "bool" in step.name else known] += -(-step.columns * step.bits // 2048) * step.rows
+    arithmetic = ("VMUL", "VMULS", "VADD", "VADDS", "VSUB", "VMINS", "VDIV", "VCONV", "VCMPV", "VSEL")
+    assert {name: foreseen[name] for name in arithmetic} == {name: executed[name] for name in arithmetic}
