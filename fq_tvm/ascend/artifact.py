@@ -101,7 +101,7 @@ class AscendArtifact:
             ]
             problem = Problem(**made["problem"])
             if expected := made.get("estimate"):
-                made["estimate"] = Estimate.from_json(expected)
+                made["estimate"] = Estimate(**expected)
             made.update(problem=problem, kernels=tuple(kernels), remaining=tuple(made["remaining"]))
             return cls(folder, **made)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

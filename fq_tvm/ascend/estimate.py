@@ -26,7 +26,7 @@ class Processor:
     hertz : float
         Clock of a vector core: ``cube_freq`` of CANN's ``platform_config/<SoC>.ini``.
     memory : float
-        Bytes a second of the memory of a die, reads and writes together: the data sheets of Atlas 800T A2 and 300I A2.
+        Bytes a second of the memory of a die, reads and writes together: product pages of Atlas 800T A2 and 300I A2.
     """
 
     hertz: float
@@ -36,18 +36,18 @@ class Processor:
 PROCESSORS = {
     "Ascend910B1": Processor(1.85e9),
     "Ascend910B2": Processor(1.8e9),
-    "Ascend910B2C": Processor(1.8e9),
     "Ascend910B3": Processor(1.8e9),
     # Half of the memory of the others; that it has half of the bandwidth is an assumption.
     "Ascend910B4": Processor(1.5e9, 0.8e12),
-    "Ascend910B4-1": Processor(1.5e9, 0.8e12),
     "Ascend910_9382": Processor(1.8e9),
     "Ascend910_9391": Processor(1.85e9),
-    "Ascend910_9392": Processor(1.85e9),
-    # Their clocks were found in no public place: assumed.
+    # The clocks of these are assumed to be those of their relatives.
+    "Ascend910B2C": Processor(1.8e9),
+    "Ascend910B4-1": Processor(1.5e9, 0.8e12),
     "Ascend910_9362": Processor(1.8e9),
     "Ascend910_9372": Processor(1.8e9),
     "Ascend910_9381": Processor(1.8e9),
+    "Ascend910_9392": Processor(1.85e9),
 }
 """By SoC.  Ascend 950 is missing: its vector unit is another."""
 
@@ -142,11 +142,6 @@ class Estimate:
             f"{1e6 * self.seconds:.1f} us estimated, {1e6 * self.limit:.1f} us at the limit of the memory; "
             f"{self.blocks} blocks, of whose time {busy}"
         )
-
-    @classmethod
-    def from_json(cls, made: Mapping[str, Any]) -> Estimate:
-        """The inverse of :func:`dataclasses.asdict`."""
-        return cls(**{**made, "busy": dict(made["busy"])})
 
 
 def estimate(blocks: Sequence[Sequence[Chunk]], soc: str, least_bytes: int) -> Estimate | None:
