@@ -6,6 +6,7 @@ TVM nor a toolchain.  ``docs/ascend.md`` says what is proven without hardware an
 """
 
 from .artifact import AscendArtifact, lower, toolchains
+from .estimate import Estimate
 from .problem import Problem
 from .products import PRODUCTS, Product, product_of
 from .toolchain import Kernel, LoweringError, Toolchain, ToolchainMissing
@@ -13,6 +14,7 @@ from .toolchain import Kernel, LoweringError, Toolchain, ToolchainMissing
 __all__ = [
     "PRODUCTS",
     "AscendArtifact",
+    "Estimate",
     "Kernel",
     "LoweringError",
     "Problem",

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError
+from .estimate import Estimate
 from .problem import Problem
 from .products import Product, product_of
 from .toolchain import Kernel, Lowered, LoweringError, Toolchain, ToolchainMissing
@@ -55,6 +56,9 @@ class AscendArtifact:
         Files, arguments in order, and block dimension of each.
     notes : mapping
         Facts of this toolchain alone.
+    estimate : Estimate or None
+        The time that is expected of the kernel on the processor; None where that cannot be said: for open extents, and
+        for processors and toolchains other than npuir on Atlas A2 and A3.
     """
 
     directory: Path
@@ -69,6 +73,7 @@ class AscendArtifact:
     remaining: tuple[str, ...]
     kernels: tuple[Kernel, ...]
     notes: Mapping[str, Any]
+    estimate: Estimate | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the directory as a dictionary that :func:`json.dumps` takes."""
@@ -95,6 +100,8 @@ class AscendArtifact:
                 Kernel(**{**k, "dims": tuple(k["dims"]), "arguments": tuple(k["arguments"])}) for k in made["kernels"]
             ]
             problem = Problem(**made["problem"])
+            if expected := made.get("estimate"):
+                made["estimate"] = Estimate(**expected)
             made.update(problem=problem, kernels=tuple(kernels), remaining=tuple(made["remaining"]))
             return cls(folder, **made)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -6,20 +6,35 @@ The PyPI package ``ascendnpu-ir`` holds everything but ``hivmc``, the backend (f
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
 import re
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
+from .estimate import PROCESSORS, Estimate, estimate
 from .npuir_passes import hfusion_pipeline
 from .npuir_printer import emit
+from .npuir_trace import UnreadableModule, read
 from .problem import Problem
-from .toolchain import Kernel, Lowered, Toolchain, ToolchainMissing, argument, arguments, environment, failure, run
+from .toolchain import (
+    Kernel,
+    Lowered,
+    LoweringError,
+    Toolchain,
+    ToolchainMissing,
+    argument,
+    arguments,
+    environment,
+    failure,
+    run,
+)
 
 
 @dataclass(frozen=True)
@@ -165,17 +180,21 @@ def build(problem: Problem, soc: str, folder: Path) -> Lowered:
             )
     compiler = _Compiler(soc, folder, suffix, shutil.which(backend))
     cores = _vector_cores(compiler)
-    kernels = tuple(_build_kernel(variant, compiler, cores) for variant in _variants(problem))
-    notes = {"vector_cores": cores}
+    built = [_build_kernel(variant, compiler, cores) for variant in _variants(problem)]
+    kernels = tuple(kernel for kernel, _ in built)
+    notes: dict[str, Any] = {"vector_cores": cores}
+    expected = built[0][1][0].estimate
+    if expected:
+        notes["forms"] = [{**asdict(made.form), "seconds": _seconds(made)} for made in built[0][1]]
     if all("object" in kernel.files for kernel in kernels):
-        return Lowered(toolchain.version, f"object by {backend}", True, (), kernels, notes)
+        return Lowered(toolchain.version, f"object by {backend}", True, (), kernels, notes, expected)
     needed = f"{backend} and bisheng are" if compiler.backend else f"{backend} is"
     remaining = (
         f"run the same lowering where CANN's {needed} on PATH, or there, with ascendnpu-ir "
         f"{toolchain.version} installed:",
         *(f"{backend} {k.files['hivm']} {' '.join(BACKEND_FLAGS)} -o {k.name}.o" for k in kernels),
     )
-    return Lowered(toolchain.version, f"the module handed to {backend}", False, remaining, kernels, notes)
+    return Lowered(toolchain.version, f"the module handed to {backend}", False, remaining, kernels, notes, expected)
 
 
 BACKEND_FLAGS = (
@@ -250,50 +269,183 @@ _NO_BISHENG = "Cannot find the binary path of the BiSheng compiler"
 """What hivmc says where CANN's compiler of LLVM IR is not on PATH."""
 
 
-def _build_kernel(variant: _Variant, compiler: _Compiler, cores: int) -> Kernel:
+@dataclass(frozen=True)
+class Form:
+    """One of the ways to tile a kernel; all give the same bits.
+
+    Parameters
+    ----------
+    blocks : int
+        How many are launched, each on a vector core.
+    tuning : int
+        What :func:`~fq_tvm.ascend.npuir_passes.hfusion_pipeline` takes; larger means smaller tiles.
+    double : bool
+        Whether buffers are there twice, so that a tile is loaded and another one stored while one is computed.
+    """
+
+    blocks: int
+    tuning: int = 0
+    double: bool = False
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A kernel in one form.
+
+    Parameters
+    ----------
+    form : Form
+    tiled, module : str
+        What is compiled, and what is handed to the backend.
+    estimate : Estimate or None
+    tiles : int
+        How many the busiest block computes; 0 where that is not known.
+    """
+
+    form: Form
+    tiled: str
+    module: str
+    estimate: Estimate | None = None
+    tiles: int = 0
+
+
+_WORTH = 1e-6
+"""Seconds that another form has to be able to save to be worth a compilation: a part of what any launch takes."""
+
+
+def _build_kernel(variant: _Variant, compiler: _Compiler, cores: int) -> tuple[Kernel, list[_Made]]:
+    """A kernel, and the forms of it that were tried, the chosen one first."""
     program, files, folder = variant.problem.program(), variant.files, compiler.folder
     (folder / files["linalg"]).write_text(emit(program, variant.name))
+    tried = _forms(variant, replace(compiler, backend=None), cores)
+    chosen = tried[0]
     hivm = folder / files["hivm"]
-    for tuning in _TUNINGS:
-        _tile(variant, compiler, cores, tuning)
-        process = _compile(variant, compiler)
-        if "ub overflow" in process.stderr:
-            continue
-        # Without bisheng, which the backend ends with, its input is there all the same.
-        failed = compiler.backend and process.returncode and _NO_BISHENG not in process.stderr + process.stdout
-        if failed or not hivm.exists():
-            raise failure(process, f"on {files['hfusion']} for {compiler.soc}")
-        made = hivm.read_text()
-        moved = _with_whole_temporaries(made)
-        if moved is not None:
-            break
-    else:
-        raise failure(process, f"on {files['hfusion']} for {compiler.soc}, whose smallest tile does not fit")
-    if moved != made:
-        hivm.write_text(moved)
-        if compiler.backend:
-            (folder / f"{variant.name}.o").unlink(missing_ok=True)
-            process = run(
-                [compiler.backend, hivm.name, *BACKEND_FLAGS, "-o", f"{variant.name}.o"],
-                folder,
-                environment([Path(compiler.backend).parent], cann=True),
-            )
-            if process.returncode and _NO_BISHENG not in process.stderr + process.stdout:
-                raise failure(process, f"on {hivm.name} for {compiler.soc}")
+    (folder / files["hfusion"]).write_text(chosen.tiled)
+    hivm.write_text(chosen.module)
+    if compiler.backend:
+        _finish(variant, compiler, chosen)
     if (folder / f"{variant.name}.o").exists():
         files["object"] = f"{variant.name}.o"
-    blocks = re.search(r"hacc\.block_dim = (\d+)", (folder / files["hivm"]).read_text())
+    blocks = _BLOCK_DIM.search(hivm.read_text())
     block_dim = int(blocks[1]) if blocks else None
     taken = arguments(program, program.extents)
     if variant.problem.dynamic:
         taken += tuple(argument(name, "int64", [None], "tiling") for name in ("tiling_key", "tiling_data"))
-    return Kernel(variant.name, variant.when, variant.problem.dims, block_dim, taken, files)
+    return Kernel(variant.name, variant.when, variant.problem.dims, block_dim, taken, files), tried
 
 
-def _tile(variant: _Variant, compiler: _Compiler, cores: int, tuning: int) -> None:
+def _finish(variant: _Variant, compiler: _Compiler, chosen: _Made) -> None:
+    """Run the backend: by the vendor's compiler, and again where what that gave it is not the final module."""
+    hivm, made = compiler.folder / variant.files["hivm"], compiler.folder / f"{variant.name}.o"
+    process = _compile(variant, compiler, chosen.form)
+    # Without bisheng, which the backend ends with, its input is there all the same.
+    if (process.returncode and _NO_BISHENG not in process.stderr + process.stdout) or not hivm.exists():
+        raise failure(process, f"on {variant.files['hfusion']} for {compiler.soc}")
+    given = hivm.read_text()
+    final = _with_whole_temporaries(given) or given
+    if chosen.estimate:
+        final = _with_blocks(final, chosen.form.blocks)
+    if final == given:
+        return
+    hivm.write_text(final)
+    made.unlink(missing_ok=True)
+    assert compiler.backend
+    tools = environment([Path(compiler.backend).parent], cann=True)
+    process = run([compiler.backend, hivm.name, *BACKEND_FLAGS, "-o", made.name], compiler.folder, tools)
+    if process.returncode and _NO_BISHENG not in process.stderr + process.stdout:
+        raise failure(process, f"on {hivm.name} for {compiler.soc}")
+
+
+def _forms(variant: _Variant, compiler: _Compiler, cores: int) -> list[_Made]:
+    """A kernel in the form that is expected to be the fastest, and in those that were tried beside it.
+
+    The plain one is tried first, others while one could save enough.  Where nothing can be expected it is the only one.
+    """
+    plain = _fitting(variant, compiler, Form(cores))
+    tried = [plain]
+    for form in _candidates(plain, cores):
+        if plain.estimate and min(map(_seconds, tried)) - plain.estimate.least(plain.form.blocks / cores) > _WORTH:
+            with contextlib.suppress(LoweringError):  # what the compiler refuses is no form
+                tried.append(_fitting(variant, compiler, form))
+    return sorted(tried, key=_seconds)
+
+
+def _seconds(made: _Made) -> float:
+    return made.estimate.seconds if made.estimate else 0.0
+
+
+def _candidates(plain: _Made, cores: int) -> list[Form]:
+    """Forms that may be faster than the plain one: smaller tiles where there are fewer than cores.
+
+    The numbers are two that gave other tiles for many shapes.  Buffers that are there twice are no candidate, though
+    faster by the estimate: the modules set flags again that may not have been waited for, which CANN's page of
+    set_flag forbids.
+    """
+    return [Form(cores, tuning=tuning) for tuning in (200, 700)] if plain.form.blocks < cores else []
+
+
+_BLOCK_DIM = re.compile(r"(?<=hacc\.block_dim = )(\d+)")
+
+
+def _with_blocks(module: str, blocks: int) -> str:
+    """Launch fewer blocks: the last ones have no tile where there are fewer tiles than cores."""
+    return _BLOCK_DIM.sub(str(blocks), module)
+
+
+def _fitting(variant: _Variant, compiler: _Compiler, form: Form) -> _Made:
+    """A kernel in a form, with tiles as much smaller as they have to be.
+
+    Raises
+    ------
+    LoweringError
+        If the smallest tile does not fit, or the compiler fails otherwise.
+    """
+    tiled, hivm = compiler.folder / variant.files["hfusion"], compiler.folder / variant.files["hivm"]
+    for tuning in (form.tuning, *(t for t in _TUNINGS if t > form.tuning)):
+        form = replace(form, tuning=tuning)
+        hivm.unlink(missing_ok=True)
+        _tile(variant, compiler, form)
+        process = _compile(variant, compiler, form)
+        if "ub overflow" in process.stderr:
+            continue
+        if not hivm.exists():
+            break
+        module = _with_whole_temporaries(hivm.read_text())
+        if module is not None:
+            return _expected(variant, compiler.soc, _Made(form, tiled.read_text(), module))
+    else:
+        raise failure(process, f"on {tiled.name} for {compiler.soc}, whose smallest tile does not fit")
+    raise failure(process, f"on {tiled.name} for {compiler.soc}")
+
+
+def _expected(variant: _Variant, soc: str, made: _Made) -> _Made:
+    """The same with what is expected of it, and without blocks that store nothing, unless that cannot be said."""
+    if variant.problem.dynamic or soc not in PROCESSORS:
+        return made
+    try:
+        blocks = read(made.module, variant.name)
+    except UnreadableModule:  # an operation that only a primitive of somebody else's needs
+        return made
+    stores = [any(step.pipe == "MTE3" and step.bytes for chunk in block for step in chunk) for block in blocks]
+    used = blocks[: max(i for i, storing in enumerate(stores, 1) if storing)]
+    module, form = _with_blocks(made.module, len(used)), replace(made.form, blocks=len(used))
+    program = variant.problem.program()
+    least = sum(
+        math.prod(n or 1 for n in program.extents(value)) * _BYTES[value.dtype]
+        for value in (*program.inputs, *program.outputs)
+    )
+    tiles = max(map(len, used)) - 2  # an outermost loop has something before and behind it
+    return replace(made, form=form, module=module, estimate=estimate(used, soc, least), tiles=tiles)
+
+
+_BYTES = {"float16": 2, "float32": 4, "int32": 4, "bool": 1}
+
+
+def _tile(variant: _Variant, compiler: _Compiler, form: Form) -> None:
     """Named ops to tiles."""
     source, tiled = variant.files["linalg"], variant.files["hfusion"]
-    pipeline = hfusion_pipeline(cores, "canonicalize" if compiler.suffix else "canonicalize-ext", tuning)
+    canonicalize = "canonicalize" if compiler.suffix else "canonicalize-ext"
+    pipeline = hfusion_pipeline(form.blocks, canonicalize, form.tuning, form.double)
     process = compiler.run("bishengir-opt", source, "-o", tiled, f"--pass-pipeline={pipeline}")
     made = compiler.folder / tiled
     if process.returncode or not made.exists():
@@ -301,7 +453,7 @@ def _tile(variant: _Variant, compiler: _Compiler, cores: int, tuning: int) -> No
     made.write_text(_make_room(made.read_text(), variant.rows))
 
 
-def _compile(variant: _Variant, compiler: _Compiler) -> CompletedProcess[str]:
+def _compile(variant: _Variant, compiler: _Compiler, form: Form) -> CompletedProcess[str]:
     """Tiles to the module for the backend, and through the backend where it is there."""
     temporary = compiler.folder / "stages"
     process = compiler.run(
@@ -312,6 +464,7 @@ def _compile(variant: _Variant, compiler: _Compiler) -> CompletedProcess[str]:
         "--enable-hivm-compile",
         # Without it every output is stored twice.
         "--disable-auto-cv-work-space-manage",
+        f"--enable-auto-multi-buffer={str(form.double).lower()}",
         f"--save-temps={temporary.name}",
         "-o",
         f"{variant.name}.o",

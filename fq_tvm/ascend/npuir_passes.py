@@ -94,7 +94,9 @@ _PASSES = (
 )
 
 
-def hfusion_pipeline(block_dim: int, canonicalize: str = "canonicalize-ext", tuning: int = 0) -> str:
+def hfusion_pipeline(
+    block_dim: int, canonicalize: str = "canonicalize-ext", tuning: int = 0, double: bool = False
+) -> str:
     """Spell the passes from named ops to a tiled, multi-core kernel.
 
     Parameters
@@ -105,8 +107,10 @@ def hfusion_pipeline(block_dim: int, canonicalize: str = "canonicalize-ext", tun
         What the compiler's canonicalization is called.
     tuning : int
         Bits of buffer for each element that tiles allow for beyond what the compiler counts; more makes tiles smaller.
+    double : bool
+        Whether tiles leave room for buffers that are there twice.
     """
-    options = f"block-dim={block_dim} enable-auto-multi-buffer=false max-buffer-count-tuning={tuning}"
+    options = f"block-dim={block_dim} enable-auto-multi-buffer={str(double).lower()} max-buffer-count-tuning={tuning}"
     passes = Template(",".join(_PASSES).replace("func(", "func.func("))
     schedule = f"hfusion-auto-schedule{{{options}}}"
     return f"builtin.module({passes.substitute(canonicalize=canonicalize, schedule=schedule)})"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FqError
+from .estimate import Estimate
 from .program import Program, Value
 
 TIMEOUT = 300.0
@@ -101,6 +102,8 @@ class Lowered:
     kernels : tuple of Kernel
     notes : dict
         Facts of this toolchain alone.
+    estimate : Estimate, optional
+        The time that is expected of the kernel; None where that cannot be said.
     """
 
     toolchain_version: str
@@ -109,6 +112,7 @@ class Lowered:
     remaining: tuple[str, ...]
     kernels: tuple[Kernel, ...]
     notes: dict[str, Any]
+    estimate: Estimate | None = None
 
 
 def argument(name: str, dtype: str, shape: Sequence[int | None], role: str) -> dict[str, Any]:

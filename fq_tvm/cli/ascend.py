@@ -46,5 +46,7 @@ def ascend(arguments: Arguments) -> None:
         print_line(
             f"kernel {kernel.name}: block dimension {kernel.block_dim}, files {', '.join(kernel.files.values())}"
         )
+    if made.estimate:
+        print_line(f"expected: {made.estimate}")
     for step in made.remaining:
         print_line(f"to finish: {step}")

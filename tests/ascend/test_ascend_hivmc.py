@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ascend_cases import JUDGE, SEVERAL_TILES, Case, covering
 from ascend_data import bit_differences, tie_heavy
+from pipe_order import MTE2, V
 
 from fq_tvm import reference
 from fq_tvm.ascend import Problem, lower
@@ -105,6 +106,46 @@ def test_accepted_executed_and_ordered(case, judged, library):
         assert clock.end() == [], f"block {block}"
         early += clock.early
     assert not early or module.problem in EARLY, early
+    assert conflicts(traces, device.size, device.places[0]) == []
+
+
+def test_double_buffers_are_right_if_flags_count(judged, library, monkeypatch):
+    # Two blocks with several tiles each.  Flags that may be set before they were waited for are why lower does without.
+    from pipe_order import Clock, conflicts
+
+    from fq_tvm.ascend import npuir
+
+    form = npuir.Form(2, 700, double=True)
+    monkeypatch.setattr(npuir, "_forms", lambda variant, compiler, _: [npuir._fitting(variant, compiler, form)])
+    module = judged(Problem((7, 30, 7), 1, "float16", "float32", -128, 127), anew=True)
+    different, device, traces = executed(module, module.text, library)
+    assert different == (0, 0)
+    assert module.blocks == len(traces) == 2
+    waits = {event.flag for event in traces[0] if event.kind == "wait" and (event.pipe, event.target) == (V, MTE2)}
+    assert len(waits) == 2
+    for trace in traces:
+        clock = Clock(device.size)
+        for event in trace:
+            clock.step(event)
+        assert clock.end() == [] and clock.early
+    assert conflicts(traces, device.size, device.places[0]) == []
+
+
+def test_smaller_tiles_that_the_estimate_chose(judged, library, monkeypatch):
+    from pipe_order import Clock, conflicts
+
+    from fq_tvm.ascend import npuir
+
+    monkeypatch.setattr(npuir, "_WORTH", 0.0)
+    module = judged(Problem((2, 30, 7), 1, "float16", "float32", -128, 127), anew=True)
+    different, device, traces = executed(module, module.text, library)
+    assert different == (0, 0)
+    assert module.blocks == len(traces) > 2  # the largest tiles are two
+    for trace in traces:
+        clock = Clock(device.size)
+        for event in trace:
+            clock.step(event)
+        assert clock.end() == [] and not clock.early
     assert conflicts(traces, device.size, device.places[0]) == []
 
 
