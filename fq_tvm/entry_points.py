@@ -23,10 +23,10 @@ LOOPS = tuple(f"n{i}" for i in range(MAX_RANK))
 """Extents of loops of any strides, the outermost first."""
 
 RANGE_VECTOR = 32
-"""Elements that a kernel of the range takes at a time along a row, which has to be as long."""
+"""Elements of a row or a run whose range a kernel keeps in registers at a time; they have to be as long."""
 
 RANGE_TILE = 2048
-"""Elements of a run of which such a kernel keeps the range at a time: few enough for the first-level cache."""
+"""Elements of a run that make a task: few enough for what is kept of them to stay in the first-level cache."""
 
 SPREAD = ("parallel", "nontemporal")
 """Variants that spread their tasks over threads."""
@@ -239,7 +239,8 @@ def range_entry_points(spec: RangeSpec) -> EntryPoints:
         - *rows*: the extents outer, channels and inner; parts, into which outer is divided, each of so many as per
           says; pieces, into which inner is divided, each of a length.  ``"short"`` serves lengths below
           :data:`RANGE_VECTOR`.
-        - *lanes*: size; run, the elements of one; parts, each of so many runs as per says; tiles of a run.
+        - *lanes*: size; run, the elements of one; parts, each of so many runs as per says; tiles of a run.  ``"short"``
+          serves runs below :data:`RANGE_VECTOR`, of tensors that have no more.
         - *strided*: eight loop extents and strides of self; parts of the first loop, each of so many iterations as per
           says; for lanes, tiles of the channels.
         - combine: partial results are of shape (shares, copies, channels, inner).
@@ -248,11 +249,10 @@ def range_entry_points(spec: RangeSpec) -> EntryPoints:
     if spec.strided:
         loops = (*LOOPS, *(f"self_stride{i}" for i in range(MAX_RANK)))
         runs = {"run": (*loops, "parts", "per", *(("tiles",) if spec.lanes else ()))}
-    elif spec.lanes:
-        runs = {"run": ("size", "run", "parts", "per", "tiles")}
     else:
-        extents = ("outer", "channels", "inner", "parts", "per", "pieces", "length")
-        runs = {"run": extents, "short": extents}
+        rows = ("outer", "channels", "inner", "parts", "per", "pieces", "length")
+        lanes = ("size", "run", "parts", "per", "tiles")
+        runs = dict.fromkeys(("run", "short"), lanes if spec.lanes else rows)
     forms = [Form(name, ("self", "workspace"), ("workspace",), integers=numbers) for name, numbers in runs.items()]
     combine = Form(
         "combine", ("workspace", "least", "greatest"), tensors[1:], integers=("shares", "copies", "channels", "inner")

@@ -138,6 +138,38 @@ def test_shares_put_together(shape, axis):
             x[index] = kept
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("shape", "form"),
+    [
+        ((1, 31), "short"),
+        ((3, 9), "short"),
+        ((2, 5, 3), "short"),
+        ((8, 4), "run"),
+        ((1, 33), "run"),
+        ((70, 20), "run"),  # joined to runs that are long enough, the last of which begins earlier
+        ((515, 300, 3), "run"),
+        ((600, 2049), "run"),  # tiles and shares
+        ((2, 6200), "run"),
+    ],
+)
+def test_lanes_of_any_run(shape, form, dtype):
+    """Runs that vectors, tiles and shares do not divide: each element in turn is what decides somewhere."""
+    rng = np.random.default_rng(sum(shape))
+    reduction = check_range_of(describe(np.zeros(shape, DTYPES[dtype]), "x"), 1)
+    chosen = prepare(reduction)
+    assert (chosen.kernel.spec.iteration, chosen.choice.plan.calls[0].form.name) == ("lanes", form)
+    threaded = prepare(reduction, schedule=replace(chosen.choice.schedule, parallel_from=1))
+    for _ in range(3):
+        x = rng.permutation(np.arange(np.prod(shape)) % 2000 - 1000).reshape(shape).astype(DTYPES[dtype])
+        x[tuple(rng.integers(0, n) for n in shape)] = np.nan
+        wanted = reference.channel_range(x, 1)
+        for launch in (chosen, threaded):
+            found = results_of(reduction, x.dtype)
+            launch_on(launch, [describe(t, "t").tensor for t in (x, *found)])
+            assert_same(found, wanted)
+
+
 def test_what_is_around_is_not_read():
     """NaN before, behind and between the elements that the description names."""
     for shape, axis in (((5, 40), 0), ((5, 70), 1), ((6, 9, 13), 1), ((100, 3), 1), ((2, 33), None)):

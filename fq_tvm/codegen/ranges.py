@@ -7,7 +7,7 @@ express for several results.  So the loops are written out here, the outermost o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 from tvm import tirx
@@ -25,7 +25,7 @@ BLOCK = 64
 """Channels whose partial results are put together at a time."""
 
 TOGETHER = 8
-"""Runs of lanes that are taken at a time, so that what was kept is read and written once for them."""
+"""Runs of lanes that are taken at a time, so that what is kept goes to memory and back once for them."""
 
 
 def state(spec: RangeSpec, schedule: Schedule) -> dict[str, list[Statement]]:
@@ -34,12 +34,11 @@ def state(spec: RangeSpec, schedule: Schedule) -> dict[str, list[Statement]]:
     points = range_entry_points(spec)
     workspace = points.workspace
     assert workspace is not None
-    states = _strided_rows if not spec.lanes else _strided_lanes if spec.strided else _lanes
-    if spec.iteration == "rows":
-        vectors = {"run": RANGE_VECTOR, "short": 1}
-        stated = {name: [_rows(spec, points[name], workspace, lanes)] for name, lanes in vectors.items()}
+    if spec.strided:
+        stated = {"run": [(_strided_lanes if spec.lanes else _strided_rows)(spec, points["run"], workspace)]}
     else:
-        stated = {"run": [states(spec, points["run"], workspace)]}
+        vectors, states = {"run": RANGE_VECTOR, "short": 1}, _lanes if spec.lanes else _rows
+        stated = {name: [states(spec, points[name], workspace, lanes)] for name, lanes in vectors.items()}
     return {**stated, "combine": [_combine(spec, points["combine"], workspace)]}
 
 
@@ -75,32 +74,40 @@ def _rows(spec: RangeSpec, form: Form, workspace: Workspace, lanes: int) -> Stat
     return statement(form, [View("self", x), *views], n, body)
 
 
-def _lanes(spec: RangeSpec, form: Form, workspace: Workspace) -> Statement:
-    """State a task for each tile of a run and share of the runs; the last run begins where it ends with x."""
+def _lanes(spec: RangeSpec, form: Form, workspace: Workspace, lanes: int) -> Statement:
+    """State a task for each tile of a run and share of the runs; the last run begins where it ends with x.
+
+    Within a tile, what vectors would leave over, the last one has twice.
+    """
     n = variables(form)
     size, run, per, tiles = (n[name] for name in ("size", "run", "per", "tiles"))
     x = _dense(spec, size)
     found, views = _partial(spec, workspace, n["parts"] * run)
+    kept = _Kept(spec, lanes)
 
     def task(t: Any) -> list[Any]:
-        part, tile = t // tiles, t % tiles * RANGE_TILE
-        extent = tirx.min(int64(RANGE_TILE), run - tile)
-        begin = part * run + tile
+        first, tile = t // tiles * per, t % tiles * (run // tiles)
+        # The last tile has what the others leave, so that none is shorter than a vector.
+        extent = tirx.Select(t % tiles + 1 < tiles, run // tiles, run - tile)
+        share = tirx.min(per, over(size, run) - first)
 
-        def block(b: Any) -> Any:
-            first = part * per + b * TOGETHER
-            rows = [tirx.min((first + k) * run, size - run) + tile for k in range(TOGETHER)]
+        def some(b: Any, c: Any) -> Any:
+            lane = tile + tirx.min(c * lanes, extent - lanes)
+            place = t // tiles * run + lane
 
-            def lane(v: Any) -> Any:
-                values = [extremes_of(x[row + v]) for row in rows]
-                return tirx.SeqStmt(_store(found, begin + v, reduce(Extremes.union, values, _load(found, begin + v))))
+            def row(k: Any) -> Any:
+                where = tirx.min((first + b * TOGETHER + k) * run, size - run) + lane
+                return kept.each(lanes, lambda v: extremes_of(x[where + v]))
 
-            return loop("v", extent, lane)
+            load = vector(lanes, lambda v: tirx.SeqStmt(kept.store(v, _load(found, place + v))))
+            store = vector(lanes, lambda v: tirx.SeqStmt(_store(found, place + v, kept[v])))
+            # Of an extent that LLVM does not know: it would take all rows of a constant one at a time, and spill.
+            rows = loop("k", tirx.min(int64(TOGETHER), share - b * TOGETHER), row)
+            return tirx.SeqStmt([tirx.IfThenElse(tirx.EQ(b, int64(0)), kept.clear(lanes), load), rows, store])
 
-        clear = loop("v", extent, lambda v: tirx.SeqStmt(_store(found, begin + v, Extremes.none(spec.bits))))
-        return [clear, loop("b", over(per, TOGETHER), block)]
+        return [loop("b", over(share, TOGETHER), lambda b: loop("c", over(extent, lanes), some, b))]
 
-    body = loop("task", n["parts"] * tiles, lambda t: tirx.SeqStmt(task(t)))
+    body = loop("task", n["parts"] * tiles, lambda t: kept.around(task(t)))
     return statement(form, [View("self", x), *views], n, body)
 
 

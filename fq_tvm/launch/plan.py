@@ -36,6 +36,8 @@ shares with its neighbors cost, which are written both ways; rows that begin wit
 SHARE_ELEMENTS, MAX_SHARES = 16384, 64
 """Least elements of a share of a reduction, and most shares: enough for the threads of most CPUs."""
 
+SHARE_RUNS = 256
+"""Least runs of a share, which leaves three elements for each of one, to be written and read again."""
 
 ROW_ALONE, MOST_PARTS = 256, 1024
 """Least elements of a row whose partial result is kept for itself, which costs three more; and most parts for that."""
@@ -167,10 +169,12 @@ def _reduction(points: EntryPoints, layout: Layout, schedule: Schedule, values: 
         inner = 1
     else:
         period = channels * inner
-        runs = "run" in points["run"].integers
-        copies = _copies(outer, period, schedule.run, 1) if runs else 1
-        tiles = -(-copies * period // RANGE_TILE)
-        parts, per = _divide(-(-outer // copies), shares // tiles)
+        joined = "run" in points["run"].integers
+        if joined:
+            copies = min(outer, max(_copies(outer, period, schedule.run, 1), -(-RANGE_VECTOR // period)))
+            name = "run" if copies * period >= RANGE_VECTOR else "short"
+        runs, tiles = -(-outer // copies), -(-copies * period // RANGE_TILE)
+        parts, per = _divide(runs, min(shares // tiles, runs // SHARE_RUNS if joined else runs))
         numbers = {"size": size, "run": copies * period, "tiles": tiles, "outer": outer, "channels": channels}
     first = call(name, size, **strided, **numbers, parts=parts, per=per)
     partial = {"shares": parts * pieces, "copies": copies, "channels": channels, "inner": inner}
