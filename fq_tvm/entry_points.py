@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .layout import MAX_RANK
-from .spec import FakeQuantSpec, LearnableGradientSpec, RangeSpec, StraightThroughSpec
+from .spec import FakeQuantSpec, LearnableGradientSpec, QuotientGradientSpec, RangeSpec, StraightThroughSpec
 from .target import Target
 
 ELEMENTWISE = ("self", "out", "mask")
@@ -290,3 +290,17 @@ def learnable_gradient_entry_points(spec: LearnableGradientSpec) -> EntryPoints:
         "combine", ("workspace", *tensors[5:]), tensors[5:], integers=("shares", "copies", "channels", "inner")
     )
     return EntryPoints(tensors, (run, combine), Workspace(("scale_sums", "zero_point_sums")))
+
+
+def quotient_gradient_entry_points(spec: QuotientGradientSpec) -> EntryPoints:
+    """State the functions of a kernel of the gradient of a quotient: the forms of rows, with contiguous divisors.
+
+    Parameters
+    ----------
+    spec : QuotientGradientSpec
+        The kernel.
+    """
+    del spec  # there is one
+    tensors, extents = ("self", "grad", "divisor", "out", "by_divisor"), ("outer", "channels", "inner")
+    forms = (Form(name, tensors, ("out", "by_divisor"), integers=extents) for name in ("run", "long"))
+    return EntryPoints(tensors, tuple(forms))

@@ -13,18 +13,21 @@ from .entry_points import (
     EntryPoints,
     fake_quant_entry_points,
     learnable_gradient_entry_points,
+    quotient_gradient_entry_points,
     range_entry_points,
     straight_through_entry_points,
 )
 from .errors import FqError
-from .reference import channel_range, fake_quant, learnable_gradient, straight_through
+from .reference import channel_range, fake_quant, learnable_gradient, quotient_gradient, straight_through
 from .spec import (
     FakeQuantSpec,
     LearnableGradientSpec,
+    QuotientGradientSpec,
     RangeSpec,
     StraightThroughSpec,
     catalogue,
     learnable_gradient_catalogue,
+    quotient_gradient_catalogue,
     range_catalogue,
     straight_through_catalogue,
 )
@@ -101,7 +104,17 @@ LEARNABLE_GRADIENT = Operator(
 )
 """The gradient by x, scale and zero point, where these are learned."""
 
-OPERATORS = (FAKE_QUANT, STRAIGHT_THROUGH, CHANNEL_RANGE, LEARNABLE_GRADIENT)
+QUOTIENT_GRADIENT = Operator(
+    QuotientGradientSpec.operator,
+    QuotientGradientSpec,
+    quotient_gradient_entry_points,
+    "fq_tvm.codegen.functions:state_quotient_gradient",
+    quotient_gradient,
+    quotient_gradient_catalogue,
+)
+"""The gradient of a quotient by a divisor for each channel, which undoes the folding of batch norm."""
+
+OPERATORS = (FAKE_QUANT, STRAIGHT_THROUGH, CHANNEL_RANGE, LEARNABLE_GRADIENT, QUOTIENT_GRADIENT)
 """Those of this library."""
 
 _operators = {operator.name: operator for operator in OPERATORS}

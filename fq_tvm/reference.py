@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .spec import NARROW_LIMIT, Formula
 
-__all__ = ["channel_range", "fake_quant", "learnable_gradient", "straight_through"]
+__all__ = ["channel_range", "fake_quant", "learnable_gradient", "quotient_gradient", "straight_through"]
 
 
 def fake_quant(
@@ -104,6 +104,37 @@ def straight_through(grad: ArrayLike, mask: ArrayLike) -> NDArray[np.floating]:
     with np.errstate(all="ignore"):
         product: NDArray[np.floating] = grad * np.asarray(mask).astype(grad.dtype)
     return product
+
+
+def quotient_gradient(
+    x: ArrayLike, grad: ArrayLike, divisor: ArrayLike, axis: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Gradient of ``x / divisor``, with a divisor for each channel, before it is summed for the divisors.
+
+    Parameters
+    ----------
+    x, grad : array_like
+        float32, of one shape: what was divided, and the gradient of the quotient.
+    divisor : array_like
+        float32, shape (x.shape[axis],).
+    axis : int
+        Channel dimension, negative counts from the end.
+
+    Returns
+    -------
+    by_x : numpy.ndarray
+        float32, x's shape.
+    by_divisor : numpy.ndarray
+        float32, x's shape; the gradient by a divisor is the sum over its channel.
+
+    Notes
+    -----
+    Formula: ``div_tensor_self_backward`` and ``div_tensor_other_grad`` of torch, float32 at each step.
+    """
+    x, grad, divisor = (np.asarray(each, np.float32) for each in (x, grad, divisor))
+    divisor = divisor.reshape([-1 if d == axis % x.ndim else 1 for d in range(x.ndim)])
+    with np.errstate(all="ignore"):
+        return grad / divisor, -grad * ((x / divisor) / divisor)
 
 
 def learnable_gradient(

@@ -407,6 +407,47 @@ class LearnableGradientSpec:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class QuotientGradientSpec:
+    """One kernel of the gradient of a quotient by a divisor for each channel, whatever the extents.
+
+    Parameters
+    ----------
+    iteration : {"rows"}
+        How the kernel walks memory, as in :class:`FakeQuantSpec`.
+    dtype : {"float32"}
+        Element type of all tensors.
+
+    Raises
+    ------
+    FqError
+        If a field holds a value outside the sets above.
+    """
+
+    operator: ClassVar[str] = "quotient_gradient"
+    lanes: ClassVar[bool] = False
+    strided: ClassVar[bool] = False
+    nontemporal: ClassVar[bool] = False
+    out_dtype: ClassVar[str] = "float32"
+    element_bytes: ClassVar[int] = 16
+    """Bytes that move for each element: of the dividend, what comes in, and both results."""
+
+    iteration: str
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        _check_fields(self, iteration=("rows",), dtype=("float32",))
+
+    @property
+    def name(self) -> str:
+        """A name that states every field, for files, logs and symbols."""
+        return f"quotient_{self.iteration}_f32"
+
+    def to_json(self) -> dict[str, str]:
+        """Return the fields as a dictionary that :func:`json.dumps` takes."""
+        return asdict(self)
+
+
 def _check_fields(spec: Any, **allowed: tuple[str, ...]) -> None:
     """Refuse a specification of which a field holds a value outside its set."""
     for field, values in allowed.items():
@@ -515,3 +556,8 @@ def range_catalogue(extensions: bool = False) -> tuple[RangeSpec, ...]:
 def learnable_gradient_catalogue() -> tuple[LearnableGradientSpec, ...]:
     """List every kernel of the gradient by x, scale and zero point."""
     return tuple(LearnableGradientSpec(iteration) for iteration in ("rows", "lanes"))
+
+
+def quotient_gradient_catalogue() -> tuple[QuotientGradientSpec, ...]:
+    """List every kernel of the gradient of a quotient."""
+    return (QuotientGradientSpec("rows"),)

@@ -25,6 +25,7 @@ from ..spec import (
     FakeQuantSpec,
     Formula,
     LearnableGradientSpec,
+    QuotientGradientSpec,
     RangeSpec,
     StraightThroughSpec,
     arithmetic_for,
@@ -252,6 +253,40 @@ class LearnableGradient(NamedTuple):
     def spec(self, iteration: str) -> LearnableGradientSpec:
         """Return the kernel that serves it, given the class of the loops."""
         return LearnableGradientSpec(iteration)
+
+
+class QuotientGradient(NamedTuple):
+    """The tensors of a gradient of a quotient: x, grad and both results dense and in one order, all of float32.
+
+    Parameters
+    ----------
+    x : Operand
+        The dividend; the others lie like it.  Divisors are contiguous.
+    axis : int
+        The dimension that has a divisor each, counted from the front.
+    """
+
+    x: Operand
+    axis: int
+
+    @property
+    def values(self) -> dict[str, float]:
+        """None but the loops'."""
+        return {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of x."""
+        return self.x.shape
+
+    @property
+    def strides(self) -> tuple[tuple[int, ...], ...]:
+        """Of x, in elements."""
+        return (self.x.strides,)
+
+    def spec(self, iteration: str) -> QuotientGradientSpec:
+        """Return the kernel that serves it, given the class of the loops."""
+        return QuotientGradientSpec(iteration)
 
 
 class Reduction(NamedTuple):

@@ -80,9 +80,10 @@ def parameters(
             )
         low, high = np.minimum(low, np.float32(0)), np.maximum(high, np.float32(0))
         scale = (high.astype(np.float64) - low) / (quant_max - quant_min)
-        single = scale.astype(np.float32)
-        scale[(single == 0) | np.isinf(np.float32(1) / single)] = NO_SCALE
-        if (small := scale < LEAST_SCALE).any():
+        if (scale < LEAST_SCALE).any():
+            single = scale.astype(np.float32)
+            scale[(single == 0) | np.isinf(np.float32(1) / single)] = NO_SCALE
+            small = scale < LEAST_SCALE
             # an end that is zero stays so, as torch would have it
             factor, reach = LEAST_SCALE / single, LEAST_SCALE * np.float32(quant_max - quant_min)
             both = (low != 0) & (high != 0)

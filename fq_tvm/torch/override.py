@@ -26,7 +26,7 @@ from ..launch.registry import launch_of, launches, remember
 from ..launch.runtime import AddressTensor
 from ..layout import MAX_RANK
 from ..spec import NARROW_LIMIT
-from . import learnable, observer
+from . import folded, learnable, observer
 from .gradient import straight_through
 from .operator import NAME
 from .results import DTYPES, pool, result_like
@@ -229,7 +229,9 @@ def _observe(stock: Callable[..., Any], x: Any, observer_on: Any, fake_quant_on:
     if launch is STOCK or not (observes or quantizes):
         return None
     try:
-        current = channel_range(x, 0 if per_row else None) if observes else None
+        current = (
+            channel_range(x.detach(), 0 if per_row else None) if observes else None
+        )  # a parameter is no plain tensor
     except CacheMissError:  # a library that was built without; torch is slower, not wrong
         return None
     observed = observer.channels if per_row else observer.tensor
@@ -285,7 +287,7 @@ BACKWARD = ("fake_quantize_per_channel_affine_cachemask_backward", "fake_quantiz
 """And their gradients, which are replaced where autograd calls them."""
 
 _lock = fork_safe_lock()
-_override: Any = None
+_override: Callable[[], None] | None = None
 _depth = 0
 """How many calls of enable() were not undone; 0 while our kernels, if they are there, hand every call on to torch's."""
 
@@ -305,6 +307,10 @@ def enable() -> None:
     more, where nothing differentiates it again; and the gradients of the learnable forms,
     ``aten::_fake_quantize_learnable_per_{channel,tensor}_affine_backward``, for dense float32 of 8192 elements and more
     whose channel is last or has 16 neighboring elements and more.
+
+    Beside kernels it replaces a method, ``_ConvBnNd._forward_approximate`` of ``torch.ao.nn.intrinsic.qat``: where a
+    convolution with folded batch norm is trained, the gradient of the quotient that undoes the folding takes one pass,
+    for contiguous float32 of ``2**18`` elements and more.
 
     Each call asks for one :func:`disable`; until the last of them the kernels stay replaced, for all threads, which may
     call both at any time.  The first call of a process must not run while another thread quantizes: torch writes its
@@ -348,7 +354,7 @@ def disable() -> None:
         if not _depth:
             pool.clear()
             if _override is not None and threading.active_count() == 1:
-                _override._destroy()
+                _override()
                 _override = None
 
 
@@ -379,8 +385,8 @@ def _backward(stock: Callable[..., Any]) -> Callable[..., Any]:
     return kernel
 
 
-def _replace() -> Any:
-    """Register the kernels over torch's; destroying the library object that is returned removes them."""
+def _replace() -> Callable[[], None]:
+    """Put our kernels and our method in the place of torch's; return what removes them."""
     library = torch.library.Library("aten", "IMPL")
     try:
         for name in BACKWARD:
@@ -392,7 +398,13 @@ def _replace() -> Any:
             for name, make in {**REPLACED, **LEARNED, OBSERVING: _observed}.items():
                 stock = torch.library.get_kernel(f"aten::{name}", "CPU")
                 library.impl(name, make(stock.call_boxed), "CPU")
+        restore = folded.replace(lambda: bool(_depth))
     except BaseException:
         library._destroy()
         raise
-    return library
+
+    def remove() -> None:
+        restore()
+        library._destroy()
+
+    return remove

@@ -1,0 +1,204 @@
+"""Convolutions of ``torch.ao`` that train with batch norm folded into their weights: torch's bits in fewer passes.
+
+Such a module divides what comes of the convolution by what its weights were multiplied with.  torch differentiates the
+quotient with five operators on tensors of that size before it adds up; here it is one kernel, and torch's own sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch.ao.nn.intrinsic.qat.modules import conv_fused
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
+from torch.compiler import is_compiling
+
+from ..errors import CacheMissError
+from ..launch.arguments import QuotientGradient, describe
+from ..launch.buffers import run
+from ..launch.registry import launches, prepare, remember
+from ..layout import MAX_RANK
+from .plain import NO_MODE, PLAIN, included_keys, keys_of
+from .results import DTYPES, POOLED_ELEMENTS, result_like
+
+FOLDED = conv_fused._ConvBnNd
+"""What the modules derive from, one for each number of dimensions and with or without a ReLU behind."""
+
+METHOD = "_forward_approximate"
+
+MIN_ELEMENTS = 2**18
+"""Elements of what comes of the convolution from which one kernel saves more than its way through Python costs."""
+
+
+def _is_plain(tensor: Any) -> bool:
+    return type(tensor) in (torch.Tensor, torch.nn.Parameter) and keys_of(tensor).raw_repr() in PLAIN
+
+
+def _nobody_looks_on() -> bool:
+    """Whether no tracer, transform or mode wants to see the operators, nor anybody what they save.
+
+    Who has hooks for that, as a checkpoint has, may compare what is saved later with what was saved before.
+    """
+    return (
+        not is_compiling()
+        and included_keys().raw_repr() in NO_MODE
+        and not torch._C._len_torch_function_stack()
+        and not torch._C._get_tracing_state()
+        and forward_ad._current_level < 0
+        and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+    )
+
+
+class Quotient(_SingleLevelFunction):  # type: ignore[misc]  # torch's stub says Any
+    """``x / divisor``, of which the gradient takes one pass over x.
+
+    Of a single level, as it is used where no transform of torch.func is; to look for one again would cost time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, divisor: torch.Tensor) -> torch.Tensor:
+        """Divide.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            Shape (outer, channels, ...).
+        divisor : torch.Tensor
+            Shape (1, channels, 1, ...).
+        """
+        ctx.save_for_backward(x, divisor)
+        if x.numel() < POOLED_ELEMENTS or x.dtype not in DTYPES:
+            return x / divisor
+        return torch.div(x, divisor, out=result_like(x, x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return the gradients by both."""
+        x, divisor = ctx.saved_tensors
+        both = None
+        if all(ctx.needs_input_grad) and not torch.is_grad_enabled():
+            both = _both(x, divisor, grad)
+        if both is None:  # in operators that can be differentiated again
+            by_x = grad / divisor if ctx.needs_input_grad[0] else None
+            both = by_x, -grad * ((x / divisor) / divisor) if ctx.needs_input_grad[1] else None
+        by_x, by_divisor = both
+        return by_x, None if by_divisor is None else by_divisor.sum_to_size(divisor.shape)
+
+
+def _both(x: torch.Tensor, divisor: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return the gradient by x, and what is to be summed for that by the divisor; None where torch is to make them."""
+    if not (
+        x.dtype == divisor.dtype == grad.dtype == torch.float32
+        and x.dim() <= MAX_RANK and x.shape == grad.shape
+        and x.is_contiguous() and grad.is_contiguous() and divisor.is_contiguous()
+        and _is_plain(x) and _is_plain(divisor) and _is_plain(grad)
+        and included_keys().raw_repr() in NO_MODE
+    ):  # fmt: skip
+        return None
+    key = ("quotient", x.shape)
+    if (launch := launches.get(key)) is None:
+        launch = remember(key, _plan(x))
+    if launch is _STOCK:
+        return None
+    by_x, by_divisor = result_like(x, x.dtype), result_like(x, x.dtype)
+    tensors = (each.detach() for each in (x, grad, divisor))  # tvm-ffi refuses those that require a gradient
+    run(launch, *tensors, by_x, by_divisor, from_torch=True)
+    return by_x, by_divisor
+
+
+_STOCK = "stock"
+
+
+def _plan(x: torch.Tensor) -> Any:
+    try:
+        return prepare(QuotientGradient(describe(x.detach(), "x"), 1), iteration="rows")
+    except CacheMissError:  # a library that was built without; torch is slower, not wrong
+        return _STOCK
+
+
+def _approximate(module: Any, x: torch.Tensor, least: int = 0) -> torch.Tensor:
+    """Do what torch's method does, with a quotient of our own."""
+    norm = module.bn
+    factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    ones = [1] * (module.weight.dim() - 2)
+    weight = module.weight_fake_quant(module.weight * factor.reshape(-1, 1, *ones))
+    zeros = torch.zeros(module.out_channels, device=weight.device, dtype=x.dtype)
+    convolved = module._conv_forward(x, weight, zeros)
+    divisor = factor.reshape(1, -1, *ones)
+    large = convolved.numel() >= least
+    quotient = Quotient.apply(convolved, divisor) if large else convolved / divisor
+    return norm(quotient if module.bias is None else quotient + module.bias.reshape(1, -1, *ones))
+
+
+def _method(stock: Callable[..., torch.Tensor], is_on: Callable[[], bool]) -> Callable[..., torch.Tensor]:
+    """Return a method that does what torch's does.
+
+    Parameters
+    ----------
+    stock : callable
+        torch's own, which serves what is unusual.
+    is_on : callable
+        Whether ours is wanted.
+    """
+
+    @wraps(stock)  # by which torch.jit.script finds torch's source
+    def forward(self: Any, input: torch.Tensor) -> torch.Tensor:
+        if (
+            is_on() and _nobody_looks_on() and torch.is_grad_enabled()
+            and _is_plain(input) and input.dtype == torch.float32
+            and self.bn.running_var is not None and self.bn.weight is not None and self.bn.weight.requires_grad
+            and _is_plain(self.bn.weight) and _is_plain(self.weight)
+            and agrees(stock)
+        ):  # fmt: skip
+            return _approximate(self, input, MIN_ELEMENTS)
+        return stock(self, input)
+
+    return forward
+
+
+_agrees: bool | None = None
+
+
+def agrees(stock: Callable[..., torch.Tensor]) -> bool:
+    """Whether torch's method and its gradients take the steps of this module, bit for bit, in this version of torch."""
+    global _agrees
+    if _agrees is None:
+        _agrees = all(_compare(stock, bias) for bias in (False, True))
+    return _agrees
+
+
+def _compare(stock: Callable[..., torch.Tensor], bias: bool) -> bool:
+    with torch.device("meta"):  # elsewhere, what is made draws from the program's generator
+        module = conv_fused.ConvBn2d(3, 5, 3, bias=bias, qconfig=SimpleNamespace(weight=torch.nn.Identity))
+    module = module.to_empty(device="cpu").to(torch.float32).train()
+    numbers = torch.Generator().manual_seed(0)
+    shapes = (4, 3, 18, 18), (4, 5, 16, 16), *(each.shape for each in module.parameters())
+    x, grad, *values = (torch.randn(s, generator=numbers, dtype=torch.float32, device="cpu") for s in shapes)
+    with torch.no_grad():
+        for parameter, value in zip(module.parameters(), values, strict=True):
+            parameter.copy_(value)
+    x.requires_grad_()
+    found = []
+    for method in (stock, _approximate):
+        module.bn.reset_running_stats()
+        out = method(module, x)
+        found.append([out, *torch.autograd.grad(out, (x, *module.parameters()), grad), *module.buffers()])
+        found[-1] = [each.detach().clone() for each in found[-1]]
+    return all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def replace(is_on: Callable[[], bool]) -> Callable[[], None]:
+    """Put a method in the place of torch's; return what puts torch's back, unless somebody else replaced it since."""
+    stock = getattr(FOLDED, METHOD)
+    ours = _method(stock, is_on)
+    setattr(FOLDED, METHOD, ours)
+
+    def restore() -> None:
+        if FOLDED.__dict__.get(METHOD) is ours:
+            setattr(FOLDED, METHOD, stock)
+
+    return restore

@@ -1,0 +1,82 @@
+"""The gradient of a quotient by a divisor for each channel: the reference's bits, on any number of threads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support import launch_on
+
+from fq_tvm import FqError, get_kernel, reference
+from fq_tvm.launch.arguments import QuotientGradient, describe
+from fq_tvm.launch.registry import current_target, prepare
+from fq_tvm.operators import QUOTIENT_GRADIENT
+from fq_tvm.spec import QuotientGradientSpec, quotient_gradient_catalogue
+
+SPECIAL = np.float32([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-42, -1e-45, 3e38])
+
+
+def ours(x, grad, divisor, axis, **schedule):
+    """Launch on memory of which what is around the results is looked at."""
+    call = QuotientGradient(describe(x, "x"), axis)
+    launch = prepare(call, iteration="rows")
+    launch = prepare(call, schedule=replace(launch.choice.schedule, **schedule), iteration="rows")
+    memory = [np.full(x.size + 34, -7.0, "f4") for _ in range(2)]
+    results = [m[17:-17].reshape(x.shape) for m in memory]
+    launch_on(launch, (x, grad, divisor, *results))
+    assert all((m[:17] == -7).all() and (m[-17:] == -7).all() for m in memory)
+    return results
+
+
+def drawn(rng, shape):
+    """Numbers of many magnitudes and both signs, a fifth of them special ones."""
+    values = np.float32(rng.standard_normal(shape) * 10.0 ** rng.integers(-20, 20, shape))
+    return np.where(rng.random(shape) < 0.2, rng.choice(SPECIAL, shape), values)
+
+
+def same(a, b):
+    """Equal in every bit, but for those of a NaN, whose sign depends on who negates it."""
+    return np.array_equal(np.isnan(a), np.isnan(b)) and np.array_equal(
+        a.view("i4")[~np.isnan(a)], b.view("i4")[~np.isnan(b)]
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_by_the_reference(seed):
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(n) for n in rng.integers(1, (9, 40, 12, 30)[: rng.integers(2, 5)]))
+    if seed % 3 == 0:
+        shape = (*shape[:2], int(rng.integers(500, 3000)))
+    axis = int(rng.integers(0, len(shape) - 1))
+    x, grad, divisor = drawn(rng, shape), drawn(rng, shape), drawn(rng, shape[axis])
+    wanted = reference.quotient_gradient(x, grad, divisor, axis)
+    for got in (ours(x, grad, divisor, axis), ours(x, grad, divisor, axis, parallel_from=1)):
+        assert all(same(*pair) for pair in zip(got, wanted, strict=True))
+
+
+def test_by_hand():
+    x, grad, divisor = np.float32([[6, 1], [-3, 0]]), np.float32([[1, 2], [4, -8]]), np.float32([2, -4])
+    for by_x, by_divisor in (reference.quotient_gradient(x, grad, divisor, 0), ours(x, grad, divisor, 0)):
+        assert np.array_equal(by_x, [[0.5, 1], [-1, 2]])
+        assert np.array_equal(by_divisor, [[-1.5, -0.5], [0.75, 0]])
+
+
+def test_the_catalogue_is_built():
+    assert [spec.name for spec in quotient_gradient_catalogue()] == ["quotient_rows_f32"]
+    for spec in quotient_gradient_catalogue():
+        kernel = get_kernel(spec)
+        for form in QUOTIENT_GRADIENT.entry_points(spec).forms:
+            assert all(kernel.function(name) is not None for name in form.functions(current_target()).values())
+
+
+@pytest.mark.parametrize("fields", [{"iteration": "lanes"}, {"iteration": "rows", "dtype": "float16"}])
+def test_specifications(fields):
+    with pytest.raises(FqError, match="expected one of"):
+        QuotientGradientSpec(**fields)
+
+
+def test_strides_are_refused():
+    x = np.zeros((40, 80), "f4")[:, ::2]
+    with pytest.raises(FqError, match="is for kernels of class strided_rows, not rows"):
+        prepare(QuotientGradient(describe(x, "x"), 0), iteration="rows")
