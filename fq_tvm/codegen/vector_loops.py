@@ -20,7 +20,7 @@ BYTE_OFFSET, INT64_ELEMENT = 8, 17
 bits of a pointer; that of a DLTensor to its data is the first eight bytes of it."""
 
 
-def in_pieces(func: tirx.PrimFunc, results: Sequence[str]) -> tirx.PrimFunc:
+def in_pieces(func: tirx.PrimFunc, results: Sequence[str] = ()) -> tirx.PrimFunc:
     """Let short innermost loops go in whole vectors, of which the last overlaps the one before.
 
     LLVM does what is left of a loop by single elements, up to seven of them or fifteen, each of which costs about half
@@ -29,9 +29,9 @@ def in_pieces(func: tirx.PrimFunc, results: Sequence[str]) -> tirx.PrimFunc:
     Parameters
     ----------
     func : tirx.PrimFunc
-        Scheduled, with ``self`` and the results as handles.
+        Scheduled, with ``self`` and the results as handles where some are given.
     results : sequence of str
-        The tensors that it writes.
+        The tensors that it writes and that may lie on self.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def in_pieces(func: tirx.PrimFunc, results: Sequence[str]) -> tirx.PrimFunc:
         self: the second vector would take for x what the first one wrote.
     """
     tensors = {param.name: param for param in func.params}
-    apart = te.var("apart", "bool")
+    apart = te.var("apart", "bool") if results else tirx.const(True, "bool")
 
     def divide(loop: tirx.For) -> tirx.For | tirx.SeqStmt:
         if loops_of(loop.body, tirx.ForKind.SERIAL):
@@ -55,8 +55,47 @@ def in_pieces(func: tirx.PrimFunc, results: Sequence[str]) -> tirx.PrimFunc:
 
     # No block remains, so none is needed around all of them.
     body = tvm_ffi.structural_map(func.body.block.body, (tirx.For, divide), order="post")
+    if not results:
+        return func.with_body(body)
     condition = tirx.all(*(tirx.NE(start(tensors[name]), start(tensors["self"])) for name in results))
     return func.with_body(tirx.SeqStmt([tirx.Bind(apart, condition), body]))
+
+
+def in_blocks(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Let unrolled loops whose extent only the run will tell have all their iterations, or none.
+
+    Parameters
+    ----------
+    func : tirx.PrimFunc
+        Scheduled.  The extent of an unrolled innermost loop is the least of a constant and of what is left.
+
+    Returns
+    -------
+    tirx.PrimFunc
+        It computes the same: where less is left than the constant, each iteration goes along the whole loop around it.
+    """
+
+    def divide(loop: tirx.For) -> tirx.For | tirx.SeqStmt:
+        inside = loop.body
+        if not isinstance(inside, tirx.For) or inside.kind != tirx.ForKind.UNROLLED or not _is_least(inside.extent):
+            return loop
+        bind = Bindings()
+        block, left = inside.extent.a, bind("left", inside.extent.b)
+        extent = bind("extent", loop.extent)
+        body = inline_blocks(inside.body, [loop.loop_var, inside.loop_var], bind)
+        unrolled = tirx.For(inside.loop_var, inside.min, block, inside.kind, body)
+        whole = tirx.For(loop.loop_var, loop.min, extent, loop.kind, unrolled)
+        number, at = te.var(inside.loop_var.name, "int64"), te.var(loop.loop_var.name, "int64")
+        body = replace(body, {inside.loop_var: number, loop.loop_var: at})
+        single = tirx.For(at, loop.min, extent, loop.kind, body)
+        each = tirx.For(number, inside.min, left, tirx.ForKind.SERIAL, single)
+        return tirx.SeqStmt([*bind, tirx.IfThenElse(left >= block, whole, each)])
+
+    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, divide), order="post"))
+
+
+def _is_least(extent: Any) -> bool:
+    return isinstance(extent, tirx.Min) and isinstance(extent.a, tirx.IntImm)
 
 
 def vectors(body: Any, variable: Any, begin: Callable[[Any], Any], count: Any, lanes: int) -> tirx.For:

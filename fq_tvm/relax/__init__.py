@@ -8,7 +8,7 @@ from tvm.relax.backend.cpu_generic import pipeline as cpu
 
 from .frozen import freeze
 from .fuse import FuseFakeQuant
-from .fusion import LimitFusion, ScheduleFakeQuant
+from .fusion import DeclareApart, LimitFusion, ScheduleFakeQuant
 from .importers import dynamic_shapes, torch_convert_map
 from .legalize import LegalizeFakeQuant, legalize
 from .op import fake_quantize_per_channel_affine_cachemask, register
@@ -17,6 +17,7 @@ from .streaming import CallApart
 __all__ = [
     "PIPELINE",
     "CallApart",
+    "DeclareApart",
     "FuseFakeQuant",
     "LegalizeFakeQuant",
     "LimitFusion",
@@ -45,7 +46,7 @@ def _pipeline(allow_reciprocal: bool = False) -> tvm.transform.Pass:
             for step in cpu.legalize_passes(target):
                 passes += [LimitFusion(), step] if step.info.name == "FuseOps" else [step]
             passes += [ScheduleFakeQuant(), *cpu.dataflow_lower_passes(target)]
-            passes += [*cpu.finalize_passes(target), CallApart()]
+            passes += [*cpu.finalize_passes(target), DeclareApart(), CallApart()]
         else:
             passes += [LegalizeFakeQuant(), relax.get_default_pipeline(target)]
         with target:

@@ -141,3 +141,20 @@ class ScheduleFakeQuant:
             before = (mod.attrs or {}).get(EXTERNAL, [])
             mod = mod.with_attr(EXTERNAL, [*before, *apart])
         return mod
+
+
+@tvm.transform.module_pass(opt_level=0, name="DeclareApart")
+class DeclareApart:
+    """Pass, after those that add functions: say of functions of one buffer or none that their buffers are apart.
+
+    TVM's code generator takes the word of one function for all of a module.  The one that computes symbolic shapes says
+    nothing, and then parameters of channels would be read, and their reciprocal computed, again for each vector.
+    """
+
+    def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
+        """Apply the pass."""
+        del ctx
+        for variable, func in mod.functions_items():
+            if isinstance(func, tirx.PrimFunc) and len(func.params) <= 1 and "tirx.noalias" not in func.attrs:
+                mod.update_func(variable, func.with_attr("tirx.noalias", True))
+        return mod

@@ -21,6 +21,7 @@ from tvm.ir import TensorLoad
 from ..codegen.calling_convention import redeclare
 from ..codegen.llvm import is_known, resolve
 from ..codegen.transforms import inline_parameters, schedule_loops, tighten
+from ..codegen.vector_loops import in_blocks, in_pieces
 from ..codegen.vector_loops import replace as substitute
 from ..launch.choose import choose_dense
 from ..launch.plan import CACHED_RUN_ELEMENTS, LINE_ELEMENTS, NONTEMPORAL_ROW_ELEMENTS, expansion, is_direct
@@ -139,6 +140,11 @@ def _loops(given: Elementwise, axis: int | None) -> Loops:
     return loops(0, last)
 
 
+def _divisor(number: int, most: int) -> int:
+    """Return the largest divisor that is not above a bound."""
+    return max(d for d in range(1, most + 1) if number % d == 0)
+
+
 def _bytes(tensor: Any) -> int:
     return int(np.dtype(str(tensor.dtype)).itemsize)
 
@@ -222,7 +228,7 @@ class _Restated:
         elif spec.lanes and isinstance(run, int) and run <= CACHED_RUN_ELEMENTS:
             form, period, copies = "joined", run, max(knobs.run // run, 1)
             if streams:  # Whole runs: blocks of lines hide from TVM that positions begin again with each run.
-                copies = max(d for d in range(1, copies + 1) if outer % d == 0)
+                copies = _divisor(outer, copies)
             run = copies * period
             extents = (outer // copies, run) if streams else (size,)
 
@@ -244,12 +250,18 @@ class _Restated:
         if form in ("run", "direct"):
             tasks = schedule_loops(sch, STAGE, spec.iteration, form, (knobs.tile, knobs.rows))
         else:
-            tasks = self._schedule_lanes(sch, spec, knobs, form == "joined", run)
+            # What streams has an unrolled loop of a constant extent.
+            exact = streams or (isinstance(outer, int) and outer < knobs.rows)
+            together = _divisor(outer, knobs.rows) if exact else knobs.rows
+            tasks = self._schedule_lanes(sch, spec, (knobs.tile, together), run if form == "joined" else None)
         if not isinstance(size, int) or size >= knobs.parallel_from:
             sch.parallel(sch.fuse(*tasks))
         made = tighten(sch.mod["main"]).without_attr("global_symbol")
         if not streams:
-            return self._with_shapes(made), None
+            made = self._with_shapes(in_blocks(made))
+            # As in the kernels; nothing lies on an input here.
+            pieces = not spec.lanes and not spec.wide and self._is_cheap()
+            return in_pieces(made) if pieces else made, None
         own = dict(zip(self.func.params, made.params, strict=True))
         inputs, results = ([own[p] for p in tensors] for tensors in (self.whole, self.given.values))
         return self._with_shapes(made), stream(made, inputs, results, not spec.lanes, streams)
@@ -333,31 +345,27 @@ class _Restated:
         return substitute(tvm_ffi.structural_map(value, (TensorLoad, load), order="post"), at)
 
     def _schedule_lanes(
-        self, sch: s_tir.Schedule, spec: FakeQuantSpec, knobs: Schedule, joined: bool, run: Any
+        self, sch: s_tir.Schedule, spec: FakeQuantSpec, knobs: tuple[int, int], joined: Any
     ) -> list[Any]:
         """Expand what does not change from run to run once, then stream as the CPU kernels do; return the tasks.
 
-        Runs that are short enough for their parameters to stay in the first-level cache are a task each, the last one
-        shorter; of long ones some are taken at a time.
+        Runs that are short enough for their parameters to stay in the first-level cache are joined to a task each of
+        so many elements, the last one shorter; of long ones as many as the second knob says are taken at a time.
         """
-        outer, channels, inner = self.loops.outer, self.loops.channels, self.loops.inner
+        channels, inner = self.loops.channels, self.loops.inner
         repeat = [b for b in sch.get_child_blocks(sch.get_sblock("root")) if sch.get(b).name_hint.startswith("repeat")]
         if repeat and isinstance(channels, int) and isinstance(inner, int) and inner > 1:
             # Without a division at every element; the longer loop is the one to vectorize.
             _, channel, within = sch.split(sch.get_loops(repeat[0])[0], [None, channels, inner])
             if expansion(inner) == "channels":
                 sch.reorder(within, channel)
-        if joined:
+        if joined is not None:
             names = (STAGE, f"{STAGE}_v0")
             blocks = sch.get_child_blocks(sch.get_sblock("root"))
             (block,) = [block for block in blocks if sch.get(block).name_hint in names]
             first, *rest = sch.get_loops(block)
-            return [first] if rest else [sch.split(first, [None, run])[0]]
-        together = 1
-        if isinstance(outer, int):
-            together = max(d for d in range(1, knobs.rows + 1) if outer % d == 0)
-        form = "blocked" if together > 1 else "run"
-        return schedule_loops(sch, STAGE, spec.iteration, form, (knobs.tile, together))
+            return [first] if rest else [sch.split(first, [None, joined])[0]]
+        return schedule_loops(sch, STAGE, spec.iteration, "blocked" if knobs[1] > 1 else "run", knobs)
 
     def _with_shapes(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
         """Give a function of collapsed tensors parameters of the graph's shapes, with the alignment of an element.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tvm
 from relax_modules import H, N, const, module, operator, run, target
-from support import SPECIALS, bits, make
+from support import SPECIALS, bits, expected, make
 from tvm import relax
 from tvm.relax import op
 
@@ -113,6 +113,26 @@ def test_drawn_graphs_keep_the_bits(seed):
     inputs = (x, scale, zero_point, *kept)
     assert_equal(run(mod, *inputs), stock(mod, *inputs))
     assert any("fake_quantize" in name and scheduled for name, scheduled in kernels(mod).items())
+
+
+@pytest.mark.parametrize("symbolic", [None, 0, 2])
+@pytest.mark.parametrize("shape", [(5, 3, 47), (3, 40, 17), (7, 300, 5)])
+def test_rows_and_runs_that_fill_no_vector_and_no_block(shape, symbolic):
+    """Vectors of a row overlap, and runs that are left over go one by one, whether the module knows how many."""
+    x, scale, zero_point = make(np.random.default_rng(4), shape, 1)
+    declared = [(N, None, H)[d] if d == symbolic else extent for d, extent in enumerate(shape)]
+    mod = operator(x, scale, zero_point, 1, -8, 7, shape=declared)
+    assert_equal(run(mod, x, scale, zero_point), expected(x, scale, zero_point, 1, -8, 7))
+
+
+def test_a_function_of_shapes_makes_no_buffers_alias():
+    """TVM's code generator would mark every access of the module as one that may be to the same memory."""
+    x, scale, zero_point = make(np.random.default_rng(4), (5, 3, 47), 1)
+    mod = operator(x, scale, zero_point, 1, -8, 7, shape=(N, 3, 47))
+    (library,) = relax.build(mod, target(), relax_pipeline="fq_tvm").mod.imports
+    source = library.inspect_source("ll")
+    assert "shape_func" in source
+    assert "tvm-alias" not in source
 
 
 def out_of(emit, x, s, z, axis=1):
