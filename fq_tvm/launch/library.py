@@ -44,7 +44,8 @@ def build_library(
     Returns
     -------
     list of Path
-        The entries, in the order of the specifications; several of one whose schedule depends on the tensor's size.
+        The entries, in the order of the specifications; several of one whose schedule depends on the tensor's size or
+        shape.
 
     Raises
     ------
@@ -62,7 +63,8 @@ def build_library(
         folder.remember(question_of(target.cpu), named.to_json())
     chosen = []
     for spec in [spec for operator in OPERATORS for spec in operator.catalogue()] if specs is None else specs:
-        schedules = (schedule_for(spec, target, size) for size in records.SIZE_CLASSES)
+        schedules = [schedule_for(spec, target, size) for size in records.SIZE_CLASSES]
+        schedules += records.shapes(spec, target).values()
         chosen += [(spec, s) for s in {tuple(s.compiled.items()): s for s in schedules}.values()]
 
     def path_of(spec: Any, schedule: Schedule) -> Path:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import importlib.util
+import math
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +25,7 @@ from ..store import records
 from ..target import Target, canonical, identify, question_of, this_cpu
 from . import threads
 from .arguments import CheckedArguments, Gradient, Reduction
-from .choose import Described, choose, schedule_for
+from .choose import Described, choose, extents_of, schedule_for
 from .kernel import OBJECT, SOURCES, EmptyLaunch, Kernel, Launch
 from .runtime import compiler, find_or_build
 
@@ -90,7 +92,13 @@ def prepare(
 
 
 @unforked
-def get_kernel(spec: Any, target: Target | None = None, schedule: Schedule | None = None) -> Kernel:
+def get_kernel(
+    spec: Any,
+    target: Target | None = None,
+    schedule: Schedule | None = None,
+    shape: Sequence[int] | None = None,
+    axis: int | None = None,
+) -> Kernel:
     """Return the kernel of a specification: from memory, from the cache, or freshly built.
 
     Parameters
@@ -100,7 +108,11 @@ def get_kernel(spec: Any, target: Target | None = None, schedule: Schedule | Non
     target : Target, optional
         For which CPU; that of ``FQ_TVM_TARGET``, the one at hand by default.
     schedule : Schedule, optional
-        How; by default the one that applies to tensors larger than caches.
+        How; by default the one that applies to tensors of the shape, or to those larger than caches.
+    shape : sequence of int, optional
+        Of a tensor: that of launches on such tensors, for which there may be a record of this shape.
+    axis : int, optional
+        Its channel dimension; by default the last one for lanes, else the one before, as :func:`~fq_tvm.tune` has it.
 
     Returns
     -------
@@ -114,6 +126,9 @@ def get_kernel(spec: Any, target: Target | None = None, schedule: Schedule | Non
         If ``FQ_TVM_REQUIRE_CACHE`` is set and it is in no cache.
     """
     target = target or current_target()
+    if schedule is None and shape is not None:
+        size = records.size_class_of(spec, math.prod(shape))
+        schedule = schedule_for(spec, target, size, extents_of(spec, shape, axis))
     schedule = schedule or schedule_for(spec, target)
     key = (spec, target, schedule)
     if (kernel := _kernels.get(key)) is None:

@@ -41,17 +41,21 @@ class Job:
         Of the record.
     cases : tuple of Case
         A schedule's score is its geometric mean over these.
+    extents : tuple of int
+        Of the record, where it is for one shape.
     """
 
     spec: FakeQuantSpec
     match: tuple[tuple[str, str | bool], ...]
     size_class: str
     cases: tuple[Case, ...]
+    extents: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
         """What it is about, in a few words."""
-        return f"{self.spec.iteration} {self.spec.dtype} {self.size_class}"
+        of = "x".join(map(str, self.extents)) or self.size_class
+        return f"{self.spec.iteration} {self.spec.dtype} {of}"
 
 
 def jobs_of(cases: Iterable[Case]) -> list[Job]:
