@@ -99,11 +99,46 @@ def choose(call: Described, target: Target, schedule: Schedule | None = None, it
         raise FqError(f"{what} is for kernels of class {layout.iteration}, not {iteration}")
     spec = call.spec(layout.iteration)
     schedule = schedule or schedule_for(spec, target, records.size_class_of(spec, layout.size), layout.extents)
+    return Choice(spec, target, schedule, layout, _plan(spec, target, schedule, layout, call.values))
+
+
+def _plan(spec: Any, target: Target, schedule: Schedule, layout: Layout, values: Mapping[str, float]) -> Plan:
     large = layout.size * spec.element_bytes >= schedule.stream_from
     past_caches = large and spec.nontemporal and target.nontemporal_stores
-    points = operator_of(spec).entry_points(spec)
-    plan = make_plan(points, layout, schedule, call.values, spec.out_dtype, past_caches)
-    return Choice(spec, target, schedule, layout, plan)
+    return make_plan(operator_of(spec).entry_points(spec), layout, schedule, values, spec.out_dtype, past_caches)
+
+
+def constants_of(spec: Any, target: Target, schedule: Schedule, extents: tuple[int, ...]) -> dict[str, dict[str, int]]:
+    """Return which numbers of which forms are constants of the code for one shape.
+
+    Parameters
+    ----------
+    spec, target, schedule
+        The kernel.
+    extents : tuple of int
+        Of the loops, see :attr:`fq_tvm.layout.Layout.extents`.
+
+    Returns
+    -------
+    dict of dict of int
+        By form, of those that a launch calls, and by name: integers that the extents decide.  Strides and scalars are
+        those of the launch.  Empty where the schedule is not static.
+    """
+    if not schedule.static:
+        return {}
+    *outer, channels, inner = extents
+    loops = len(extents) - spec.lanes
+    layout = Layout(spec.iteration, tuple(outer), channels, inner, ((0,) * loops,) if spec.strided else ())
+    forms = operator_of(spec).entry_points(spec).forms
+    values = dict.fromkeys((name for form in forms for name in form.numbers), 0)
+    return {
+        call.form.name: {
+            name: int(value)
+            for name, value in zip(call.form.numbers, call.numbers, strict=True)
+            if name in call.form.integers and "stride" not in name
+        }
+        for call in _plan(spec, target, schedule, layout, values).calls
+    }
 
 
 def choose_dense(make_spec: Any, channels: Any, inner: Any, size: Any, target: Target) -> tuple[Any, Schedule]:
@@ -143,10 +178,18 @@ def extents_of(spec: Any, shape: Sequence[int], axis: int | None = None) -> tupl
         Of the tensor, none of them 0; for the strided classes, that of every second element of a denser one.
     axis : int, optional
         The channel dimension; by default the last one for lanes, else the one before.
+
+    Raises
+    ------
+    FqError
+        If there is no such dimension.
     """
+    rank = max(len(shape), 1)
     if axis is None:
-        axis = len(shape) - 1 if spec.lanes else max(len(shape) - 2, 0)
-    axis %= max(len(shape), 1)
+        axis = rank - 1 if spec.lanes else max(rank - 2, 0)
+    if not -rank <= axis < rank:
+        raise FqError(f"axis is {axis}; expected {-rank} to {rank - 1} for shape {tuple(shape)}")
+    axis %= rank
     step = 2 if spec.strided else 1
     return arrange(shape, axis, [[step * stride for stride in dense_strides(shape)]]).extents
 

@@ -27,7 +27,11 @@ from .files import check, replacing
 
 FORMATS = (1, 2)
 """Versions of the format of record files; a file of another is skipped.  2 has records of single shapes, which a reader
-of 1 would take for those of a size class; a file without any is written as 1."""
+of 1 would take for those of a size class, and knobs that such a reader does not know; a file of neither is written as
+1."""
+
+NEW_KNOBS = ("prefetch", "static")
+"""Those of format 2, which are left out where they are 0."""
 
 OPERATOR = "fake_quant"
 """The operator of records that name none: files that were written before records did."""
@@ -79,12 +83,13 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary that :func:`json.dumps` takes."""
         shape = {"extents": list(self.extents)} if self.extents else {}
+        knobs = {name: value for name, value in self.schedule.to_json().items() if value or name not in NEW_KNOBS}
         return {
             "operator": self.operator,
             "match": dict(self.match),
             "size_class": self.size_class,
             **shape,
-            "schedule": self.schedule.to_json(),
+            "schedule": knobs,
             "measured": dict(self.measured),
         }
 
@@ -117,6 +122,10 @@ class Record:
         extents = tuple(value.get("extents", ()))
         if not all(type(extent) is int and 0 < extent < 2**63 for extent in extents):
             raise FqError(f"extents are {value['extents']!r}; expected positive integers")
+        if schedule.static and not extents:
+            raise FqError(
+                "Schedule.static is 1 in a record without extents; expected those of the shape that it is for"
+            )
         return cls(match, value["size_class"], schedule, measured, operator, extents)
 
 
@@ -162,8 +171,9 @@ class RecordFile:
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary that :func:`json.dumps` takes."""
         boundary = {} if self.rows_min_inner is None else {"rows_min_inner": self.rows_min_inner}
+        new = any(r.extents or any(getattr(r.schedule, name) for name in NEW_KNOBS) for r in self.records)
         return {
-            "format": FORMATS[any(record.extents for record in self.records)],
+            "format": FORMATS[new],
             "cpu": self.cpu,
             "threads": self.threads,
             "tuned": dict(self.tuned),

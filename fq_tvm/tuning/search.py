@@ -31,7 +31,7 @@ from ..store import records
 from ..store.cache import digest
 from ..store.records import Record, RecordFile
 from ..target import Target
-from .jobs import CASE_MAX_BYTES, Job, distance, distinct, jobs_of
+from .jobs import CASE_MAX_BYTES, Job, candidates_of, distance, distinct, jobs_of, start_of
 from .space import space
 from .worker import TrialError, Worker
 
@@ -181,7 +181,7 @@ def _run(search: _Search, job: Job, deadline: float, show: Callable[[int, int, f
 
     Of what was not tried yet, a candidate comes next that differs from the best in the fewest knobs.
     """
-    candidates = distinct(space(job.spec, search.target, search.settings.seed), job, search.target)
+    candidates = candidates_of(job, space(job.spec, search.target, search.settings.seed), search.target)
     identity = search.identity(job)
     logged = {e["trial"]: e for e in read_log(search.log) if e.get("job") == identity and e.get("kind") == "trial"}
     best, over_default = candidates[0], 1.0
@@ -218,7 +218,7 @@ def _try(search: _Search, job: Job, best: Schedule, candidate: Schedule) -> dict
 
 def _conclude(search: _Search, job: Job, best: Schedule) -> Record:
     """Compare what was found with the default once more, and with the limit; perhaps keep its launches alone."""
-    default = default_schedule(job.spec, search.target)
+    default = start_of(job, search.target)
     of_launches = best.to_json().items() - best.compiled.items()
     shared = dataclasses.replace(default, **dict(of_launches))
     # What launches the same as the default is the default, and any gain of it noise.
@@ -368,7 +368,8 @@ def tune(
         Whether the record is for tensors of this shape alone, however it is written: those that are visited by the
         same loops, see :attr:`fq_tvm.layout.Layout.extents`.  Launches of such tensors and graphs of static shape use
         it, :func:`~fq_tvm.get_kernel` if it is told the shape, and a library that is built ahead of time has its
-        kernel; for other shapes nothing changes.
+        kernel; for other shapes nothing changes.  What is found has to be better than the schedule that launches of the
+        shape had before.
     budget : float
         Seconds to search for, about; 60 by default.
     seed : int

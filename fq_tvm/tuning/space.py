@@ -21,7 +21,7 @@ TILES = {
     "strided_lanes": (1024, 16384, 65536, 262144),
 }
 RUNS: dict[str, dict[str, Sequence[int]]] = {
-    "rows": {"rows": (1, 16, 64)},
+    "rows": {"rows": (1, 16, 64), "prefetch": (0, 256)},
     "lanes": {"rows": (1, 2, 4), "run": (256, 512, 1024, 2048)},
 }
 PARALLEL_FROM = (32768, 65536, 131072, 262144)
@@ -47,6 +47,11 @@ def knobs_of(spec: FakeQuantSpec, target: Target | None = None) -> dict[str, Seq
         # 0 is LLVM's own choice for this CPU, so only the other width is another candidate
         knobs["vector_bits"] = (0, 512 if target is not None and "prefer-256-bit" in target.features else 256)
     return knobs
+
+
+def of_shape(schedules: Sequence[Schedule]) -> list[Schedule]:
+    """List schedules for one shape: each, and each with the extents in its code."""
+    return [chosen for schedule in schedules for chosen in (schedule, replace(schedule, static=1))]
 
 
 def space(spec: FakeQuantSpec, target: Target | None = None, seed: int = 0) -> list[Schedule]:

@@ -191,6 +191,7 @@ def test_of_two_records_the_narrower_counts():
         (json.dumps(content("znver4").to_json()).replace('"fake_quant"', "7"), "operator is 7"),
         (json.dumps(RecordFile("znver4", (of_shape(4, 7),)).to_json()).replace("[4, 7]", "[4, 0]"), "extents are"),
         (json.dumps(RecordFile("znver4", (of_shape(4, 7),)).to_json()).replace("[4, 7]", "7"), "no record file"),
+        (json.dumps(content("znver4").to_json()).replace('"tile"', '"static": 1, "tile"'), "without extents"),
     ],
 )
 def test_a_bad_file_costs_one_warning(folders, text, said):
@@ -343,6 +344,12 @@ def test_records_of_shapes_round_trip_in_a_format_of_their_own(tmp_path):
     records.write(path, written)
     assert records.read(path) == written
     assert json.loads(path.read_text())["format"] == 2
+    assert "static" not in path.read_text(), "nor does such a reader know this knob"
+    code = dataclasses.replace(of_shape(4, 5, 300), schedule=Schedule(static=1))
+    assert Record.from_json(code.to_json()) == code
+    ahead = dataclasses.replace(content("znver4").records[0], schedule=Schedule(prefetch=256))
+    assert RecordFile("znver4", (ahead,)).to_json()["format"] == 2
+    assert Record.from_json(ahead.to_json()) == ahead
     assert content("znver4").to_json()["format"] == 1
 
 
@@ -401,6 +408,21 @@ def test_launches_of_the_shape_take_its_record_and_others_do_not(folders, tmp_pa
         assert_same((out, mask), expected(x, scale, zero_point, axis, -128, 127))
     assert get_kernel(ROWS, shape=(4, 5, 300)).schedule.tile == 128
     assert get_kernel(ROWS).schedule == default
+
+
+def test_a_library_has_the_code_of_single_shapes(folders, tmp_path, monkeypatch):
+    target = current_target()
+    knobs = default_schedule(ROWS, target)
+    chosen = [Record((), "cache", dataclasses.replace(knobs, static=1), extents=e) for e in ((3, 4, 49), (3, 4, 50))]
+    records.write(folders[0] / f"{target.cpu}.json", RecordFile(target.cpu, tuple(chosen)))
+    library = tmp_path / "library"
+    assert len(build_library(library, [ROWS])) == 3
+    monkeypatch.setenv("FQ_TVM_ARTIFACTS_DIR", str(library))
+    monkeypatch.setenv("FQ_TVM_REQUIRE_CACHE", "1")
+    monkeypatch.setattr(registry, "_kernels", {})
+    kernels = [get_kernel(ROWS, shape=(3, 4, inner)) for inner in (49, 50, 51)]
+    assert [kernel.schedule.static for kernel in kernels] == [1, 1, 0]
+    assert len({kernel.path for kernel in kernels}) == 3
 
 
 def test_the_width_of_vectors_is_a_choice_where_there_is_one():

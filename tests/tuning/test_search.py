@@ -97,6 +97,7 @@ def test_a_static_search_keeps_a_record_of_the_shape(double, few, tmp_path, monk
     best = fq_tvm.tune(ROWS, (2, *SMALL), 1, static=True, budget=60, output=output)
     [record] = records.read(output).records
     assert (record.extents, record.size_class, record.schedule) == ((2, *SMALL), "cache", best)
+    assert {entry["schedule"]["static"] for entry in trials(output.with_suffix(".trials.jsonl"))} == {0, 1}
 
     monkeypatch.setattr(records, "user_folder", lambda: output.parent)
     monkeypatch.setattr(records, "shipped_folder", lambda: None)
