@@ -10,8 +10,8 @@ import pytest
 from support import assert_same, checked_arguments, expected, launch_on, make
 
 from fq_tvm import FakeQuantSpec, FqError, get_kernel
-from fq_tvm.launch.choose import constants_of
-from fq_tvm.launch.registry import current_target, launch_of, prepare, request_of
+from fq_tvm.launch.choose import choose, constants_of
+from fq_tvm.launch.registry import current_target, prepare, request_of
 from fq_tvm.schedule import default_schedule
 
 SHAPES = {
@@ -37,7 +37,7 @@ def run(shape, axis, dtype="float32", seed=0, every=1, step=1, **knobs):
     scale, zero_point = (np.repeat(vector, step)[::step] for vector in (scale, zero_point))
     out, mask = np.empty(shape, x.dtype), np.empty(shape, bool)
     checked = checked_arguments((x, scale, zero_point, out, mask), axis, low, high)
-    spec = launch_of(checked).kernel.spec
+    spec = choose(checked, current_target()).spec
     launch = prepare(checked, schedule=static(spec, **knobs))
     launch_on(launch, [operand.tensor for operand in checked.operands])
     assert_same((out, mask), expected(x, scale, zero_point, axis, low, high))
