@@ -53,6 +53,11 @@ class Layout:
         """The number of elements."""
         return math.prod(self.outer) * self.channels * self.inner
 
+    @property
+    def extents(self) -> tuple[int, ...]:
+        """Extents of the loops, the outermost first."""
+        return *self.outer, self.channels, self.inner
+
 
 @dataclass(frozen=True)
 class _Loop:

@@ -15,7 +15,10 @@ from .target import Target
 
 VECTOR_BITS = (0, 256, 512)
 
-LIMITS = {"tile": 2**30, "rows": 2**20, "run": 2**30, "parallel_from": 2**62, "stream_from": 2**62}
+LIMITS = {
+    **{"tile": 2**30, "rows": 2**20, "run": 2**30, "parallel_from": 2**62, "stream_from": 2**62},
+    **{"prefetch": 2**20, "static": 1},
+}
 """The most that each knob may be, so that nothing that generated code or a launch computes of it overflows."""
 
 
@@ -41,6 +44,10 @@ class Schedule:
     vector_bits : {0, 256, 512}
         Width of the vectors on a CPU with AVX-512; 0 leaves it to LLVM, which decides by the CPU's name.  Other CPUs
         have no choice and ignore it.
+    prefetch : int
+        How many bytes ahead of a vector what it will read is asked for; 0 leaves that to the CPU.
+    static : {0, 1}
+        Whether the extents of a shape are constants of the code, which then serves that shape alone.
     """
 
     tile: int = 16384
@@ -49,11 +56,14 @@ class Schedule:
     parallel_from: int = 65536
     stream_from: int = 2**26
     vector_bits: int = 0
+    prefetch: int = 0
+    static: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < (field.name != "vector_bits"):
+            least = field.name not in ("vector_bits", "prefetch", "static")
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise FqError(f"Schedule.{field.name} is {value!r}; expected a positive integer")
             if value > (most := LIMITS.get(field.name, value)):
                 raise FqError(f"Schedule.{field.name} is {value}; expected at most {most}")

@@ -17,6 +17,7 @@ if getattr(importlib.util.find_spec("torch"), "origin", None) is None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write golden files instead of comparing")
+    parser.addoption("--every-pair", action="store_true", help="run schedules with every pair of knobs, not a sample")
     parser.addoption("--artifacts", help="folder of all kernels that tests may use; those that want others are skipped")
 
 

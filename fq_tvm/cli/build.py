@@ -140,7 +140,7 @@ def inspect(arguments: Arguments) -> None:
     """
     from ..launch.arguments import check_unplaced, normalize_axis
     from ..launch.choose import choose
-    from ..launch.registry import find_target, get_kernel
+    from ..launch.registry import find_target, kernel_of
     from ..layout import MAX_RANK, dense_strides
 
     shape = arguments.shape
@@ -156,7 +156,7 @@ def inspect(arguments: Arguments) -> None:
     call = check_unplaced(dtypes, shape, axis, (strides, results, results), quant_range(arguments))
     chosen = choose(call, find_target(arguments.target))
     spec, layout = chosen.spec, chosen.layout
-    kernel = get_kernel(spec, chosen.target, chosen.schedule)
+    kernel = kernel_of(chosen)
     text = kernel.source(arguments.kind) if arguments.kind else None
     calls = [_call_text(call, call.threaded if chosen.plan.threaded else call.serial) for call in chosen.plan.calls]
     answer = {

@@ -20,7 +20,7 @@ from ..errors import BuildError
 from ..operators import operator_of
 from ..schedule import Schedule
 from ..target import Target
-from .calling_convention import by_address, conform, either
+from .calling_convention import by_address, conform, either, with_constants
 from .llvm import emit, translate
 from .nontemporal import past_caches
 from .statement import Statement
@@ -61,7 +61,13 @@ def state(spec: Any, schedule: Schedule) -> dict[str, list[Statement]]:
     return stated
 
 
-def lower(spec: Any, schedule: Schedule, target: Target) -> tvm.IRModule:
+Constants = Mapping[str, Mapping[str, int]]
+"""By form and name, the numbers of a kernel for one shape; none for one that serves every shape."""
+
+NO_CONSTANTS: Constants = {}
+
+
+def lower(spec: Any, schedule: Schedule, target: Target, constants: Constants = NO_CONSTANTS) -> tvm.IRModule:
     """Schedule a kernel and give it its calling convention.
 
     Parameters
@@ -72,11 +78,14 @@ def lower(spec: Any, schedule: Schedule, target: Target) -> tvm.IRModule:
         How.
     target : Target
         For which CPU.
+    constants : mapping
+        For which shape, if for one.
 
     Returns
     -------
     tvm.IRModule
-        A function for each variant of each form of the operator's entry points.
+        A function for each variant of each form of the operator's entry points; for one shape, of each that its launch
+        calls, which takes the same arguments and does not read those that are constants.
 
     Raises
     ------
@@ -85,11 +94,16 @@ def lower(spec: Any, schedule: Schedule, target: Target) -> tvm.IRModule:
     """
     points = operator_of(spec).entry_points(spec)
     statements = state(spec, schedule)
+    if constants:
+        points = replace(points, forms=tuple(points[name] for name in constants))
+        statements = {name: stated for name, stated in statements.items() if name in constants}
     functions: dict[str, tirx.PrimFunc] = {}
     for form in points.forms:
         if form.name not in statements:
             raise BuildError(f"{spec.name}: nothing states the form {form.name} of the contract")
-        functions |= _functions(spec, form, statements[form.name], points, schedule, target)
+        made = _functions(spec, form, statements[form.name], points, schedule, target)
+        numbers = constants.get(form.name, {})
+        functions |= {name: with_constants(func, numbers) for name, func in made.items()}
     if left := statements.keys() - {form.name for form in points.forms}:
         raise BuildError(f"{spec.name}: the contract has no form {', '.join(sorted(left))}")
     conform(functions, points, target)
@@ -117,7 +131,7 @@ def _functions(
     return made
 
 
-def build(spec: Any, schedule: Schedule, target: Target) -> Code:
+def build(spec: Any, schedule: Schedule, target: Target, constants: Constants = NO_CONSTANTS) -> Code:
     """Compile a kernel.
 
     Parameters
@@ -128,6 +142,8 @@ def build(spec: Any, schedule: Schedule, target: Target) -> Code:
         How.
     target : Target
         For which CPU.
+    constants : mapping
+        For which shape, if for one.
 
     Returns
     -------
@@ -139,7 +155,7 @@ def build(spec: Any, schedule: Schedule, target: Target) -> Code:
         If TVM or LLVM fails; the message holds theirs.
     """
     try:
-        module = lower(spec, schedule, target)
+        module = lower(spec, schedule, target, constants)
         ll = translate(module, schedule, target)
         code, asm = emit(ll)
         texts = (s.func.script() for stated in state(spec, schedule).values() for s in stated)

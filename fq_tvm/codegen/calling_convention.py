@@ -18,7 +18,7 @@ from ..entry_points import EntryPoints, Workspace
 from ..errors import BuildError
 from ..target import Target
 from .statement import Statement
-from .vector_loops import with_block_body
+from .vector_loops import int64, replace, with_block_body
 
 DATA, BYTE_OFFSET = 1, 8
 """Fields of a DLTensor as ``tvm_struct_get`` numbers them."""
@@ -99,6 +99,12 @@ def redeclare(
     body = tvm_ffi.structural_map(func.body, (tvm.ir.Var, lambda v: buffers.get(v, v)), order="post")
     body = with_block_body(body, tirx.SeqStmt([*declarations, body.block.body]))
     return tirx.PrimFunc(params, body, func.ret_type, func.attrs)
+
+
+def with_constants(func: tirx.PrimFunc, values: Mapping[str, int]) -> tirx.PrimFunc:
+    """Put constants in the place of integers, which are arguments still that nothing reads."""
+    known = {param: int64(values[param.name]) for param in func.params if param.name in values}
+    return func.with_body(replace(func.body, known)) if known else func
 
 
 def conform(functions: Mapping[str, tirx.PrimFunc], points: EntryPoints, target: Target) -> None:

@@ -18,6 +18,7 @@ from ..errors import BuildError, FqError
 from ..schedule import Schedule
 from ..target import ALIASES, ARCHITECTURES, PORTABLE, VECTOR_FEATURES, Target, canonical, hidden
 from .nontemporal import mark
+from .prefetch import prefetch
 
 for interruption in (KeyboardInterrupt, SystemExit):  # else what a callback raises comes out of TVM as a RuntimeError
     tvm_ffi.register_error(interruption.__name__, interruption)
@@ -111,7 +112,7 @@ DEBUG_INFO = re.compile(r",? !dbg !\d+|^\s*#dbg_.*\n|^!llvm\.dbg\.cu = .*\n", re
 
 def translate(module: tvm.IRModule, schedule: Schedule, target: Target) -> str:
     """Turn what :func:`fq_tvm.codegen.build.lower` returned into LLVM IR, optimized and ready to become code."""
-    return optimize(module, TvmTarget(target.to_tvm(schedule.vector_bits)))
+    return prefetch(optimize(module, TvmTarget(target.to_tvm(schedule.vector_bits))), schedule.prefetch)
 
 
 def optimize(module: tvm.IRModule, target: TvmTarget) -> str:

@@ -44,7 +44,8 @@ def build_library(
     Returns
     -------
     list of Path
-        The entries, in the order of the specifications; several of one whose schedule depends on the tensor's size.
+        The entries, in the order of the specifications; several of one whose schedule depends on the tensor's size or
+        shape.
 
     Raises
     ------
@@ -60,13 +61,15 @@ def build_library(
         folder.remember(question, target.to_json())
     if (named := target.everywhere()) is not None:
         folder.remember(question_of(target.cpu), named.to_json())
-    chosen = []
+    chosen: list[tuple[Any, Schedule, tuple[int, ...]]] = []
     for spec in [spec for operator in OPERATORS for spec in operator.catalogue()] if specs is None else specs:
-        schedules = (schedule_for(spec, target, size) for size in records.SIZE_CLASSES)
-        chosen += [(spec, s) for s in {tuple(s.compiled.items()): s for s in schedules}.values()]
+        of_sizes = [((), schedule_for(spec, target, size)) for size in records.SIZE_CLASSES]
+        of_shapes = [(e if s.static else (), s) for e, s in records.shapes(spec, target).items()]
+        different = {(extents, *s.compiled.items()): (spec, s, extents) for extents, s in (*of_sizes, *of_shapes)}
+        chosen += different.values()
 
-    def path_of(spec: Any, schedule: Schedule) -> Path:
-        request = request_of(spec, schedule, target)
+    def path_of(spec: Any, schedule: Schedule, extents: tuple[int, ...]) -> Path:
+        request = request_of(spec, schedule, target, extents)
         entry = folder.find(request) or folder.put(build_entry(request, spec, schedule, target))
         assert entry.path is not None
         return entry.path
@@ -78,7 +81,7 @@ def build_library(
     with ThreadPoolExecutor(environment.num_threads()) as pool:
         try:
             found = [pool.submit(path_of, *each) for each in chosen]
-            for done, ((spec, _), path) in enumerate(zip(chosen, found, strict=True)):
+            for done, ((spec, *_), path) in enumerate(zip(chosen, found, strict=True)):
                 if progress is not None:
                     progress(done, len(chosen), spec)
                 paths.append(path.result())

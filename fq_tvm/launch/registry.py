@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import importlib.util
+import math
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +25,7 @@ from ..store import records
 from ..target import Target, canonical, identify, question_of, this_cpu
 from . import threads
 from .arguments import CheckedArguments, Gradient, Reduction
-from .choose import Described, choose, schedule_for
+from .choose import Choice, Described, choose, constants_of, extents_of, schedule_for
 from .kernel import OBJECT, SOURCES, EmptyLaunch, Kernel, Launch
 from .runtime import compiler, find_or_build
 
@@ -38,7 +40,7 @@ The only memory of launches.  A key begins with the name of what is called where
 the key of a call that was seen costs next to nothing; then axis and range.
 """
 
-_kernels: dict[tuple[Any, Target, Schedule], Kernel] = {}
+_kernels: dict[tuple[Any, Target, Schedule, tuple[int, ...]], Kernel] = {}
 _targets: dict[str, Target] = {}
 _building = fork_safe_lock()
 
@@ -86,11 +88,17 @@ def prepare(
     if 0 in call.shape:
         return EmptyLaunch()
     choice = choose(call, target or current_target(), schedule, iteration)
-    return Launch(get_kernel(choice.spec, choice.target, choice.schedule), choice)
+    return Launch(kernel_of(choice), choice)
 
 
 @unforked
-def get_kernel(spec: Any, target: Target | None = None, schedule: Schedule | None = None) -> Kernel:
+def get_kernel(
+    spec: Any,
+    target: Target | None = None,
+    schedule: Schedule | None = None,
+    shape: Sequence[int] | None = None,
+    axis: int | None = None,
+) -> Kernel:
     """Return the kernel of a specification: from memory, from the cache, or freshly built.
 
     Parameters
@@ -100,7 +108,11 @@ def get_kernel(spec: Any, target: Target | None = None, schedule: Schedule | Non
     target : Target, optional
         For which CPU; that of ``FQ_TVM_TARGET``, the one at hand by default.
     schedule : Schedule, optional
-        How; by default the one that applies to tensors larger than caches.
+        How; by default the one that applies to tensors of the shape, or to those larger than caches.
+    shape : sequence of int, optional
+        Of a tensor: that of launches on such tensors, for which there may be a record of this shape.
+    axis : int, optional
+        Its channel dimension; by default the last one for lanes, else the one before, as :func:`~fq_tvm.tune` has it.
 
     Returns
     -------
@@ -112,14 +124,32 @@ def get_kernel(spec: Any, target: Target | None = None, schedule: Schedule | Non
         If it cannot be built.
     CacheMissError
         If ``FQ_TVM_REQUIRE_CACHE`` is set and it is in no cache.
+    FqError
+        If the schedule is static and there is no shape, or a shape without this axis.
     """
     target = target or current_target()
-    schedule = schedule or schedule_for(spec, target)
-    key = (spec, target, schedule)
+    extents = () if shape is None else extents_of(spec, shape, axis)
+    size = "memory" if shape is None else records.size_class_of(spec, math.prod(shape))
+    schedule = schedule or schedule_for(spec, target, size, extents)
+    if schedule.static and not extents:
+        raise FqError("Schedule.static is 1, and no shape is given; expected one that the code is for: shape=, axis=")
+    return _kernel(spec, target, schedule, extents)
+
+
+def kernel_of(choice: Choice) -> Kernel:
+    """Return the kernel that serves a call."""
+    return _kernel(choice.spec, choice.target, choice.schedule, choice.layout.extents)
+
+
+@unforked
+def _kernel(spec: Any, target: Target, schedule: Schedule, extents: tuple[int, ...]) -> Kernel:
+    """Return a kernel; the extents count where the schedule is static."""
+    extents = extents if schedule.static else ()
+    key = (spec, target, schedule, extents)
     if (kernel := _kernels.get(key)) is None:
         with _building:  # one thread builds; a second one that wants the same kernel finds it
             if (kernel := _kernels.get(key)) is None:
-                kernel = _kernels[key] = Kernel(spec, schedule, target, _find_entry(spec, schedule, target))
+                kernel = _kernels[key] = Kernel(spec, schedule, target, _find_entry(spec, schedule, target, extents))
                 environment.logger().debug("%s for %s from %s", spec.name, target.cpu, kernel.path or "memory")
     return kernel
 
@@ -221,9 +251,13 @@ def _texts(folder: Any) -> list[bytes]:
     return [found[name].read_bytes() for name in sorted(found)]
 
 
-def request_of(spec: Any, schedule: Schedule, target: Target) -> dict[str, Any]:
-    """Return the cache key of a kernel, less the hash of the TIR, which the rest determines."""
+def request_of(spec: Any, schedule: Schedule, target: Target, extents: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Return the cache key of a kernel, less the hash of the TIR, which the rest determines.
+
+    The extents are those of the loops of the one shape that a static schedule is for.
+    """
     operator = operator_of(spec)
+    constants = {"constants": constants_of(spec, target, schedule, extents)} if schedule.static and extents else {}
     return {
         "format": store.FORMAT,
         "operator": operator.name,
@@ -233,11 +267,12 @@ def request_of(spec: Any, schedule: Schedule, target: Target) -> dict[str, Any]:
         "versions": versions(),
         "generator": _generator(operator.functions),
         "entry_points": store.digest(operator.entry_points(spec).to_json()),
+        **constants,
     }
 
 
-def _find_entry(spec: Any, schedule: Schedule, target: Target) -> store.Entry:
-    request = request_of(spec, schedule, target)
+def _find_entry(spec: Any, schedule: Schedule, target: Target, extents: tuple[int, ...]) -> store.Entry:
+    request = request_of(spec, schedule, target, extents)
     return find_or_build(request, lambda: build_entry(request, spec, schedule, target))
 
 
@@ -250,7 +285,8 @@ def build_entry(request: dict[str, Any], spec: Any, schedule: Schedule, target: 
         If it cannot be built.
     """
     environment.logger().info("building %s for %s", spec.name, target.cpu)
-    code = uninterrupted(lambda: compiler("build").build(spec, schedule, target))
+    constants = request.get("constants", {})
+    code = uninterrupted(lambda: compiler("build").build(spec, schedule, target, constants))
     # now that the compiler is there: who finds the kernel shall not need it for its threads
     threads.entry(target.architecture)
     files = {SOURCES[kind]: getattr(code, kind).encode() for kind in SOURCES}

@@ -25,8 +25,13 @@ from ..target import LEVELS, Target
 from .cache import digest
 from .files import check, replacing
 
-FORMAT = 1
-"""Version of the format of record files; a file of another is skipped."""
+FORMATS = (1, 2)
+"""Versions of the format of record files; a file of another is skipped.  2 has records of single shapes, which a reader
+of 1 would take for those of a size class, and knobs that such a reader does not know; a file of neither is written as
+1."""
+
+NEW_KNOBS = ("prefetch", "static")
+"""Those of format 2, which are left out where they are 0."""
 
 OPERATOR = "fake_quant"
 """The operator of records that name none: files that were written before records did."""
@@ -54,6 +59,9 @@ class Record:
         What was measured, for readers: the time over that of the default schedule, and over the limit of a copy.
     operator : str
         Of the family whose kernels these are, see :attr:`FakeQuantSpec.operator`.
+    extents : tuple of int
+        Of the loops of the one shape that it is for, see :attr:`fq_tvm.layout.Layout.extents`; empty where it is for
+        all of the size class.
     """
 
     match: tuple[tuple[str, str | bool], ...]
@@ -61,25 +69,27 @@ class Record:
     schedule: Schedule
     measured: Mapping[str, Any] = field(default_factory=dict, compare=False)
     operator: str = OPERATOR
+    extents: tuple[int, ...] = ()
 
     @property
-    def subject(self) -> tuple[str, tuple[tuple[str, str | bool], ...], str]:
+    def subject(self) -> tuple[str, tuple[tuple[str, str | bool], ...], str, tuple[int, ...]]:
         """What it is for; a file has one record of each."""
-        return self.operator, self.match, self.size_class
+        return self.operator, self.match, self.size_class, self.extents
 
-    def applies(self, spec: FakeQuantSpec, size_class: str) -> bool:
-        """Whether this is for a kernel on tensors of a size class."""
-        if (self.operator, self.size_class) != (spec.operator, size_class):
-            return False
-        return all(getattr(spec, name) == value for name, value in self.match)
+    def is_for(self, spec: FakeQuantSpec) -> bool:
+        """Whether this is for a kernel, on tensors of some size."""
+        return self.operator == spec.operator and all(getattr(spec, name) == value for name, value in self.match)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary that :func:`json.dumps` takes."""
+        shape = {"extents": list(self.extents)} if self.extents else {}
+        knobs = {name: value for name, value in self.schedule.to_json().items() if value or name not in NEW_KNOBS}
         return {
             "operator": self.operator,
             "match": dict(self.match),
             "size_class": self.size_class,
-            "schedule": self.schedule.to_json(),
+            **shape,
+            "schedule": knobs,
             "measured": dict(self.measured),
         }
 
@@ -90,7 +100,8 @@ class Record:
         Raises
         ------
         FqError
-            If a field of the specification, a knob or a size class is unknown, or a knob is beyond its bounds.
+            If a field of the specification, a knob or a size class is unknown, or a knob or an extent is beyond its
+            bounds.
         """
         operator, known = value.get("operator", OPERATOR), {f.name for f in fields(FakeQuantSpec)}
         if not isinstance(operator, str):
@@ -108,7 +119,14 @@ class Record:
         match, schedule = tuple(sorted(value["match"].items())), Schedule.from_json(value["schedule"])
         if schedule.rows > MOST_ROWS:
             raise FqError(f"Schedule.rows is {schedule.rows}; expected at most {MOST_ROWS} in a record")
-        return cls(match, value["size_class"], schedule, measured, operator)
+        extents = tuple(value.get("extents", ()))
+        if not all(type(extent) is int and 0 < extent < 2**63 for extent in extents):
+            raise FqError(f"extents are {value['extents']!r}; expected positive integers")
+        if schedule.static and not extents:
+            raise FqError(
+                "Schedule.static is 1 in a record without extents; expected those of the shape that it is for"
+            )
+        return cls(match, value["size_class"], schedule, measured, operator, extents)
 
 
 @dataclass(frozen=True)
@@ -120,7 +138,7 @@ class RecordFile:
     cpu : str
         LLVM's name of it, or of a feature level.
     records : tuple of Record
-        Of two that apply, the one that matches more fields counts, else the first.
+        Of two that apply, one of the shape counts, then the one that matches more fields, then the first.
     threads : int
         How many were used for measuring.
     rows_min_inner : int, optional
@@ -136,15 +154,26 @@ class RecordFile:
     tuned: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def find(self, spec: FakeQuantSpec, size_class: str) -> Record | None:
-        """Return the record that applies."""
-        found = [record for record in self.records if record.applies(spec, size_class)]
+        """Return the record that applies to tensors of a size class."""
+        found = [r for r in self.records if not r.extents and r.size_class == size_class and r.is_for(spec)]
         return max(found, key=lambda record: len(record.match), default=None)
+
+    def shapes(self, spec: FakeQuantSpec) -> dict[tuple[int, ...], Record]:
+        """Return the records that apply to single shapes, by the extents of their loops."""
+        found: dict[tuple[int, ...], Record] = {}
+        for record in self.records:
+            if record.extents and record.is_for(spec):
+                best = found.get(record.extents)
+                if best is None or len(record.match) > len(best.match):
+                    found[record.extents] = record
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary that :func:`json.dumps` takes."""
         boundary = {} if self.rows_min_inner is None else {"rows_min_inner": self.rows_min_inner}
+        new = any(r.extents or any(getattr(r.schedule, name) for name in NEW_KNOBS) for r in self.records)
         return {
-            "format": FORMAT,
+            "format": FORMATS[new],
             "cpu": self.cpu,
             "threads": self.threads,
             "tuned": dict(self.tuned),
@@ -162,8 +191,8 @@ class RecordFile:
             If it is of another format, or damaged.
         """
         try:
-            if value["format"] != FORMAT:
-                raise FqError(f"format is {value['format']!r}; this version reads {FORMAT}")
+            if value["format"] not in FORMATS:
+                raise FqError(f"format is {value['format']!r}; this version reads {' and '.join(map(str, FORMATS))}")
             value = dict(value)
             if "sha256" in value and value.pop("sha256") != digest(value):
                 raise FqError("it is damaged, or was edited by hand; take the sha256 out if you did, or tune again")
@@ -251,7 +280,7 @@ def merge(old: RecordFile | None, new: RecordFile, results: Iterable[Record] = (
     measured = {record.subject for record in (*new.records, *results)}
     kept = [record for record in old.records if record.subject not in measured]
     order = list(SIZE_CLASSES)
-    records = sorted((*kept, *new.records), key=lambda r: (r.operator, r.match, order.index(r.size_class)))
+    records = sorted((*kept, *new.records), key=lambda r: (r.operator, r.match, order.index(r.size_class), r.extents))
     boundary = old.rows_min_inner if new.rows_min_inner is None else new.rows_min_inner
     return RecordFile(new.cpu, tuple(records), new.threads, boundary, new.tuned)
 
@@ -366,9 +395,12 @@ def _try_to_read(path: Path, cpu: str, trusted: bool) -> RecordFile | None:
     return content
 
 
-@cache
-def lookup(spec: FakeQuantSpec, target: Target, size_class: str = "memory") -> Schedule | None:
+def lookup(
+    spec: FakeQuantSpec, target: Target, size_class: str = "memory", extents: tuple[int, ...] = ()
+) -> Schedule | None:
     """Return the tuned schedule of a kernel, of the first applicable file that has one; None where none has.
+
+    A record of the shape goes before all those of its size class.
 
     Parameters
     ----------
@@ -378,11 +410,25 @@ def lookup(spec: FakeQuantSpec, target: Target, size_class: str = "memory") -> S
         The CPU.
     size_class : str
         Of :data:`SIZE_CLASSES`.
+    extents : tuple of int
+        Of the loops, see :attr:`fq_tvm.layout.Layout.extents`; empty where no shape is known.
 
     Returns
     -------
     Schedule or None
     """
+    return shapes(spec, target).get(extents) or _lookup(spec, target, size_class)
+
+
+@cache
+def shapes(spec: FakeQuantSpec, target: Target) -> Mapping[tuple[int, ...], Schedule]:
+    """Return the schedules that were tuned for single shapes of a kernel, by the extents of their loops."""
+    best_last = [found.content.shapes(spec) for found in reversed(applicable(target))]
+    return {extents: record.schedule for file in best_last for extents, record in file.items()}
+
+
+@cache
+def _lookup(spec: FakeQuantSpec, target: Target, size_class: str) -> Schedule | None:
     for found in applicable(target):
         if (record := found.content.find(spec, size_class)) is not None:
             return record.schedule
@@ -406,5 +452,7 @@ def when_forgotten(callback: Callable[[], object]) -> None:
 
 def forget() -> None:
     """Read record files anew at the next look-up, and tell whoever asked by :func:`when_forgotten`."""
-    for function in (applicable.cache_clear, lookup.cache_clear, rows_min_inner.cache_clear, *_forgotten):
-        function()
+    for function in (applicable, shapes, _lookup, rows_min_inner):
+        function.cache_clear()
+    for callback in _forgotten:
+        callback()

@@ -6,19 +6,20 @@ Knows cases and launches; measures nothing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..bench.cases import Case
 from ..errors import FqError
 from ..launch.arguments import check_unplaced
-from ..launch.choose import choose
+from ..launch.choose import choose, schedule_for
 from ..launch.plan import Plan
-from ..schedule import Schedule
+from ..schedule import Schedule, default_schedule
 from ..spec import FakeQuantSpec
 from ..store import records
 from ..target import Target
+from .space import of_shape
 
 CASE_MAX_BYTES = 512 * 2**20
 """Cases that move more bytes are left to ``fq-tvm bench``: their trials take too long for what they add."""
@@ -41,17 +42,21 @@ class Job:
         Of the record.
     cases : tuple of Case
         A schedule's score is its geometric mean over these.
+    extents : tuple of int
+        Of the record, where it is for one shape.
     """
 
     spec: FakeQuantSpec
     match: tuple[tuple[str, str | bool], ...]
     size_class: str
     cases: tuple[Case, ...]
+    extents: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
         """What it is about, in a few words."""
-        return f"{self.spec.iteration} {self.spec.dtype} {self.size_class}"
+        of = "x".join(map(str, self.extents)) or self.size_class
+        return f"{self.spec.iteration} {self.spec.dtype} {of}"
 
 
 def jobs_of(cases: Iterable[Case]) -> list[Job]:
@@ -80,6 +85,18 @@ def jobs_of(cases: Iterable[Case]) -> list[Job]:
         spec = FakeQuantSpec(iteration, dtype, out_dtype=dtype)
         jobs.append(Job(spec, (("dtype", dtype), ("iteration", iteration)), size, tuple(chosen)))
     return jobs
+
+
+def start_of(job: Job, target: Target) -> Schedule:
+    """Return what has to be beaten: the default; for one shape, what its launches have without a record of it."""
+    return schedule_for(job.spec, target, job.size_class) if job.extents else default_schedule(job.spec, target)
+
+
+def candidates_of(job: Job, listed: Sequence[Schedule], target: Target) -> list[Schedule]:
+    """Return which schedules of a space a search of a job chooses from, what it starts from first."""
+    if job.extents:
+        listed = of_shape(list(dict.fromkeys((start_of(job, target), *listed))))
+    return distinct(listed, job, target)
 
 
 def _row(case: Case) -> int:
@@ -122,7 +139,7 @@ def _behavior(schedule: Schedule, job: Job, target: Target) -> tuple[Any, ...]:
     # for long rows.  Runs are integers of a launch.
     short = any(call.form.name != "long" for plan in plans for call in plan.calls)
     rows = schedule.rows if job.spec.iteration == "rows" and short else 0
-    return schedule.tile, rows, schedule.vector_bits, tuple(plans)
+    return schedule.tile, rows, schedule.vector_bits, schedule.prefetch, schedule.static, tuple(plans)
 
 
 def distance(one: Schedule, other: Schedule) -> int:

@@ -22,14 +22,16 @@ from ..bench import Case
 from ..bench.timing import geometric_mean
 from ..environment import num_threads
 from ..errors import FqError
-from ..launch.registry import request_of, versions
+from ..launch.choose import extents_of, rows_min_inner
+from ..launch.registry import current_target, request_of, versions
+from ..layout import arrange
 from ..schedule import Schedule, default_schedule
 from ..spec import FakeQuantSpec
 from ..store import records
 from ..store.cache import digest
 from ..store.records import Record, RecordFile
 from ..target import Target
-from .jobs import CASE_MAX_BYTES, Job, distance, distinct, jobs_of
+from .jobs import CASE_MAX_BYTES, Job, candidates_of, distance, distinct, jobs_of, start_of
 from .space import space
 from .worker import TrialError, Worker
 
@@ -138,6 +140,7 @@ class _Search:
                 "match": dict(job.match),
                 "size_class": job.size_class,
                 "cases": [case.to_json() for case in job.cases],
+                "extents": job.extents,
                 "threads": num_threads(),
                 "seed": self.settings.seed,
                 "remote": self.settings.remote,
@@ -178,7 +181,7 @@ def _run(search: _Search, job: Job, deadline: float, show: Callable[[int, int, f
 
     Of what was not tried yet, a candidate comes next that differs from the best in the fewest knobs.
     """
-    candidates = distinct(space(job.spec, search.target, search.settings.seed), job, search.target)
+    candidates = candidates_of(job, space(job.spec, search.target, search.settings.seed), search.target)
     identity = search.identity(job)
     logged = {e["trial"]: e for e in read_log(search.log) if e.get("job") == identity and e.get("kind") == "trial"}
     best, over_default = candidates[0], 1.0
@@ -215,7 +218,7 @@ def _try(search: _Search, job: Job, best: Schedule, candidate: Schedule) -> dict
 
 def _conclude(search: _Search, job: Job, best: Schedule) -> Record:
     """Compare what was found with the default once more, and with the limit; perhaps keep its launches alone."""
-    default = default_schedule(job.spec, search.target)
+    default = start_of(job, search.target)
     of_launches = best.to_json().items() - best.compiled.items()
     shared = dataclasses.replace(default, **dict(of_launches))
     # What launches the same as the default is the default, and any gain of it noise.
@@ -233,7 +236,7 @@ def _conclude(search: _Search, job: Job, best: Schedule) -> Record:
         limit = geometric_mean([case.moved_bytes / (2 * case.x_bytes) for case in job.cases])
         found["over_limit"] = round(_ratio(measured.values(), of, "copy")[0] / limit, 4)
     found["cases"] = [case.name for case in job.cases]
-    record = Record(job.match, job.size_class, best, found, job.spec.operator)
+    record = Record(job.match, job.size_class, best, found, job.spec.operator, job.extents)
     search.write({"kind": "result", "job": search.identity(job), "name": job.name, **record.to_json()})
     return record
 
@@ -348,7 +351,9 @@ def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tu
     return path, content, found
 
 
-def tune(spec: FakeQuantSpec, shape: Sequence[int], axis: int | None = None, **options: Any) -> Schedule:
+def tune(
+    spec: FakeQuantSpec, shape: Sequence[int], axis: int | None = None, *, static: bool = False, **options: Any
+) -> Schedule:
     """Find a fast schedule for a kernel, and keep it for every later :func:`~fq_tvm.launch.registry.get_kernel`.
 
     Parameters
@@ -356,9 +361,15 @@ def tune(spec: FakeQuantSpec, shape: Sequence[int], axis: int | None = None, **o
     spec : FakeQuantSpec
         The kernel.
     shape : sequence of int
-        Of a tensor that it is to be fast on; the record is for all of its size class.
+        Of a tensor that it is to be fast on; the record is for all of its size class, unless static.
     axis : int, optional
         The channel dimension; by default the last one for lanes, else the one before.
+    static : bool
+        Whether the record is for tensors of this shape alone, however it is written: those that are visited by the
+        same loops, see :attr:`fq_tvm.layout.Layout.extents`.  Launches of such tensors and graphs of static shape use
+        it, :func:`~fq_tvm.get_kernel` if it is told the shape, and a library that is built ahead of time has its
+        kernel; for other shapes nothing changes.  What is found has to be better than the schedule that launches of the
+        shape had before.
     budget : float
         Seconds to search for, about; 60 by default.
     seed : int
@@ -383,7 +394,8 @@ def tune(spec: FakeQuantSpec, shape: Sequence[int], axis: int | None = None, **o
     Raises
     ------
     FqError
-        If the kernel cannot do the shape, or nothing could be measured.
+        If the kernel cannot do the shape, or is to be static and launches of the shape take another, or nothing could
+        be measured.
     OSError
         If the record or the log cannot be written.
     TypeError
@@ -394,9 +406,21 @@ def tune(spec: FakeQuantSpec, shape: Sequence[int], axis: int | None = None, **o
     if axis is None:
         axis = len(shape) - 1 if spec.lanes else max(len(shape) - 2, 0)
     case = Case(shape, axis % max(len(shape), 1), spec.dtype, "stepped" if spec.strided else "contiguous")
-    job = Job(spec, tuple(sorted(spec.to_json().items())), records.size_class_of(spec, case.elements), (case,))
+    extents = _extents(spec, case) if static else ()
+    job = Job(spec, tuple(sorted(spec.to_json().items())), records.size_class_of(spec, case.elements), (case,), extents)
     *_, [result] = _tune([job], settings)
     return result.schedule
+
+
+def _extents(spec: FakeQuantSpec, case: Case) -> tuple[int, ...]:
+    """Return by which loops a kernel visits a case, if it is the one that launches take."""
+    taken = arrange(case.shape, case.axis, case.strides, rows_min_inner(current_target())).iteration
+    if taken != spec.iteration:
+        raise FqError(
+            f"launches of {case.name} take kernels of class {taken}, so a record of its shape for {spec.iteration} "
+            f"would serve none; expected a specification of {taken}"
+        )
+    return extents_of(spec, case.shape, case.axis)
 
 
 def tune_cases(cases: Iterable[Case], *, boundary: bool = False, **options: Any) -> tuple[Path, RecordFile]:

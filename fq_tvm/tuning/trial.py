@@ -25,6 +25,7 @@ from .. import bench, environment
 from ..errors import FqError
 from ..launch.arguments import check, describe_all
 from ..launch.buffers import empty_like, on_memory
+from ..launch.choose import constants_of, extents_of
 from ..launch.registry import current_target, prepare
 from ..operators import operator_of
 from ..reference import fake_quant
@@ -151,15 +152,16 @@ class Remote:
         self.target = resolve(name)
         """The CPU that ``FQ_TVM_TARGET`` names, the other machine's by default."""
 
-    def module(self, contender: Contender) -> Any:
-        """Build a kernel here and load it there."""
+    def module(self, contender: Contender, extents: tuple[int, ...]) -> Any:
+        """Build a kernel here and load it there; the extents are those of the one shape of a static schedule."""
         if contender not in self._sent:
             from ..codegen.build import lower
             from ..codegen.llvm import translate
 
             spec, schedule, target = contender.spec, contender.schedule, self.target
             name = f"kernel{len(self._sent)}.ll"
-            self.session.upload(bytearray(translate(lower(spec, schedule, target), schedule, target).encode()), name)
+            lowered = lower(spec, schedule, target, constants_of(spec, target, schedule, extents))
+            self.session.upload(bytearray(translate(lowered, schedule, target).encode()), name)
             self._sent[contender] = self.session.load_module(name)
         return self._sent[contender]
 
@@ -191,7 +193,8 @@ class Remote:
     def _call(self, at: Bench, contender: Contender, tensors: tuple[Any, ...]) -> Callable[[], float]:
         import tvm
 
-        module = self.module(contender)
+        # A worker measures static schedules on the one case of a job alone.
+        module = self.module(contender, extents_of(contender.spec, at.case.shape, at.case.axis))
         plan = plan_of(at.case, contender.spec, contender.schedule, self.target)
         workspace = tvm.runtime.empty((max(plan.workspace_size, 1),), "uint8", self.device)
         signature = operator_of(contender.spec).entry_points(contender.spec).tensors

@@ -13,8 +13,12 @@ from support import SPECIALS, assert_same, expected, make
 from tvm import relax
 
 import fq_tvm.relax
+from fq_tvm.launch.registry import current_target
 from fq_tvm.reference import fake_quant
 from fq_tvm.relax import LegalizeFakeQuant
+from fq_tvm.schedule import Schedule
+from fq_tvm.store import records
+from fq_tvm.store.records import Record, RecordFile
 
 
 @pytest.mark.parametrize(
@@ -96,6 +100,24 @@ def test_channels_whose_zero_point_stays(dtype, nan):
             clipped_nan = np.broadcast_to(((np.float32(127) - z) * s).astype(dtype), x.shape)
             out = np.where(np.isnan(x.astype("f4") * (np.float32(1) / s)), clipped_nan, out)
     assert_same(run(operator(x, scale, zero_point, 1, -128, 127, nan=nan), x, scale, zero_point), (out, mask))
+
+
+def test_a_graph_of_static_shape_takes_the_record_of_its_shape(tmp_path, monkeypatch):
+    cpu = current_target().cpu
+    record = Record((("iteration", "rows"),), "cache", Schedule(tile=37), extents=(3, 5, 70))
+    records.write(tmp_path / f"{cpu}.json", RecordFile(cpu, (record,)))
+    monkeypatch.setattr(records, "user_folder", lambda: tmp_path)
+    records.forget()
+    x, scale, zero_point = make(np.random.default_rng(1), (3, 5, 7, 10), 1)
+    mod = operator(x, scale, zero_point, 1, -128, 127)
+    try:
+        for shape, tiled in ((None, True), ((N, 5, 7, 10), False)):
+            of_shape = operator(x, scale, zero_point, 1, -128, 127, shape=shape)
+            assert ("T.min(T.int64(37)" in LegalizeFakeQuant()(of_shape).script()) is tiled
+        assert_same(run(mod, x, scale, zero_point), expected(x, scale, zero_point, 1, -128, 127))
+    finally:
+        monkeypatch.undo()
+        records.forget()
 
 
 def test_inputs_need_no_alignment():

@@ -40,6 +40,10 @@ def content(cpu: str, tile: int = 4096, **more) -> RecordFile:
     return RecordFile(cpu, (record,), threads=2, **more)
 
 
+def of_shape(*extents: int, tile: int = 4096, size_class: str = "cache", **match: str) -> Record:
+    return Record((("iteration", "rows"), *match.items()), size_class, Schedule(tile=tile), extents=extents)
+
+
 @pytest.fixture
 def folders(monkeypatch, tmp_path):
     """Folders of the user's and the library's records, both empty."""
@@ -185,6 +189,9 @@ def test_of_two_records_the_narrower_counts():
         (json.dumps(content("znver4").to_json()).replace("memory", "huge"), "size_class is 'huge'"),
         (json.dumps(content("znver4").to_json()).replace('"iteration"', '"walk"'), "unknown field"),
         (json.dumps(content("znver4").to_json()).replace('"fake_quant"', "7"), "operator is 7"),
+        (json.dumps(RecordFile("znver4", (of_shape(4, 7),)).to_json()).replace("[4, 7]", "[4, 0]"), "extents are"),
+        (json.dumps(RecordFile("znver4", (of_shape(4, 7),)).to_json()).replace("[4, 7]", "7"), "no record file"),
+        (json.dumps(content("znver4").to_json()).replace('"tile"', '"static": 1, "tile"'), "without extents"),
     ],
 )
 def test_a_bad_file_costs_one_warning(folders, text, said):
@@ -328,6 +335,94 @@ def test_a_library_has_the_kernel_of_every_size(folders, tmp_path):
     records.write(folders[0] / f"{target.cpu}.json", RecordFile(target.cpu, chosen))
     paths = build_library(tmp_path / "library", [ROWS])
     assert len(paths) == 2
+
+
+def test_records_of_shapes_round_trip_in_a_format_of_their_own(tmp_path):
+    """A reader of the first format would take them for records of a size class."""
+    path = tmp_path / "znver4.json"
+    written = RecordFile("znver4", (*content("znver4").records, of_shape(4, 5, 300)))
+    records.write(path, written)
+    assert records.read(path) == written
+    assert json.loads(path.read_text())["format"] == 2
+    assert "static" not in path.read_text(), "nor does such a reader know this knob"
+    code = dataclasses.replace(of_shape(4, 5, 300), schedule=Schedule(static=1))
+    assert Record.from_json(code.to_json()) == code
+    ahead = dataclasses.replace(content("znver4").records[0], schedule=Schedule(prefetch=256))
+    assert RecordFile("znver4", (ahead,)).to_json()["format"] == 2
+    assert Record.from_json(ahead.to_json()) == ahead
+    assert content("znver4").to_json()["format"] == 1
+
+
+def test_a_record_of_the_shape_goes_before_those_of_its_size(folders):
+    shipped = RecordFile("znver4", (of_shape(4, 5, 300, tile=1), of_shape(4, 5, 301, tile=2)))
+    own = (
+        *(Record((("iteration", "rows"),), name, Schedule(tile=3)) for name in ("cache", "memory")),
+        of_shape(4, 5, 300, tile=4),
+        of_shape(4, 5, 300, tile=5, dtype="float32"),
+        of_shape(4, 5, 300, tile=6, dtype="float16"),
+    )
+    records.write(folders[1] / "znver4.json", shipped)
+    records.write(folders[0] / "znver4.json", RecordFile("znver4", own))
+    found = {e: records.lookup(ROWS, ZEN4, "cache", e) for e in ((4, 5, 300), (4, 5, 301), (4, 5, 302), ())}
+    assert [s.tile for s in found.values()] == [5, 2, 3, 3]
+    assert records.lookup(ROWS, ZEN4) == Schedule(tile=3), "of no other size class"
+    assert records.lookup(FakeQuantSpec("lanes"), ZEN4, "cache", (4, 5, 300)) is None
+    (folders[0] / "znver4.json").unlink()
+    records.forget()
+    assert records.lookup(ROWS, ZEN4, "cache", (4, 5, 300)) == Schedule(tile=1)
+
+
+def test_merging_tells_shapes_apart():
+    old = RecordFile("znver4", (of_shape(4, 5, 300, tile=1), of_shape(2, 5, 300), *content("znver4").records))
+    merged = records.merge(old, RecordFile("znver4", (of_shape(4, 5, 300, tile=2),)))
+    assert set(merged.records) == {of_shape(2, 5, 300), of_shape(4, 5, 300, tile=2), *content("znver4").records}
+    assert records.merge(old, RecordFile("znver4", ()), [of_shape(2, 5, 300)]).records == (
+        of_shape(4, 5, 300, tile=1),
+        *content("znver4").records,
+    )
+
+
+def test_launches_of_the_shape_take_its_record_and_others_do_not(folders, tmp_path, monkeypatch):
+    """However the shape is written, by a kernel that was built ahead of time; and get_kernel, if it knows the shape."""
+    target = current_target()
+    records.write(folders[0] / f"{target.cpu}.json", RecordFile(target.cpu, (of_shape(4, 5, 300, tile=128),)))
+    library = tmp_path / "library"
+    assert len(build_library(library, [ROWS])) == 2
+    monkeypatch.setenv("FQ_TVM_ARTIFACTS_DIR", str(library))
+    monkeypatch.setenv("FQ_TVM_REQUIRE_CACHE", "1")
+    monkeypatch.setattr(registry, "_kernels", {})
+    rng, default = np.random.default_rng(0), default_schedule(ROWS, target)
+    for shape, axis, tile in (
+        ((4, 5, 300), 1, 128),
+        ((2, 2, 5, 1, 10, 30), 2, 128),
+        ((4, 5, 301), 1, default.tile),
+        ((1, 20, 300), 1, default.tile),
+    ):
+        x, scale, zero_point = make(rng, shape, axis)
+        out, mask = np.empty_like(x), np.empty(shape, bool)
+        arrays = (x, scale, zero_point, out, mask)
+        launch = prepare(checked_arguments(arrays, axis, -128, 127))
+        assert launch.kernel.schedule.tile == tile
+        assert get_kernel(ROWS, shape=shape, axis=axis) is launch.kernel
+        launch_on(launch, arrays)
+        assert_same((out, mask), expected(x, scale, zero_point, axis, -128, 127))
+    assert get_kernel(ROWS, shape=(4, 5, 300)).schedule.tile == 128
+    assert get_kernel(ROWS).schedule == default
+
+
+def test_a_library_has_the_code_of_single_shapes(folders, tmp_path, monkeypatch):
+    target = current_target()
+    knobs = default_schedule(ROWS, target)
+    chosen = [Record((), "cache", dataclasses.replace(knobs, static=1), extents=e) for e in ((3, 4, 49), (3, 4, 50))]
+    records.write(folders[0] / f"{target.cpu}.json", RecordFile(target.cpu, tuple(chosen)))
+    library = tmp_path / "library"
+    assert len(build_library(library, [ROWS])) == 3
+    monkeypatch.setenv("FQ_TVM_ARTIFACTS_DIR", str(library))
+    monkeypatch.setenv("FQ_TVM_REQUIRE_CACHE", "1")
+    monkeypatch.setattr(registry, "_kernels", {})
+    kernels = [get_kernel(ROWS, shape=(3, 4, inner)) for inner in (49, 50, 51)]
+    assert [kernel.schedule.static for kernel in kernels] == [1, 1, 0]
+    assert len({kernel.path for kernel in kernels}) == 3
 
 
 def test_the_width_of_vectors_is_a_choice_where_there_is_one():

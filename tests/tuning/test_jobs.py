@@ -9,19 +9,36 @@ from fq_tvm.bench import CASES, Case
 from fq_tvm.codegen.llvm import resolve
 from fq_tvm.schedule import Schedule, default_schedule
 from fq_tvm.store import records
+from fq_tvm.tuning import jobs
 from fq_tvm.tuning.jobs import CASE_MAX_BYTES, Job, distinct, jobs_of, plan_of
 from fq_tvm.tuning.space import space
 
 
 def test_jobs_cover_every_class_and_size_of_the_table():
-    jobs = jobs_of(CASES)
-    assert {(j.spec.iteration, j.spec.dtype, j.size_class) for j in jobs} == {
+    found = jobs_of(CASES)
+    assert {(j.spec.iteration, j.spec.dtype, j.size_class) for j in found} == {
         (i, d, s) for i in ("rows", "lanes") for d in ("float32", "float16") for s in records.SIZE_CLASSES
     }
-    for job in jobs:
+    for job in found:
         assert 1 <= len(job.cases) <= 4
         assert all(case.moved_bytes <= CASE_MAX_BYTES for case in job.cases)
         assert len(distinct(space(job.spec), job, resolve("x86-64-v4"))) > 5
+
+
+def test_a_search_for_one_shape_starts_from_what_its_launches_have(monkeypatch):
+    """A record of it that is no better than that of its size class would make them slower."""
+    spec, target, tuned = FakeQuantSpec("rows"), resolve("x86-64-v4"), Schedule(tile=77)
+    monkeypatch.setattr(jobs, "schedule_for", lambda *of: tuned if of == (spec, target, "cache") else None)
+    case = Case((3, 40, 30), 1)
+    job = Job(spec, (), "cache", (case,))
+    assert jobs.start_of(job, target) == default_schedule(spec, target)
+    of_all = jobs.candidates_of(job, space(spec, target), target)
+    assert of_all == distinct(space(spec, target), job, target)
+    job = dataclasses.replace(job, extents=case.layout.extents)
+    candidates = jobs.candidates_of(job, space(spec, target), target)
+    assert candidates[0] == jobs.start_of(job, target) == tuned
+    assert dataclasses.replace(tuned, static=1) in candidates
+    assert len(candidates) > len(of_all)
 
 
 def test_shipped_records_do_more_than_the_default():

@@ -91,6 +91,23 @@ def test_what_fails_is_a_failed_trial_and_the_best_is_kept(double, few, tmp_path
     assert get_kernel(ROWS, schedule=record.schedule).schedule == best
 
 
+def test_a_static_search_keeps_a_record_of_the_shape(double, few, tmp_path, monkeypatch):
+    output, target = tmp_path / f"{current_target().cpu}.json", current_target()
+    few[:] = default_schedule(ROWS, target), Schedule(tile=LUCKY)
+    best = fq_tvm.tune(ROWS, (2, *SMALL), 1, static=True, budget=60, output=output)
+    [record] = records.read(output).records
+    assert (record.extents, record.size_class, record.schedule) == ((2, *SMALL), "cache", best)
+    assert {entry["schedule"]["static"] for entry in trials(output.with_suffix(".trials.jsonl"))} == {0, 1}
+
+    monkeypatch.setattr(records, "user_folder", lambda: output.parent)
+    monkeypatch.setattr(records, "shipped_folder", lambda: None)
+    records.forget()
+    assert get_kernel(ROWS, shape=(2, *SMALL)).schedule == best
+    assert schedule_for(ROWS, target, "cache") == default_schedule(ROWS, target)
+    with pytest.raises(FqError, match="take kernels of class rows, so a record of its shape for lanes"):
+        fq_tvm.tune(FakeQuantSpec("lanes"), (2, *SMALL), 1, static=True, output=output)
+
+
 def test_a_search_goes_on_where_it_was_interrupted(double, few, tmp_path, monkeypatch):
     output, log = tmp_path / "x.json", tmp_path / "log"
     few.remove(Schedule(tile=HANGS))
