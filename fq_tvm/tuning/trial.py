@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import os
+import platform
 import socket
 import statistics
 import sys
@@ -32,6 +33,9 @@ from ..schedule import Schedule
 from ..spec import FakeQuantSpec
 from ..target import PORTABLE
 from .jobs import RANGES, plan_of
+
+SESSION_SECONDS = 3600
+"""How long a server serves one session, so that it outlives whoever holds it and is gone; another session goes on."""
 
 CASES_IN_MEMORY = 3
 """How many cases the process keeps the tensors of."""
@@ -95,6 +99,12 @@ class Local:
     def __init__(self) -> None:
         self.target = current_target()
         """The CPU that code is generated for."""
+        self.machine = platform.node()
+        """Its name, for whoever reads what was measured there."""
+
+    def alive(self) -> bool:
+        """Whether more can be measured here."""
+        return True
 
     def prepare(self, at: Bench, contender: Contender) -> Callable[[], Any]:
         """Build, run and check a contender; return its call."""
@@ -130,17 +140,13 @@ class Remote:
     """
 
     def __init__(self, host: str, port: int, key: str) -> None:
-        from tvm import rpc
-
-        from ..codegen.llvm import resolve
-
         try:
-            socket.create_connection((host, port), timeout=10).close()  # TVM itself would try for a minute
-            tracker = rpc.connect_tracker(host, port)
-            self.session = tracker.request(key, session_timeout=3600, max_retry=1)
+            self.session, self.machine = _request(host, port, key)
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise FqError(f"no machine {key!r} at the tracker {host}:{port}: {reason}") from error
+        from ..codegen.llvm import resolve
+
         self.session.get_function("runtime.config_threadpool")(1, environment.num_threads())
         self.device = self.session.cpu()
         self._sent: dict[Contender, Any] = {}
@@ -150,6 +156,14 @@ class Remote:
                 name = PORTABLE  # that name may be another CPU's here
         self.target = resolve(name)
         """The CPU that ``FQ_TVM_TARGET`` names, the other machine's by default."""
+
+    def alive(self) -> bool:
+        """Whether the server still answers."""
+        try:
+            self.session.get_function("runtime.config_threadpool")
+        except Exception:  # whatever TVM makes of a connection that is gone
+            return False
+        return True
 
     def module(self, contender: Contender) -> Any:
         """Build a kernel here and load it there."""
@@ -204,7 +218,26 @@ class Remote:
         return lambda: sum(evaluator(*arguments).mean for evaluator, arguments in calls)
 
 
-def serve(place: Local | Remote, request: Mapping[str, Any], benches: OrderedDict[str, Bench]) -> dict[str, Any]:
+def _request(host: str, port: int, key: str) -> tuple[Any, str]:
+    """Ask a tracker for a server, for as long as all are busy; return the session and the server's address.
+
+    What :meth:`tvm.rpc.TrackerSession.request` does, which keeps to itself whom it was given.
+    """
+    rpc, base = environment.import_tvm("tvm.rpc"), environment.import_tvm("tvm.rpc.base")
+    socket.create_connection((host, port), timeout=10).close()  # TVM itself would try for a minute
+    tracker = rpc.connect_tracker(host, port)
+    try:
+        base.sendjson(tracker._sock, [base.TrackerCode.REQUEST, key, "", 1])
+        status, server = base.recvjson(tracker._sock)
+    finally:
+        tracker.close()
+    if status != base.TrackerCode.SUCCESS:
+        raise RuntimeError(f"the tracker answers {status}")
+    url, its_port, match_key = server
+    return rpc.connect(url, its_port, match_key, session_timeout=SESSION_SECONDS), f"{url}:{its_port}"
+
+
+def serve(place: Local | Remote, request: Mapping[str, Any], benches: OrderedDict[str, Bench]) -> Any:
     """Answer a request.
 
     Parameters
@@ -212,18 +245,22 @@ def serve(place: Local | Remote, request: Mapping[str, Any], benches: OrderedDic
     place : Local or Remote
         Where to measure.
     request : mapping
-        ``{"ask": "target"}``, or ``{"ask": "time", "case": ..., "contenders": [...], "copy": bool, "seconds": s}``.
+        ``{"ask": "target"}``, ``{"ask": "machine"}``, or
+        ``{"ask": "time", "case": ..., "contenders": [...], "copy": bool, "seconds": s}``.
     benches : OrderedDict
         Tensors that are kept between requests, the last used last.
 
     Returns
     -------
-    dict
-        The target; or, by contender's number and ``"copy"``, the median in seconds, the spread (interquartile range)
+    dict or str
+        The target; the machine's name; or,
+        by contender's number and ``"copy"``, the median in seconds, the spread (interquartile range)
         and the number of measurements.
     """
     if request["ask"] == "target":
         return place.target.to_json()
+    if request["ask"] == "machine":
+        return place.machine
     contenders = [
         Contender(FakeQuantSpec.from_json(c["spec"]), Schedule.from_json(c["schedule"])) for c in request["contenders"]
     ]
@@ -262,7 +299,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 place = Remote(host, int(port), arguments.key) if arguments.rpc else Local()
             answer: dict[str, Any] = {"answer": serve(place, json.loads(line), benches)}
         except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
+            lost = place is not None and not place.alive()
+            answer = {"lost" if lost else "error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

@@ -1,0 +1,183 @@
+"""Machines: how trials are spread, what becomes of those whose machine goes, and which servers are left alone."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter
+
+import pytest
+from lab import lab
+
+from fq_tvm import FqError
+from fq_tvm.target import Target
+from fq_tvm.tuning import machines as module
+from fq_tvm.tuning.machines import Done, Machines, servers
+from fq_tvm.tuning.worker import LostError, TrialError
+
+CPU = Target("znver4", ("avx2",))
+
+
+class Farm:
+    """Servers at a tracker that are there because it is said so, and the workers that are given them."""
+
+    def __init__(self, monkeypatch, *cpus):
+        self.free = [(f"machine {number}", cpu) for number, cpu in enumerate(cpus)]
+        self.count = len(cpus)
+        self.lock = threading.Lock()
+        monkeypatch.setattr(module, "servers", lambda rpc, key: self.count)
+        monkeypatch.setattr(module, "Worker", lambda rpc, key: FarmWorker(self))
+        monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
+
+    def join(self, name, cpu=CPU):
+        with self.lock:
+            self.free.append((name, cpu))
+            self.count += 1
+
+
+class FarmWorker:
+    def __init__(self, farm):
+        self.farm, self.server, self.closed = farm, None, threading.Event()
+
+    def ask(self, request, timeout):
+        while self.server is None:
+            with self.farm.lock:
+                if self.farm.free:
+                    self.server = self.farm.free.pop(0)
+                    break
+            if self.closed.wait(0.01):
+                raise LostError("the search has ended")
+        return {"target": self.server[1].to_json(), "machine": self.server[0]}[request["ask"]]
+
+    def die(self):
+        """As a server does whose session crashes."""
+        with self.farm.lock:
+            self.server, self.farm.count = None, self.farm.count - 1
+        raise LostError("connection reset")
+
+    def close(self):
+        self.closed.set()
+
+
+def proposals(number):
+    left = iter(range(number))
+    return lambda: next(left, None)
+
+
+def test_each_machine_has_a_trial_at_a_time_and_all_have_one(monkeypatch):
+    farm, together = Farm(monkeypatch, CPU, CPU, CPU), threading.Barrier(3)
+
+    def attempt(worker, trial):
+        together.wait(30)  # nobody passes before three are here
+        return worker.ask({"ask": "machine"}, 1)
+
+    with Machines("tracker:1", "lab") as machines:
+        done = list(machines.each(proposals(9), attempt))
+        assert sorted(machines.names) == ["machine 0", "machine 1", "machine 2"]
+    assert farm.count == 3
+    assert sorted(d.trial for d in done) == list(range(9))
+    assert all(d.result == d.machine and d.error is None for d in done)
+    assert Counter(d.machine for d in done) == {"machine 0": 3, "machine 1": 3, "machine 2": 3}
+
+
+def test_a_trial_whose_machine_goes_has_another(monkeypatch):
+    farm, notes = Farm(monkeypatch, CPU, CPU), []
+    tries = Counter()
+
+    def attempt(worker, trial):
+        tries[trial] += 1
+        if trial == 1 and tries[trial] == 1:
+            worker.die()
+        if trial == 3:
+            raise TrialError("another result")
+        return trial * 10
+
+    with Machines("tracker:1", "lab", lambda *note: notes.append(note)) as machines:
+        done = {d.trial: d for d in machines.each(proposals(6), attempt)}
+        assert len(machines.names) == 1
+    assert {trial: d.result for trial, d in done.items()} == {0: 0, 1: 10, 2: 20, 3: None, 4: 40, 5: 50}
+    assert done[3].error == "another result"
+    assert tries == {0: 1, 1: 2, 2: 1, 3: 1, 4: 1, 5: 1}
+    [lost] = [note for note in notes if note[1] == "lost"]
+    assert lost[2] == "connection reset"
+    assert done[1].machine != lost[0]
+    assert farm.count == 1
+
+
+def test_what_ends_every_server_ends_two(monkeypatch):
+    """TVM's server ends with a session that crashes, and the others are needed."""
+    farm = Farm(monkeypatch, *[CPU] * 4)
+
+    def attempt(worker, trial):
+        return worker.die() if trial == 2 else trial
+
+    with Machines("tracker:1", "lab") as machines:
+        done = {d.trial: d for d in machines.each(proposals(20), attempt)}
+    assert len(done) == 20
+    assert done[2].error == "connection reset"
+    assert farm.count == 2
+
+
+def test_a_machine_that_joins_has_trials_too(monkeypatch):
+    farm, seen = Farm(monkeypatch, CPU), set()
+
+    def propose():
+        if len(seen) == 1:
+            farm.join("the new one") if farm.count == 1 else None
+            return 0
+        return None
+
+    with Machines("tracker:1", "lab") as machines:
+        seen.add(machines.names[0])
+        for done in machines.each(propose, lambda worker, trial: worker.ask({"ask": "machine"}, 1)):
+            seen.add(done.machine)
+    assert seen == {"machine 0", "the new one"}
+
+
+def test_a_machine_of_another_kind_is_left_alone(monkeypatch):
+    Farm(monkeypatch, CPU, Target("znver3", ("avx2",)))
+    notes = []
+    with Machines("tracker:1", "lab", lambda *note: notes.append(note)) as machines:
+        while len(notes) < 2:
+            list(machines.each(proposals(1), lambda worker, trial: time.sleep(0.01)))
+        kind = {name: event for name, event, _ in notes}
+        assert sorted(kind.values()) == ["joined", "refused"]
+        [refused] = [name for name, event in kind.items() if event == "refused"]
+        done = list(machines.each(proposals(5), lambda worker, trial: trial))
+        assert all(d.machine != refused for d in done)
+    [reason] = [reason for _, event, reason in notes if event == "refused"]
+    assert reason in ("its CPU is znver3, not znver4", "its CPU is znver4, not znver3")
+
+
+def test_no_machine_is_left(monkeypatch):
+    Farm(monkeypatch, CPU)
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.1)
+    done = []
+    with Machines("tracker:1", "lab") as machines:
+        with pytest.raises(FqError, match=r"no machine 'lab' is left at the tracker tracker:1"):
+            for one in machines.each(proposals(9), lambda worker, trial: worker.die() if trial == 1 else trial):
+                done.append(one.trial)
+    assert done == [0]
+
+
+def test_no_server_of_the_key(monkeypatch):
+    Farm(monkeypatch)
+    with pytest.raises(FqError, match=r"no machine 'lab' at the tracker tracker:1; start one: .*rpc_server"):
+        Machines("tracker:1", "lab").__enter__()
+
+
+def test_an_error_of_the_callers_is_the_callers(monkeypatch):
+    Farm(monkeypatch, CPU, CPU)
+    with Machines("tracker:1", "lab") as machines:
+        with pytest.raises(ZeroDivisionError):
+            list(machines.each(proposals(4), lambda worker, trial: 1 // (trial - 1)))
+        # what the other machine was about is over, and of no interest to who comes next
+        assert sorted(d.trial for d in machines.each(proposals(3), lambda worker, trial: trial)) == [0, 1, 2]
+
+
+def test_this_machine():
+    with Machines() as machines:
+        [done] = machines.each(proposals(1), lambda worker, trial: worker.ask({"ask": "target"}, 60)["cpu"])
+        assert done == Done(0, machines.names[0], machines.target.cpu)
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, module._Place)]
