@@ -6,15 +6,15 @@ Candidates are built and timed by :mod:`fq_tvm.tuning.trial` in another process;
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import json
 import math
 import os
+import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +29,25 @@ from ..store import records
 from ..store.cache import digest
 from ..store.records import Record, RecordFile
 from ..target import Target
+from .decision import LEAST_GAIN, SequentialTest, interval
+from .experiment import Gain, History, Measure, Samples, Trial, experiment, nearest
 from .jobs import CASE_MAX_BYTES, Job, distance, distinct, jobs_of
+from .log import FORMAT, read_log
 from .space import space
 from .worker import TrialError, Worker
 
-LEAST_GAIN = 0.01
-"""A schedule that is faster by less than a hundredth is not worth a change, however quiet the machine."""
+USER_GAIN, SHIPPED_GAIN = 0.03, 0.10
+"""Least gains for which a size class gets code of its own, in a user's file and in one that is shipped: who meets it
+compiles for some seconds more, and a library of all kernels grows by one for each.  Knobs that only a launch reads cost
+nothing, and have to gain :data:`~fq_tvm.tuning.decision.LEAST_GAIN`."""
 
-OWN_CODE_GAIN = 0.10
-"""Least gain for which a size class gets code of its own: who meets it compiles for some seconds more, and a library of
-all kernels grows by one for each.  Knobs that only a launch reads cost nothing."""
+CONFIRM_ERROR, CONFIRM_PORTIONS = 0.01, 8
+"""The chance that the interval of a result misses, and how many samples it is made of."""
+
+TRIAL_SHARE = 0.1
+"""The most of a job's budget that one trial takes, about."""
+
+Contender = tuple[FakeQuantSpec, Schedule]
 
 BOUNDARY_INNER, BOUNDARY_CHANNELS, BOUNDARY_ELEMENTS = (28, 32, 64, 128, 256, 512), 64, 2**17
 """Tensors on which rows and lanes are compared: inner extents, and a size that fits in a second-level cache."""
@@ -56,8 +65,8 @@ class Progress:
         Trials done, and the most there can be in this job.
     jobs_left : int
         Jobs after this one.
-    best : float
-        Time of the best schedule so far over that of the default.
+    gain : float
+        Of the best schedule so far over the default, as far as trials tell: a fraction of the default's time.
     seconds_left : float
         Of the whole budget.
     """
@@ -66,7 +75,7 @@ class Progress:
     trial: int
     trials: int
     jobs_left: int
-    best: float
+    gain: float
     seconds_left: float
 
 
@@ -77,7 +86,7 @@ class Settings:
     Raises
     ------
     FqError
-        If the budget is no positive number.
+        If the budget is no positive number, or the least gain no fraction.
     """
 
     budget: float = 60.0
@@ -86,17 +95,54 @@ class Settings:
     log: str | Path | None = None
     rpc: str | None = None
     key: str = ""
-    seconds: float = 0.3
+    seconds: float = 0.1
+    min_gain: float | None = None
     progress: Callable[[Progress], None] | None = None
+    result: Callable[[Found], object] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.budget < math.inf:
             raise FqError(f"the budget is {self.budget} s; expected a positive number")
+        if self.min_gain is not None and not 0 <= self.min_gain < 1:
+            raise FqError(f"the least gain is {self.min_gain}; expected a fraction from 0 up, e.g. 0.03")
 
     @property
     def remote(self) -> bool:
         """Whether another machine measures."""
         return self.rpc is not None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of a search of one job.
+
+    Parameters
+    ----------
+    record : Record
+        With the schedule that is kept: the best one, the default with the knobs of the best that only a launch reads,
+        or the default.
+    best : Schedule
+        The best one that was found, kept or not.
+    gain : Gain
+        Of that over the default, in rounds that had no part in finding it.
+    why : str
+        Why it is kept or not.
+    """
+
+    record: Record
+    best: Schedule
+    gain: Gain
+    why: str
+
+    @property
+    def kept(self) -> bool:
+        """Whether there is a record of it."""
+        return bool(self.record.measured["over_default"] < 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record's fields, and what it is beside them, as a dictionary that :func:`json.dumps` takes."""
+        found = {"best": self.best.to_json(), "gain": [round(value, 4) for value in self.gain]}
+        return {**self.record.to_json(), **found, "kept": self.kept, "why": self.why}
 
 
 @dataclass
@@ -107,20 +153,40 @@ class _Search:
     target: Target
     log: Path
     settings: Settings
+    min_gain: float
+    turn: int = 0
 
-    def time(self, case: Case, contenders: Sequence[tuple[FakeQuantSpec, Schedule]], copy: bool = False) -> Any:
-        """Time contenders on a case; median, spread and number of measurements of each."""
+    def time(self, case: Case, contenders: Sequence[Contender], tensors: str, copy: bool = False) -> Any:
+        """Time contenders on a case: the rounds of each, and the regime."""
+        self.turn += 1  # or all portions of a trial would have the same order of turns
         request = {
             "ask": "time",
             "case": case.to_json(),
             "contenders": [{"spec": spec.to_json(), "schedule": s.to_json()} for spec, s in contenders],
-            "copy": copy,
-            "seconds": self.settings.seconds,
+            **{"tensors": tensors, "copy": copy, "seconds": self.settings.seconds, "seed": self.turn},
         }
         # making and checking the tensors takes most: a minute for half a gigabyte on a slow machine
         return self.worker.ask(request, 30 + 10 * self.settings.seconds + case.moved_bytes * 2e-7)
 
-    def write(self, entry: Mapping[str, Any]) -> None:
+    def measure(self, job: Job, copy: bool = False) -> Measure:
+        """Return what times schedules on the cases of a job, where these live."""
+
+        def samples(schedules: Sequence[Schedule]) -> Samples:
+            seconds, copies, regime = {}, {}, {}
+            for case in job.cases:
+                answer = self.time(case, [(job.spec, schedule) for schedule in schedules], job.tensors, copy)
+                times, regime = answer["times"], answer["regime"]
+                seconds[case.name] = [times[str(number)] for number in range(len(schedules))]
+                copies[case.name] = times.get("copy", ())
+            return Samples(seconds, regime, copies)
+
+        return samples
+
+    def write(self, job: Job, entry: Mapping[str, Any]) -> None:
+        """Append a line of a job to the log."""
+        self.append({"kind": entry["kind"], "job": self.identity(job), "name": job.name, **entry})
+
+    def append(self, entry: Mapping[str, Any]) -> None:
         """Append a line to the log; it is there even if the next moment is the last."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab+") as file:
@@ -134,6 +200,7 @@ class _Search:
         """What has to be the same for a logged trial to count."""
         return digest(
             {
+                "format": FORMAT,
                 "request": request_of(job.spec, default_schedule(job.spec, self.target), self.target),
                 "match": dict(job.match),
                 "size_class": job.size_class,
@@ -144,98 +211,87 @@ class _Search:
             }
         )[:16]
 
-    def score(self, job: Job, old: Schedule, new: Schedule) -> tuple[float, float, dict[str, Any]]:
-        """Return time of new over old, the noise of that, and the measurements by case."""
-        measured = {case.name: self.time(case, [(job.spec, old), (job.spec, new)]) for case in job.cases}
-        return (*_ratio(measured.values(), "1", "0"), measured)
+    def history(self, job: Job, start: Schedule) -> History:
+        """Return the trials of a job that the log has."""
+        history, identity = History(start), self.identity(job)
+        for entry in read_log(self.log):
+            if entry.get("job") == identity and entry.get("kind") in ("trial", "check"):
+                with contextlib.suppress(KeyError, TypeError, ValueError):
+                    history.add(Trial.from_json(entry, Schedule.from_json))
+        return history
 
 
-def _ratio(measured: Iterable[Mapping[str, Sequence[float]]], of: str, to: str) -> tuple[float, float]:
-    """Geometric mean of a ratio of medians over cases, and its standard error."""
-    logs, variances = [], []
-    for times in measured:
-        logs.append(math.log(times[of][0] / times[to][0]))
-        # a median's standard error, by the interquartile range of what it is the median of
-        variances.append(sum((0.93 * times[n][1] / times[n][0]) ** 2 / times[n][2] for n in (of, to)))
-    return math.exp(sum(logs) / len(logs)), math.sqrt(sum(variances)) / len(logs)
-
-
-def _better(ratio: float, noise: float, gain: float = LEAST_GAIN) -> bool:
-    return ratio < 1 - max(gain, 2 * noise)
-
-
-def read_log(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Read a log of trials; lines that a killed process left unfinished are passed over."""
-    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            with contextlib.suppress(ValueError, RecursionError):
-                if isinstance(entry := json.loads(line), dict):
-                    yield entry
-
-
-def _run(search: _Search, job: Job, deadline: float, show: Callable[[int, int, float], None]) -> Schedule:
-    """Search one job until time is up; return the best schedule.
+def _run(search: _Search, job: Job, budget: float, show: Callable[[int, int, float], None]) -> History:
+    """Search one job until time is up; return its trials.
 
     Of what was not tried yet, a candidate comes next that differs from the best in the fewest knobs.
     """
+    deadline = time.monotonic() + budget
     candidates = distinct(space(job.spec, search.target, search.settings.seed), job, search.target)
-    identity = search.identity(job)
-    logged = {e["trial"]: e for e in read_log(search.log) if e.get("job") == identity and e.get("kind") == "trial"}
-    best, over_default = candidates[0], 1.0
-    left = dict(enumerate(candidates[1:], 1))
-    while left:
-        number = min(left, key=lambda n: distance(left[n], best))
-        candidate = left.pop(number)
-        show(len(candidates) - len(left) - 1, len(candidates), over_default)
-        entry = logged.get(number)
-        if entry is None:
-            if time.monotonic() >= deadline:
-                break
-            entry = _try(search, job, best, candidate)
-            entry = {"kind": "trial", "job": identity, "name": job.name, "trial": number, **entry}
-            search.write(entry)
-        if entry.get("accepted"):
-            best, over_default = candidate, over_default * entry["ratio"]
-    return best
+    history, near = search.history(job, candidates[0]), nearest(candidates, distance)
+    decide = SequentialTest(len(candidates))
+    begun: dict[str, Any] = {"kind": "search", "format": FORMAT, "cpu": search.target.cpu, "seed": search.settings.seed}
+    begun.update(cases=[case.name for case in job.cases], candidates=len(candidates), start=candidates[0].to_json())
+    search.write(job, {**begun, "budget": round(budget, 3), "min_gain": search.min_gain, "test": asdict(decide)})
+
+    def propose(history: History) -> Schedule | None:
+        if (candidate := near(history)) is None:
+            return None
+        show(1 + sum(not trial.check for trial in history.trials), len(candidates), history.gain)
+        return candidate if time.monotonic() < deadline else None
+
+    for trial in experiment(history, propose, search.measure(job), decide, budget * TRIAL_SHARE):
+        search.write(job, trial.to_json())
+    return history
 
 
-def _try(search: _Search, job: Job, best: Schedule, candidate: Schedule) -> dict[str, Any]:
-    entry: dict[str, Any] = {"schedule": candidate.to_json(), "incumbent": best.to_json(), "accepted": False}
-    start = time.monotonic()
-    try:
-        ratio, noise, measured = search.score(job, best, candidate)
-        entry.update(ratio=ratio, noise=noise, measured=measured)
-        if _better(ratio, noise):  # of many candidates some are lucky once
-            again, noise, _ = search.score(job, best, candidate)
-            entry.update(again=again, ratio=math.sqrt(ratio * again), accepted=_better(again, noise))
-    except TrialError as error:
-        entry["error"] = str(error)
-    return {**entry, "took": round(time.monotonic() - start, 3)}
-
-
-def _conclude(search: _Search, job: Job, best: Schedule) -> Record:
-    """Compare what was found with the default once more, and with the limit; perhaps keep its launches alone."""
+def _conclude(search: _Search, job: Job, best: Schedule) -> Found:
+    """Compare what was found with the default in new rounds, and with the limit; perhaps keep its launches alone."""
     default = default_schedule(job.spec, search.target)
     of_launches = best.to_json().items() - best.compiled.items()
-    shared = dataclasses.replace(default, **dict(of_launches))
+    shared = replace(default, **dict(of_launches))
     # What launches the same as the default is the default, and any gain of it noise.
     contenders = distinct((default, best, shared), job, search.target)
-    timed, copy = [(job.spec, schedule) for schedule in contenders], not search.settings.remote
-    measured = {case.name: search.time(case, timed, copy) for case in job.cases}
-    best, of, ratio, noise = default, "0", 1.0, _ratio(measured.values(), str(len(contenders) - 1), "0")[1]
-    for number, schedule in enumerate(contenders[1:], 1):
-        score = _ratio(measured.values(), str(number), "0")
-        gain = LEAST_GAIN if schedule.compiled == default.compiled else OWN_CODE_GAIN
-        if score[0] < ratio and _better(*score, gain):
-            best, of, (ratio, noise) = schedule, str(number), score
-    found: dict[str, Any] = {"over_default": round(ratio, 4), "noise": round(noise, 4)}
-    if copy:
+    logs, samples = _confirm(search, job, contenders)
+    gains = {s: interval(logs[number], CONFIRM_ERROR / 2) for number, s in enumerate(contenders)}
+    kept, why = default, "no candidate was faster than the default"
+    for schedule in contenders[1:]:
+        needed = LEAST_GAIN if schedule.compiled == default.compiled else search.min_gain
+        if gains[schedule].low > 0 and gains[schedule].median >= needed:
+            if gains[schedule].median > gains[kept].median:
+                kept, why = schedule, f"faster than the default by {needed:.0%} or more"
+        elif kept == default:
+            why = (
+                f"its gain is below the {needed:.0%} that is asked for"
+                if gains[schedule].low > 0
+                else "in new rounds it is not faster than the default beyond doubt"
+            )
+    gain = gains[kept]
+    found: dict[str, Any] = {
+        "over_default": round(1 - gain.median, 4),
+        "gain": [round(value, 4) for value in gain] if kept != default else [0.0, 0.0, 0.0],
+    }
+    if any(samples.copy.values()):
         limit = geometric_mean([case.moved_bytes / (2 * case.x_bytes) for case in job.cases])
-        found["over_limit"] = round(_ratio(measured.values(), of, "copy")[0] / limit, 4)
-    found["cases"] = [case.name for case in job.cases]
-    record = Record(job.match, job.size_class, best, found, job.spec.operator)
-    search.write({"kind": "result", "job": search.identity(job), "name": job.name, **record.to_json()})
-    return record
+        with_copy = Samples({name: (*samples.seconds[name], times) for name, times in samples.copy.items()})
+        over_copy = with_copy.log_ratios(contenders.index(kept), len(contenders))
+        found["over_limit"] = round(math.exp(statistics.median(over_copy)) / limit, 4)
+    found.update(cases=[case.name for case in job.cases], regime=dict(samples.regime))
+    record = Record(job.match, job.size_class, kept, found, job.spec.operator)
+    result = Found(record, best, gains.get(best, gains[default]), why)
+    search.write(job, {"kind": "result", **result.to_json()})
+    return result
+
+
+def _confirm(search: _Search, job: Job, contenders: Sequence[Schedule]) -> tuple[list[list[float]], Samples]:
+    """Return the logarithms of each contender's times over those of the first, and the last samples."""
+    logs: list[list[float]] = [[] for _ in contenders]
+    measure = search.measure(job, copy=not search.settings.remote)
+    for _ in range(CONFIRM_PORTIONS if len(contenders) > 1 else 1):
+        samples = measure(contenders)
+        for number, values in enumerate(logs):
+            values += samples.log_ratios(number)
+    return logs, samples
 
 
 def boundary_of(ratios: Mapping[int, float]) -> int:
@@ -268,10 +324,11 @@ def _find_boundary(search: _Search, found: Sequence[Record]) -> int:
                 spec = FakeQuantSpec(iteration, dtype, out_dtype=dtype)
                 record = RecordFile(search.target.cpu, tuple(found)).find(spec, size)
                 contenders.append((spec, record.schedule if record else default_schedule(spec, search.target)))
-            measured.append(search.time(case, contenders))
-        ratios[inner] = _ratio(measured, "0", "1")[0]
+            times = search.time(case, contenders, "caches")["times"]
+            measured.append(statistics.median(Samples({case.name: (times["1"], times["0"])}).log_ratios()))
+        ratios[inner] = math.exp(statistics.fmean(measured))
     boundary = boundary_of(ratios)
-    search.write({"kind": "boundary", "rows_over_lanes": ratios, "rows_min_inner": boundary})
+    search.append({"kind": "boundary", "rows_over_lanes": ratios, "rows_min_inner": boundary})
     return boundary
 
 
@@ -312,40 +369,50 @@ def _old_records(path: Path, named: bool) -> RecordFile | None:
         return None
 
 
-def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tuple[Path, RecordFile, list[Record]]:
+def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tuple[Path, RecordFile, list[Found]]:
     """Search all jobs; return the file, what is in it now, and the results, the default schedule among them."""
     with Worker(settings.rpc, settings.key) as worker:
         target = Target.from_json(worker.ask({"ask": "target"}, 120))
         deadline = time.monotonic() + settings.budget
         path = Path(settings.output) if settings.output is not None else output_path(target)
         old = _old_records(path, settings.output is not None)
-        search = _Search(worker, target, Path(settings.log or log_path(path)), settings)
-        found: list[Record] = []
+        min_gain = least_gain(path) if settings.min_gain is None else settings.min_gain
+        search = _Search(worker, target, Path(settings.log or log_path(path)), settings, min_gain)
+        found: list[Found] = []
         for index, job in enumerate(jobs):
             left = len(jobs) - index - 1
 
-            def show(trial: int, trials: int, best: float, job: Job = job, left: int = left) -> None:
+            def show(trial: int, trials: int, gain: float, job: Job = job, left: int = left) -> None:
                 if settings.progress is not None:
                     seconds = max(0.0, deadline - time.monotonic())
-                    settings.progress(Progress(job.name, trial, trials, left, best, seconds))
+                    settings.progress(Progress(job.name, trial, trials, left, gain, seconds))
 
-            share = max(0.0, deadline - time.monotonic()) / (left + 1)
-            best = _run(search, job, time.monotonic() + share, show)
+            history = _run(search, job, max(0.0, deadline - time.monotonic()) / (left + 1), show)
             try:
-                found.append(_conclude(search, job, best))
+                found.append(_conclude(search, job, history.incumbent))
             except TrialError as error:
                 # the default itself cannot be measured here, so nothing is known about this job
-                search.write({"kind": "result", "job": search.identity(job), "name": job.name, "error": str(error)})
+                search.write(job, {"kind": "result", "error": str(error)})
+                continue
+            if settings.result is not None:
+                settings.result(found[-1])
         if not found:
             raise FqError(f"nothing could be measured; {search.log} has the reasons")
-        shortest = _find_boundary(search, found) if boundary else None
+        results = [result.record for result in found]
+        shortest = _find_boundary(search, results) if boundary else None
         tuned = {"versions": versions(), "seed": settings.seed, "budget": settings.budget, "remote": settings.remote}
         # A record of the default would change nothing here, and hide those of relatives and levels.
-        better = tuple(record for record in found if record.measured["over_default"] < 1)
-        content = records.merge(old, RecordFile(target.cpu, better, num_threads(), shortest, tuned), found)
+        better = tuple(result.record for result in found if result.kept)
+        content = records.merge(old, RecordFile(target.cpu, better, num_threads(), shortest, tuned), results)
         records.write(path, content)
     records.forget()
     return path, content, found
+
+
+def least_gain(output: Path) -> float:
+    """Return which gain a record in a file has to bring by default: more in the folder that is shipped."""
+    shipped = records.shipped_folder()
+    return SHIPPED_GAIN if shipped is not None and output.resolve().parent == shipped.resolve() else USER_GAIN
 
 
 def tune(spec: FakeQuantSpec, shape: Sequence[int], axis: int | None = None, **options: Any) -> Schedule:
@@ -370,9 +437,14 @@ def tune(spec: FakeQuantSpec, shape: Sequence[int], axis: int | None = None, **o
     rpc, key : str, optional
         ``HOST:PORT`` of a :mod:`tvm.rpc` tracker, and the key of a machine there, to measure on that one.
     seconds : float
-        How long one comparison takes; 0.3 by default.
+        How long contenders take turns before it is asked whether that is enough; 0.1 by default.
+    min_gain : float
+        Fraction of the default's time that a schedule with code of its own has to gain to be kept; 0.03 by default, and
+        0.1 in the folder of a checkout that is shipped.
     progress : callable, optional
         Called with a :class:`Progress` before each trial.
+    result : callable, optional
+        Called with the :class:`Found` of each search.
 
     Returns
     -------
@@ -396,7 +468,7 @@ def tune(spec: FakeQuantSpec, shape: Sequence[int], axis: int | None = None, **o
     case = Case(shape, axis % max(len(shape), 1), spec.dtype, "stepped" if spec.strided else "contiguous")
     job = Job(spec, tuple(sorted(spec.to_json().items())), records.size_class_of(spec, case.elements), (case,))
     *_, [result] = _tune([job], settings)
-    return result.schedule
+    return result.record.schedule
 
 
 def tune_cases(cases: Iterable[Case], *, boundary: bool = False, **options: Any) -> tuple[Path, RecordFile]:
@@ -410,7 +482,7 @@ def tune_cases(cases: Iterable[Case], *, boundary: bool = False, **options: Any)
         Whether the boundary between rows and lanes is measured, too.
     budget : float
         Seconds to search for, about; 600 by default.
-    seed, output, log, rpc, key, seconds, progress
+    seed, output, log, rpc, key, seconds, min_gain, progress, result
         As for :func:`tune`.
 
     Returns

@@ -25,12 +25,12 @@ class Misbehaving(trial.Local):
             at.check(contender.spec)
         return call
 
-    def time(self, at, contenders, copy, seconds):
+    def time(self, at, contenders, turns):
         for contender in contenders:
             self.prepare(at, contender)
         fast = [0.5 if c.schedule.tile == LUCKY else 1.0 for c in contenders]
         times = {str(i): [f, f * 1.001, f * 0.999, f, f] for i, f in enumerate(fast)}
-        return {**times, "copy": [0.4] * 5} if copy else times
+        return {**times, "copy": [0.4] * 5} if turns.copy else times
 
 
 if __name__ == "__main__":
