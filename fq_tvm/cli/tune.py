@@ -52,8 +52,8 @@ def tune(arguments: Arguments) -> None:
             if step.trial == 1:
                 bar.set_description(step.job)
                 bar.reset(step.trials - 1)
-            best = f"best {step.best:.3f} of default"
-            bar.set_postfix_str(f"{best}, {step.seconds_left:.0f} s and {step.jobs_left} jobs left")
+            gain = f"best so far gains {step.gain:.1%}"
+            bar.set_postfix_str(f"{gain}, {step.seconds_left:.0f} s and {step.jobs_left} jobs left")
             bar.update(step.trial - 1 - bar.n)
 
         path, content = tune_cases(cases, **options, progress=show, boundary=arguments.all)

@@ -53,6 +53,11 @@ class Job:
         """What it is about, in a few words."""
         return f"{self.spec.iteration} {self.spec.dtype} {self.size_class}"
 
+    @property
+    def tensors(self) -> str:
+        """Where tensors of the size class live: ``"memory"`` or ``"caches"``."""
+        return "memory" if self.size_class == "memory" else "caches"
+
 
 def jobs_of(cases: Iterable[Case]) -> list[Job]:
     """Group cases by class, dtype and size; each group is one search.

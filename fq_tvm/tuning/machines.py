@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -142,6 +142,12 @@ class _Ended(NamedTuple):
     machine: str
     value: Any
 
+    def done(self) -> Done[Any, Any]:
+        """Return what came of it, where it is not begun anew."""
+        if self.event == "done":
+            return Done(self.run.trial, self.machine, self.value)
+        return Done(self.run.trial, self.machine, error=str(self.value))
+
 
 class Machines:
     """The machines of a search, as many as there are; a context manager, which ends their processes.
@@ -206,7 +212,19 @@ class Machines:
         """Of the machines that are there now."""
         return tuple(place.machine for place in (*self._running, *self._idle))
 
-    def each(self, propose: Callable[[], T | None], attempt: Callable[[Worker, T], R]) -> Iterator[Done[T, R]]:
+    def ask(self, request: Mapping[str, Any], timeout: float) -> Any:
+        """Ask the machine that an attempt runs on, within :meth:`each` or :meth:`on_every_one`.
+
+        Raises
+        ------
+        TrialError, LostError
+            As :meth:`Worker.ask`.
+        """
+        place = threading.current_thread()
+        assert isinstance(place, _Place), "a machine is asked by an attempt"
+        return place.worker.ask(request, timeout)
+
+    def each(self, propose: Callable[[], T | None], attempt: Callable[[T], R]) -> Iterator[Done[T, R]]:
         """Try what is proposed, a trial on each machine at a time, and give what came of it in the order of time.
 
         A trial has one machine for all its measurements.  Where that goes meanwhile, the trial is begun anew on
@@ -218,7 +236,7 @@ class Machines:
             Asked in the caller's thread whenever a machine is free: the next trial, or None if there is none for now.
             It is over when None was said and nothing runs.
         attempt : callable
-            Called in a thread of the machine's with its worker and the trial: measures and returns the result, or
+            Called with a trial in a thread of the machine's: measures by way of :meth:`ask` and returns the result, or
             raises :class:`~fq_tvm.tuning.worker.TrialError`.
 
         Yields
@@ -241,26 +259,51 @@ class Machines:
 
         while True:
             while self._idle and (run := take()) is not None:
-                place = self._idle.popleft()
-                self._running[place] = run
-                place.work.put(partial(attempt, place.worker, run.trial))
-            if not any(run.generation == self._generation for run in self._running.values()):
+                self._begin(self._idle.popleft(), run, attempt)
+            if not self._is_running():
                 if self._idle or (run := take()) is None:
                     return
                 waiting.append(run)  # nothing runs that could change what is proposed
                 self._await_one()
-                continue
-            if (ended := self._next_event()) is None or ended.run.generation != self._generation:
-                continue
-            run, machine, value = ended.run, ended.machine, ended.value
-            if ended.event == "raised":
-                raise value
-            if ended.event == "lost" and run.lost + 1 < (ATTEMPTS if self.rpc else 1):
-                waiting.append(replace(run, lost=run.lost + 1))
-            elif ended.event == "done":
-                yield Done(run.trial, machine, value)
-            else:
-                yield Done(run.trial, machine, error=str(value))
+            elif (ended := self._next_end()) is not None:
+                if ended.event == "lost" and ended.run.lost + 1 < (ATTEMPTS if self.rpc else 1):
+                    waiting.append(replace(ended.run, lost=ended.run.lost + 1))
+                else:
+                    yield ended.done()
+
+    def on_every_one(self, attempt: Callable[[], R]) -> list[Done[None, R]]:
+        """Do the same once on each machine that is there, all at a time, and return what came of it.
+
+        Raises
+        ------
+        FqError
+            If no machine is left, and none comes for a minute.
+        """
+        self._generation += 1
+        self._await_one()
+        for place in self._idle:
+            self._begin(place, _Running(None, 0, self._generation), lambda _: attempt())
+        self._idle.clear()
+        done: list[Done[None, R]] = []
+        while self._is_running():
+            if (ended := self._next_end()) is not None:
+                done.append(ended.done())
+        return done
+
+    def _begin(self, place: _Place, run: _Running[T], attempt: Callable[[T], Any]) -> None:
+        self._running[place] = run
+        place.work.put(partial(attempt, run.trial))
+
+    def _is_running(self) -> bool:
+        return any(run.generation == self._generation for run in self._running.values())
+
+    def _next_end(self) -> _Ended | None:
+        """Return the end of a trial of now, if there is one soon; what the caller's own code raised is raised."""
+        if (ended := self._next_event()) is None or ended.run.generation != self._generation:
+            return None
+        if ended.event == "raised":
+            raise ended.value
+        return ended
 
     def _await_one(self) -> None:
         """Wait until a machine is free."""

@@ -9,20 +9,22 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import platform
+import random
 import socket
-import statistics
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from .. import bench, environment
+from ..bench.timing import MIN_ROUNDS, sweeper
 from ..errors import FqError
 from ..launch.arguments import check, describe_all
 from ..launch.buffers import empty_like, on_memory
@@ -37,6 +39,9 @@ from .jobs import RANGES, plan_of
 SESSION_SECONDS = 3600
 """How long a server serves one session, so that it outlives whoever holds it and is gone; another session goes on."""
 
+SWEPT_BYTES = 2**26
+"""How much another machine moves between turns, so that tensors are read from memory: twice a last-level cache."""
+
 CASES_IN_MEMORY = 3
 """How many cases the process keeps the tensors of."""
 
@@ -47,6 +52,28 @@ class Contender:
 
     spec: FakeQuantSpec
     schedule: Schedule
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How contenders are timed.
+
+    Parameters
+    ----------
+    seconds : float
+        How long, about; there are five rounds at least.
+    tensors : {"caches", "memory"}
+        Where tensors are when a turn begins: where the turn before left them, or swept out of the caches.
+    copy : bool
+        Whether a plain copy of x has turns, too, where the place has one.
+    seed : int
+        Of the order of turns.
+    """
+
+    seconds: float
+    tensors: str = "caches"
+    copy: bool = False
+    seed: int = 0
 
 
 class Bench:
@@ -62,6 +89,10 @@ class Bench:
         for into, value in zip(self.outputs, expected, strict=False):
             into[...] = value
         self.expected = self.results()
+        self.calls: dict[Contender, Callable[..., Any]] = {}
+        """What was prepared and checked on these tensors."""
+        self.sent: Any = None
+        """The same tensors on another machine."""
 
     def spoil(self) -> None:
         """Overwrite the results, so that old ones are not taken for new ones."""
@@ -116,13 +147,22 @@ class Local:
         at.check(spec)
         return call
 
-    def time(self, at: Bench, contenders: Sequence[Contender], copy: bool, seconds: float) -> dict[str, list[float]]:
+    @property
+    def regime(self) -> dict[str, Any]:
+        """The threads that launches use."""
+        return {"threads": environment.num_threads(), "layer": environment.threading_layer()}
+
+    def time(self, at: Bench, contenders: Sequence[Contender], turns: Turns) -> dict[str, list[float]]:
         """Time contenders, by their number, and a copy in turns."""
-        calls = {str(i): self.prepare(at, contender) for i, contender in enumerate(contenders)}
-        if copy:
+        for contender in contenders:
+            if contender not in at.calls:
+                at.calls[contender] = self.prepare(at, contender)
+        calls = {str(i): at.calls[contender] for i, contender in enumerate(contenders)}
+        if turns.copy:
             x = at.inputs[0]
             calls["copy"] = bench.copy(x, empty_like(x, x.dtype))
-        return bench.interleave(calls, seconds)
+        sweep = sweeper() if turns.tensors == "memory" else None
+        return bench.interleave(calls, turns.seconds, sweep, math.inf, turns.seed)
 
 
 class Remote:
@@ -177,45 +217,63 @@ class Remote:
             self._sent[contender] = self.session.load_module(name)
         return self._sent[contender]
 
-    def time(self, at: Bench, contenders: Sequence[Contender], copy: bool, seconds: float) -> dict[str, list[float]]:
+    @property
+    def regime(self) -> dict[str, Any]:
+        """The threads that kernels use there, which are TVM's, and the server."""
+        return {"threads": environment.num_threads(), "layer": "tvm", "machine": self.machine}
+
+    def time(self, at: Bench, contenders: Sequence[Contender], turns: Turns) -> dict[str, list[float]]:
         """Time contenders, by their number, in turns; the time of the way there does not count."""
-        del copy  # a copy is torch's or numpy's, which the other machine need not have
+        # a copy is torch's or numpy's, which the other machine need not have
         import tvm
 
-        def send(array: np.ndarray[Any, Any]) -> Any:
-            return tvm.runtime.tensor(np.ascontiguousarray(flat(array)), self.device)
-
-        inputs = [send(array) for array in at.inputs]
-        calls: dict[str, Callable[[], float]] = {}
-        for number, contender in enumerate(contenders):
+        if at.sent is None:
+            at.sent = [
+                tvm.runtime.tensor(np.ascontiguousarray(flat(array)), self.device)
+                for array in (*at.inputs, *at.outputs)
+            ]
+        results = at.sent[len(at.inputs) :]
+        for contender in contenders:
+            if contender in at.calls:
+                continue
             at.spoil()
-            outputs = [send(array) for array in at.outputs]
-            calls[str(number)] = call = self._call(at, contender, (*inputs, *outputs))
-            call()
-            for array, tensor in zip(at.outputs, outputs, strict=True):
+            for array, tensor in zip(at.outputs, results, strict=True):
+                tensor.copyfrom(np.ascontiguousarray(flat(array)))
+            call = self._call(at, contender)
+            call(False)
+            for array, tensor in zip(at.outputs, results, strict=True):
                 flat(array)[...] = tensor.numpy()
             at.check(contender.spec)
-        times: dict[str, list[float]] = {name: [] for name in calls}
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end or len(times["0"]) < 5:
-            for name, call in calls.items():
-                times[name].append(call())
+            at.calls[contender] = call
+        order = list(enumerate(contenders))
+        times: dict[str, list[float]] = {str(number): [] for number, _ in order}
+        shuffle, end = random.Random(turns.seed).shuffle, time.perf_counter() + turns.seconds
+        while time.perf_counter() < end or len(times["0"]) < MIN_ROUNDS:
+            shuffle(order)
+            for number, contender in order:
+                at.calls[contender](False)  # brings caches and threads back to this contender
+                times[str(number)].append(at.calls[contender](turns.tensors == "memory"))
         return times
 
-    def _call(self, at: Bench, contender: Contender, tensors: tuple[Any, ...]) -> Callable[[], float]:
+    def _call(self, at: Bench, contender: Contender) -> Callable[[bool], float]:
+        """Return what runs a contender there and says how long it took, perhaps with the caches swept before."""
         import tvm
 
         module = self.module(contender)
         plan = plan_of(at.case, contender.spec, contender.schedule, self.target)
         workspace = tvm.runtime.empty((max(plan.workspace_size, 1),), "uint8", self.device)
         signature = operator_of(contender.spec).entry_points(contender.spec).tensors
-        places = dict(zip((*signature, "workspace"), (*tensors, workspace), strict=True))
-        calls = []
+        places = dict(zip((*signature, "workspace"), (*at.sent, workspace), strict=True))
+        calls: dict[bool, list[Any]] = {False: [], True: []}
         for call in plan.calls:
             name = call.threaded if plan.threaded else call.serial
             arguments = (*(places[tensor] for tensor in call.form.tensors), *call.numbers)
-            calls.append((module.time_evaluator(name, self.device, number=1), arguments))
-        return lambda: sum(evaluator(*arguments).mean for evaluator, arguments in calls)
+            for sweep, timed in calls.items():
+                # what the call before made is read from where that left it
+                flushed = SWEPT_BYTES if sweep and not timed else 0
+                evaluator = module.time_evaluator(name, self.device, number=1, cache_flush_bytes=flushed)
+                timed.append((evaluator, arguments))
+        return lambda sweep: sum(evaluator(*arguments).mean for evaluator, arguments in calls[sweep])
 
 
 def _request(host: str, port: int, key: str) -> tuple[Any, str]:
@@ -245,17 +303,16 @@ def serve(place: Local | Remote, request: Mapping[str, Any], benches: OrderedDic
     place : Local or Remote
         Where to measure.
     request : mapping
-        ``{"ask": "target"}``, ``{"ask": "machine"}``, or
-        ``{"ask": "time", "case": ..., "contenders": [...], "copy": bool, "seconds": s}``.
+        ``{"ask": "target"}``, ``{"ask": "machine"}``, or ``{"ask": "time", "case": ..., "contenders": [...]}`` with the
+        fields of :class:`Turns`.
     benches : OrderedDict
         Tensors that are kept between requests, the last used last.
 
     Returns
     -------
     dict or str
-        The target; the machine's name; or,
-        by contender's number and ``"copy"``, the median in seconds, the spread (interquartile range)
-        and the number of measurements.
+        The target; the machine's name; or ``times``, the seconds of each round by contender's number and perhaps
+        ``"copy"``, and ``regime``.
     """
     if request["ask"] == "target":
         return place.target.to_json()
@@ -272,12 +329,9 @@ def serve(place: Local | Remote, request: Mapping[str, Any], benches: OrderedDic
             benches.popitem(last=False)
         benches[key] = Bench(case, spec)
     benches.move_to_end(key)
-    times = place.time(benches[key], contenders, request.get("copy", False), request["seconds"])
-    answer: dict[str, Any] = {}
-    for name, values in times.items():
-        quartiles = statistics.quantiles(values, n=4)
-        answer[name] = [statistics.median(values), quartiles[2] - quartiles[0], len(values)]
-    return answer
+    turns = Turns(**{f.name: request[f.name] for f in fields(Turns) if f.name in request})
+    times = place.time(benches[key], contenders, turns)
+    return {"times": times, "regime": {"tensors": turns.tensors, **place.regime}}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

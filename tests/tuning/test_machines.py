@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections import Counter
 
 import pytest
-from lab import lab
 
 from fq_tvm import FqError
 from fq_tvm.target import Target
 from fq_tvm.tuning import machines as module
-from fq_tvm.tuning.machines import Done, Machines, servers
+from fq_tvm.tuning.machines import Done, Machines
 from fq_tvm.tuning.worker import LostError, TrialError
 
 CPU = Target("znver4", ("avx2",))
+DIE = {"ask": "die"}
 
 
 class Farm:
@@ -48,6 +47,8 @@ class FarmWorker:
                     break
             if self.closed.wait(0.01):
                 raise LostError("the search has ended")
+        if request["ask"] == "die":
+            self.die()
         return {"target": self.server[1].to_json(), "machine": self.server[0]}[request["ask"]]
 
     def die(self):
@@ -68,9 +69,9 @@ def proposals(number):
 def test_each_machine_has_a_trial_at_a_time_and_all_have_one(monkeypatch):
     farm, together = Farm(monkeypatch, CPU, CPU, CPU), threading.Barrier(3)
 
-    def attempt(worker, trial):
+    def attempt(trial):
         together.wait(30)  # nobody passes before three are here
-        return worker.ask({"ask": "machine"}, 1)
+        return machines.ask({"ask": "machine"}, 1)
 
     with Machines("tracker:1", "lab") as machines:
         done = list(machines.each(proposals(9), attempt))
@@ -85,10 +86,10 @@ def test_a_trial_whose_machine_goes_has_another(monkeypatch):
     farm, notes = Farm(monkeypatch, CPU, CPU), []
     tries = Counter()
 
-    def attempt(worker, trial):
+    def attempt(trial):
         tries[trial] += 1
         if trial == 1 and tries[trial] == 1:
-            worker.die()
+            machines.ask(DIE, 1)
         if trial == 3:
             raise TrialError("another result")
         return trial * 10
@@ -109,8 +110,8 @@ def test_what_ends_every_server_ends_two(monkeypatch):
     """TVM's server ends with a session that crashes, and the others are needed."""
     farm = Farm(monkeypatch, *[CPU] * 4)
 
-    def attempt(worker, trial):
-        return worker.die() if trial == 2 else trial
+    def attempt(trial):
+        return machines.ask(DIE, 1) if trial == 2 else trial
 
     with Machines("tracker:1", "lab") as machines:
         done = {d.trial: d for d in machines.each(proposals(20), attempt)}
@@ -130,7 +131,7 @@ def test_a_machine_that_joins_has_trials_too(monkeypatch):
 
     with Machines("tracker:1", "lab") as machines:
         seen.add(machines.names[0])
-        for done in machines.each(propose, lambda worker, trial: worker.ask({"ask": "machine"}, 1)):
+        for done in machines.each(propose, lambda trial: machines.ask({"ask": "machine"}, 1)):
             seen.add(done.machine)
     assert seen == {"machine 0", "the new one"}
 
@@ -140,11 +141,11 @@ def test_a_machine_of_another_kind_is_left_alone(monkeypatch):
     notes = []
     with Machines("tracker:1", "lab", lambda *note: notes.append(note)) as machines:
         while len(notes) < 2:
-            list(machines.each(proposals(1), lambda worker, trial: time.sleep(0.01)))
+            list(machines.each(proposals(1), lambda trial: time.sleep(0.01)))
         kind = {name: event for name, event, _ in notes}
         assert sorted(kind.values()) == ["joined", "refused"]
         [refused] = [name for name, event in kind.items() if event == "refused"]
-        done = list(machines.each(proposals(5), lambda worker, trial: trial))
+        done = list(machines.each(proposals(5), lambda trial: trial))
         assert all(d.machine != refused for d in done)
     [reason] = [reason for _, event, reason in notes if event == "refused"]
     assert reason in ("its CPU is znver3, not znver4", "its CPU is znver4, not znver3")
@@ -153,12 +154,11 @@ def test_a_machine_of_another_kind_is_left_alone(monkeypatch):
 def test_no_machine_is_left(monkeypatch):
     Farm(monkeypatch, CPU)
     monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.1)
-    done = []
     with Machines("tracker:1", "lab") as machines:
+        results = machines.each(proposals(9), lambda trial: machines.ask(DIE, 1) if trial == 1 else trial)
+        assert next(results).trial == 0
         with pytest.raises(FqError, match=r"no machine 'lab' is left at the tracker tracker:1"):
-            for one in machines.each(proposals(9), lambda worker, trial: worker.die() if trial == 1 else trial):
-                done.append(one.trial)
-    assert done == [0]
+            next(results)
 
 
 def test_no_server_of_the_key(monkeypatch):
@@ -171,13 +171,33 @@ def test_an_error_of_the_callers_is_the_callers(monkeypatch):
     Farm(monkeypatch, CPU, CPU)
     with Machines("tracker:1", "lab") as machines:
         with pytest.raises(ZeroDivisionError):
-            list(machines.each(proposals(4), lambda worker, trial: 1 // (trial - 1)))
+            list(machines.each(proposals(4), lambda trial: 1 // (trial - 1)))
         # what the other machine was about is over, and of no interest to who comes next
-        assert sorted(d.trial for d in machines.each(proposals(3), lambda worker, trial: trial)) == [0, 1, 2]
+        assert sorted(d.trial for d in machines.each(proposals(3), lambda trial: trial)) == [0, 1, 2]
 
 
 def test_this_machine():
     with Machines() as machines:
-        [done] = machines.each(proposals(1), lambda worker, trial: worker.ask({"ask": "target"}, 60)["cpu"])
+        [done] = machines.each(proposals(1), lambda trial: machines.ask({"ask": "target"}, 60)["cpu"])
         assert done == Done(0, machines.names[0], machines.target.cpu)
     assert not [thread for thread in threading.enumerate() if isinstance(thread, module._Place)]
+
+
+def test_once_on_every_machine(monkeypatch):
+    Farm(monkeypatch, CPU, CPU, CPU)
+    ended = []
+
+    def attempt():
+        machine = machines.ask({"ask": "machine"}, 1)
+        if machine == "machine 1":
+            machines.ask(DIE, 1)
+        ended.append(machine)
+        return len(ended)
+
+    with Machines("tracker:1", "lab") as machines:
+        while len(machines.names) < 3:
+            list(machines.each(proposals(1), lambda trial: time.sleep(0.01)))
+        done = {each.machine: each for each in machines.on_every_one(attempt)}
+    assert sorted(done) == ["machine 0", "machine 1", "machine 2"]
+    assert done["machine 1"].error == "connection reset"
+    assert sorted(ended) == ["machine 0", "machine 2"]
