@@ -288,14 +288,14 @@ def race(candidate: Any, incumbent: Any, measure: Measure, decide: Decide, patie
     measure, decide : callable
         See the module.
     patience : float
-        Seconds after which no more samples are asked for.
+        Seconds after the first samples, which wait for a kernel to be built, until no more are asked for.
 
     Returns
     -------
     Trial
         A failed one, if ``measure`` raises :class:`TrialError`.
     """
-    begin = time.monotonic()
+    begin, until = time.monotonic(), math.inf
     logs: list[float] = []
     samples = Samples({})
     try:
@@ -303,8 +303,9 @@ def race(candidate: Any, incumbent: Any, measure: Measure, decide: Decide, patie
             samples = measure((incumbent, candidate))
             logs += samples.log_ratios()
             verdict = decide(logs)
-            if verdict.action != MORE or time.monotonic() - begin > patience:
+            if verdict.action != MORE or time.monotonic() > until:
                 break
+            until = min(until, time.monotonic() + patience)
     except TrialError as error:
         return Trial(candidate, incumbent, FAILED, str(error), took=time.monotonic() - begin)
     action = UNDECIDED if verdict.action == MORE else verdict.action
