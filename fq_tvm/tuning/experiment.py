@@ -318,7 +318,7 @@ def race(candidate: Any, incumbent: Any, measure: Measure, decide: Decide, patie
     measure, decide : callable
         See the module.
     patience : float
-        Seconds after which no more samples are asked for.
+        Seconds after the first samples, which wait for a kernel to be built, until no more are asked for.
 
     Returns
     -------
@@ -330,7 +330,7 @@ def race(candidate: Any, incumbent: Any, measure: Measure, decide: Decide, patie
     LostError
         If what measures went, perhaps not by the trial's fault.
     """
-    begin = time.monotonic()
+    begin, until = time.monotonic(), math.inf
     logs: list[float] = []
     samples = Samples({})
     try:
@@ -338,8 +338,9 @@ def race(candidate: Any, incumbent: Any, measure: Measure, decide: Decide, patie
             samples = measure((incumbent, candidate))
             logs += samples.log_ratios()
             verdict = decide(logs)
-            if verdict.action != MORE or time.monotonic() - begin > patience:
+            if verdict.action != MORE or time.monotonic() > until:
                 break
+            until = min(until, time.monotonic() + patience)
     except LostError:
         raise
     except TrialError as error:
