@@ -50,6 +50,26 @@ class Gain(NamedTuple):
         """Make a gain of logarithms of a time over the other: the most, the median and the least."""
         return cls(*(-math.expm1(value) for value in (high, median, low)))
 
+    def to_json(self) -> list[float | None]:
+        """Return the three, None for what is not known."""
+        return [round(value, 5) if math.isfinite(value) else None for value in self]
+
+    @classmethod
+    def from_json(cls, values: Sequence[float | None]) -> Gain:
+        """Make a gain of what :meth:`to_json` returned.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is anything else.
+        """
+        return cls(*(unknown if v is None else float(v) for v, unknown in zip(values, UNKNOWN, strict=True)))
+
+    def __str__(self) -> str:
+        """Say it in percent: ``4.6 % (4.4 to 4.8)``."""
+        low, median, high = (f"{100 * value:.1f}" if math.isfinite(value) else "?" for value in self)
+        return f"{median} % ({low} to {high})"
+
 
 class Verdict(NamedTuple):
     """What a decision is.
@@ -166,7 +186,7 @@ class Trial:
             "incumbent": self.incumbent.to_json(),
             "verdict": self.verdict,
             "why": self.why,
-            "gain": None if self.gain is None else [_finite(value) for value in self.gain],
+            "gain": self.gain and self.gain.to_json(),
             "rounds": self.rounds,
             "regime": dict(self.regime),
             "seconds": {name: list(times) for name, times in self.seconds.items()},
@@ -181,27 +201,23 @@ class Trial:
         KeyError, TypeError, ValueError
             If something is missing or no such value.
         """
-        gain = value["gain"]
+        gain, at, took = value["gain"], float(value["at"]), float(value["took"])
+        if not 0 <= at < math.inf or not 0 <= took < math.inf:
+            raise ValueError(f"at is {at}, took is {took}; expected seconds")
         return cls(
             parse(value["schedule"]),
             parse(value["incumbent"]),
             str(value["verdict"]),
             str(value["why"]),
-            None
-            if gain is None
-            else Gain(*(unknown if v is None else float(v) for v, unknown in zip(gain, UNKNOWN, strict=True))),
+            None if gain is None else Gain.from_json(gain),
             int(value["rounds"]),
             dict(value["regime"]),
             dict(value["seconds"]),
             value["kind"] == "check",
             int(value["trial"]),
-            float(value["at"]),
-            float(value["took"]),
+            at,
+            took,
         )
-
-
-def _finite(value: float) -> float | None:
-    return round(value, 5) if math.isfinite(value) else None
 
 
 class History:
@@ -278,7 +294,14 @@ def nearest(space: Iterable[Any], distance: Callable[[Any, Any], int]) -> Propos
     return propose
 
 
-def race(candidate: Any, incumbent: Any, measure: Measure, decide: Decide, patience: float = math.inf) -> Trial:
+def race(
+    candidate: Any,
+    incumbent: Any,
+    measure: Measure,
+    decide: Decide,
+    patience: float = math.inf,
+    renew: Callable[[], object] | None = None,
+) -> Trial:
     """Let two contenders meet until a decision falls.
 
     Parameters
@@ -289,32 +312,55 @@ def race(candidate: Any, incumbent: Any, measure: Measure, decide: Decide, patie
         See the module.
     patience : float
         Seconds after the first samples, which wait for a kernel to be built, until no more are asked for.
+    renew : callable, optional
+        Has everything loaded anew before the next samples.  Where code and tensors happen to lie makes equal kernels
+        differ by some percent, for as long as they lie there; so a candidate that wins has to win again elsewhere.
 
     Returns
     -------
     Trial
         A failed one, if ``measure`` raises :class:`TrialError`.
     """
-    begin, until = time.monotonic(), math.inf
-    logs: list[float] = []
-    samples = Samples({})
+    begin = time.monotonic()
     try:
-        for _ in range(MOST_PORTIONS):
-            samples = measure((incumbent, candidate))
-            logs += samples.log_ratios()
-            verdict = decide(logs)
-            if verdict.action != MORE or time.monotonic() > until:
-                break
-            until = min(until, time.monotonic() + patience)
+        verdict, rounds, samples = _meet((incumbent, candidate), measure, decide, patience)
+        if verdict.action == KEEP and renew is not None:
+            renew()
+            first = rounds
+            verdict, rounds, samples = _meet((incumbent, candidate), measure, decide, patience)
+            rounds += first
+            if verdict.action != KEEP:
+                verdict = verdict._replace(why=f"{verdict.why}, once it was loaded anew")
     except TrialError as error:
         return Trial(candidate, incumbent, FAILED, str(error), took=time.monotonic() - begin)
     action = UNDECIDED if verdict.action == MORE else verdict.action
-    trial = Trial(candidate, incumbent, action, verdict.why, verdict.gain, len(logs), samples.regime, samples.medians())
+    trial = Trial(candidate, incumbent, action, verdict.why, verdict.gain, rounds, samples.regime, samples.medians())
     return replace(trial, took=time.monotonic() - begin)
 
 
+def _meet(
+    contenders: tuple[Any, Any], measure: Measure, decide: Decide, patience: float
+) -> tuple[Verdict, int, Samples]:
+    """Ask for samples until there is a decision; return that, the number of rounds, and the last samples."""
+    logs: list[float] = []
+    until = math.inf
+    for _ in range(MOST_PORTIONS):
+        samples = measure(contenders)
+        logs += samples.log_ratios()
+        verdict = decide(logs)
+        if verdict.action != MORE or time.monotonic() > until:
+            break
+        until = min(until, time.monotonic() + patience)
+    return verdict, len(logs), samples
+
+
 def experiment(
-    history: History, propose: Propose, measure: Measure, decide: Decide, patience: float = math.inf
+    history: History,
+    propose: Propose,
+    measure: Measure,
+    decide: Decide,
+    patience: float = math.inf,
+    renew: Callable[[], object] | None = None,
 ) -> Iterator[Trial]:
     """Make trials, one after the other, until nothing more is proposed; whoever iterates may stop at any time.
 
@@ -324,7 +370,7 @@ def experiment(
         To go on with; every trial is added to it before it is given out.
     propose, measure, decide : callable
         See the module.
-    patience : float
+    patience, renew
         As for :func:`race`.
 
     Yields
@@ -334,9 +380,9 @@ def experiment(
     begin = time.monotonic() - max((trial.at for trial in history.trials), default=0.0)
     while True:
         if history.check_due:
-            trial = replace(race(history.incumbent, history.start, measure, decide, patience), check=True)
+            trial = replace(race(history.incumbent, history.start, measure, decide, patience, renew), check=True)
         elif (candidate := propose(history)) is None:
             return
         else:
-            trial = race(candidate, history.incumbent, measure, decide, patience)
+            trial = race(candidate, history.incumbent, measure, decide, patience, renew)
         yield history.add(replace(trial, at=time.monotonic() - begin))

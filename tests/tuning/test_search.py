@@ -120,7 +120,7 @@ def search_with(times):
             {case.name: [[times(schedule)] * 5 for schedule in schedules] for case in job.cases}
         )
 
-    search = tuning._Search(None, current_target(), None, tuning.Settings(), min_gain=0.1)
+    search = tuning._Search(Worker(), current_target(), None, tuning.Settings(), min_gain=0.1)
     search.measure, search.write, search.identity = measure, lambda job, entry: None, lambda job: ""
     return search
 
@@ -272,7 +272,9 @@ def test_command(double, few, tmp_path, capsys):
     assert cli.main([*arguments, "--plot", str(tmp_path / "p.png")]) == 0
     said = capsys.readouterr()
     assert "rows float32 cache" in said.out
-    assert "0.500" in said.out
+    assert "50.0 % (50.0 to 50.0)" in said.out
+    assert "yes: faster" in said.out
+    assert f"tile {LUCKY}" in said.out
     assert "jobs left" in said.err
     assert (tmp_path / "p.png").stat().st_size > 1000
     assert cli.main([*arguments, "--json", "-q"]) == 0
