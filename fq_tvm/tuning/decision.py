@@ -21,6 +21,9 @@ from .experiment import DROP, KEEP, MORE, UNKNOWN, Gain, Verdict
 LEAST_GAIN = 0.01
 """A schedule that is faster by less than a hundredth is not worth a change, however quiet the machine."""
 
+T_95 = (math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365)
+"""Quantiles of Student's t for intervals of 95 %, by degrees of freedom."""
+
 
 @lru_cache(maxsize=2**14)
 def wins_needed(rounds: int, odds: float) -> int:
@@ -70,6 +73,20 @@ def interval(log_ratios: Sequence[float], error: float = 0.05) -> Gain:
     if wins > rounds:
         return Gain(UNKNOWN.low, -math.expm1(statistics.median(ordered)), UNKNOWN.high)
     return Gain.of_logs(ordered[rounds - wins], statistics.median(ordered), ordered[wins - 1])
+
+
+def interval_of_means(log_ratios: Sequence[float]) -> Gain:
+    """Return the gain in the mean of a few processes, each of which gave one number, and the 95 % interval of Student.
+
+    What differs between processes (where code and tensors happen to lie) is most of what can be mistaken for a gain,
+    and no number of rounds within one of them tells of it (Georges, Buytaert and Eeckhout, Statistically rigorous Java
+    performance evaluation, 2007).
+    """
+    mean, freedom = statistics.fmean(log_ratios), len(log_ratios) - 1
+    if not freedom:
+        return UNKNOWN._replace(median=-math.expm1(mean))
+    half = T_95[min(freedom, len(T_95) - 1)] * statistics.stdev(log_ratios) / math.sqrt(len(log_ratios))
+    return Gain.of_logs(mean - half, mean, mean + half)
 
 
 @dataclass(frozen=True)

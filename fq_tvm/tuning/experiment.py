@@ -50,6 +50,26 @@ class Gain(NamedTuple):
         """Make a gain of logarithms of a time over the other: the most, the median and the least."""
         return cls(*(-math.expm1(value) for value in (high, median, low)))
 
+    def to_json(self) -> list[float | None]:
+        """Return the three, None for what is not known."""
+        return [round(value, 5) if math.isfinite(value) else None for value in self]
+
+    @classmethod
+    def from_json(cls, values: Sequence[float | None]) -> Gain:
+        """Make a gain of what :meth:`to_json` returned.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is anything else.
+        """
+        return cls(*(unknown if v is None else float(v) for v, unknown in zip(values, UNKNOWN, strict=True)))
+
+    def __str__(self) -> str:
+        """Say it in percent: ``4.6 % (4.4 to 4.8)``."""
+        low, median, high = (f"{100 * value:.1f}" if math.isfinite(value) else "?" for value in self)
+        return f"{median} % ({low} to {high})"
+
 
 class Verdict(NamedTuple):
     """What a decision is.
@@ -166,7 +186,7 @@ class Trial:
             "incumbent": self.incumbent.to_json(),
             "verdict": self.verdict,
             "why": self.why,
-            "gain": None if self.gain is None else [_finite(value) for value in self.gain],
+            "gain": self.gain and self.gain.to_json(),
             "rounds": self.rounds,
             "regime": dict(self.regime),
             "seconds": {name: list(times) for name, times in self.seconds.items()},
@@ -181,27 +201,23 @@ class Trial:
         KeyError, TypeError, ValueError
             If something is missing or no such value.
         """
-        gain = value["gain"]
+        gain, at, took = value["gain"], float(value["at"]), float(value["took"])
+        if not 0 <= at < math.inf or not 0 <= took < math.inf:
+            raise ValueError(f"at is {at}, took is {took}; expected seconds")
         return cls(
             parse(value["schedule"]),
             parse(value["incumbent"]),
             str(value["verdict"]),
             str(value["why"]),
-            None
-            if gain is None
-            else Gain(*(unknown if v is None else float(v) for v, unknown in zip(gain, UNKNOWN, strict=True))),
+            None if gain is None else Gain.from_json(gain),
             int(value["rounds"]),
             dict(value["regime"]),
             dict(value["seconds"]),
             value["kind"] == "check",
             int(value["trial"]),
-            float(value["at"]),
-            float(value["took"]),
+            at,
+            took,
         )
-
-
-def _finite(value: float) -> float | None:
-    return round(value, 5) if math.isfinite(value) else None
 
 
 class Pair(NamedTuple):
@@ -247,6 +263,8 @@ class History:
         self.trials: list[Trial] = []
         self.running: set[Any] = set()
         """Candidates of trials that have not ended."""
+        self.gains: dict[Any, float] = {start: 0.0}
+        """Of each candidate that was measured over the first, as far as trials tell."""
         self._since = 0
         self._kept: set[Any] = set()
         self._refuted: set[Any] = set()  # incumbents that were no better than the first schedule
@@ -269,6 +287,7 @@ class History:
             if trial.candidate != self.incumbent:
                 return trial
             self.gain = trial.gain.median if trial.kept and trial.gain else 0.0
+            self.gains[self.incumbent] = self.gain
             if not trial.kept:
                 self._refuted.add(self.incumbent)
                 self._kept = {self.incumbent}
@@ -276,6 +295,8 @@ class History:
                 self.incumbent, self._since = self.start, 0
             return trial
         self._since += 1
+        if trial.gain:
+            self.gains[trial.candidate] = self.over_start(trial)
         if not trial.kept:
             if trial.incumbent not in self._refuted or trial.verdict == FAILED:  # it ran while that was refuted
                 self._lost[trial.candidate] = None if trial.verdict == FAILED else trial.incumbent
@@ -286,7 +307,8 @@ class History:
 
     def over_start(self, trial: Trial) -> float:
         """Return the gain over the first schedule of a candidate that met the incumbent; NaN if it is not known."""
-        return 1 - (1 - self.gain) * (1 - trial.gain.median) if trial.gain else math.nan
+        before = self.gains.get(trial.incumbent, self.gain)
+        return 1 - (1 - before) * (1 - trial.gain.median) if trial.gain else math.nan
 
     @property
     def check_due(self) -> bool:
@@ -308,7 +330,14 @@ def nearest(space: Iterable[Any], distance: Callable[[Any, Any], int]) -> Propos
     return propose
 
 
-def race(candidate: Any, incumbent: Any, measure: Measure, decide: Decide, patience: float = math.inf) -> Trial:
+def race(
+    candidate: Any,
+    incumbent: Any,
+    measure: Measure,
+    decide: Decide,
+    patience: float = math.inf,
+    renew: Callable[[], object] | None = None,
+) -> Trial:
     """Let two contenders meet until a decision falls.
 
     Parameters
@@ -319,6 +348,9 @@ def race(candidate: Any, incumbent: Any, measure: Measure, decide: Decide, patie
         See the module.
     patience : float
         Seconds after the first samples, which wait for a kernel to be built, until no more are asked for.
+    renew : callable, optional
+        Has everything loaded anew before the next samples.  Where code and tensors happen to lie makes equal kernels
+        differ by some percent, for as long as they lie there; so a candidate that wins has to win again elsewhere.
 
     Returns
     -------
@@ -330,24 +362,39 @@ def race(candidate: Any, incumbent: Any, measure: Measure, decide: Decide, patie
     LostError
         If what measures went, perhaps not by the trial's fault.
     """
-    begin, until = time.monotonic(), math.inf
-    logs: list[float] = []
-    samples = Samples({})
+    begin = time.monotonic()
     try:
-        for _ in range(MOST_PORTIONS):
-            samples = measure((incumbent, candidate))
-            logs += samples.log_ratios()
-            verdict = decide(logs)
-            if verdict.action != MORE or time.monotonic() > until:
-                break
-            until = min(until, time.monotonic() + patience)
+        verdict, rounds, samples = _meet((incumbent, candidate), measure, decide, patience)
+        if verdict.action == KEEP and renew is not None:
+            renew()
+            first = rounds
+            verdict, rounds, samples = _meet((incumbent, candidate), measure, decide, patience)
+            rounds += first
+            if verdict.action != KEEP:
+                verdict = verdict._replace(why=f"{verdict.why}, once it was loaded anew")
     except LostError:
         raise
     except TrialError as error:
         return Trial(candidate, incumbent, FAILED, str(error), took=time.monotonic() - begin)
     action = UNDECIDED if verdict.action == MORE else verdict.action
-    trial = Trial(candidate, incumbent, action, verdict.why, verdict.gain, len(logs), samples.regime, samples.medians())
+    trial = Trial(candidate, incumbent, action, verdict.why, verdict.gain, rounds, samples.regime, samples.medians())
     return replace(trial, took=time.monotonic() - begin)
+
+
+def _meet(
+    contenders: tuple[Any, Any], measure: Measure, decide: Decide, patience: float
+) -> tuple[Verdict, int, Samples]:
+    """Ask for samples until there is a decision; return that, the number of rounds, and the last samples."""
+    logs: list[float] = []
+    until = math.inf
+    for _ in range(MOST_PORTIONS):
+        samples = measure(contenders)
+        logs += samples.log_ratios()
+        verdict = decide(logs)
+        if verdict.action != MORE or time.monotonic() > until:
+            break
+        until = min(until, time.monotonic() + patience)
+    return verdict, len(logs), samples
 
 
 def one_by_one(following: Callable[[], Pair | None], attempt: Callable[[Pair], Trial]) -> Iterator[Trial]:
@@ -365,6 +412,7 @@ def experiment(
     measure: Measure,
     decide: Decide,
     patience: float = math.inf,
+    renew: Callable[[], object] | None = None,
     spread: Spread = one_by_one,
 ) -> Iterator[Trial]:
     """Make trials until nothing more is proposed; whoever iterates may stop at any time.
@@ -378,7 +426,7 @@ def experiment(
         To go on with; every trial is added to it before it is given out.
     propose, measure, decide : callable
         See the module.
-    patience : float
+    patience, renew
         As for :func:`race`.
     spread : callable
         Where trials run, see :data:`Spread`; here, one by one, by default.
@@ -401,7 +449,7 @@ def experiment(
         return Pair(candidate, history.incumbent)
 
     def attempt(pair: Pair) -> Trial:
-        return replace(race(pair.candidate, pair.incumbent, measure, decide, patience), check=pair.check)
+        return replace(race(pair.candidate, pair.incumbent, measure, decide, patience, renew), check=pair.check)
 
     try:
         for trial in spread(following, attempt):

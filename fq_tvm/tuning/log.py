@@ -29,6 +29,47 @@ def read_log(path: str | Path) -> Iterator[dict[str, Any]]:
                     yield entry
 
 
+@dataclass(frozen=True)
+class Result:
+    """What came of a search.
+
+    Parameters
+    ----------
+    name : str
+        What was searched for, in words.
+    start, best : Schedule
+        What the search began with, and the best that it found.
+    kept : bool
+        Whether there is a record of it.
+    gain : Gain
+        Of what is kept, or else of the best, over the first, in rounds that had no part in finding it.
+    why : str
+        Why it is kept or not.
+    measured : dict
+        As :attr:`~fq_tvm.store.records.Record.measured`.
+    """
+
+    name: str
+    start: Schedule
+    best: Schedule
+    kept: bool
+    gain: Gain
+    why: str
+    measured: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def changes(self) -> str:
+        """The knobs in which the best differs from the first: ``rows 64``."""
+        first = self.start.to_json()
+        knobs = [f"{knob} {value}" for knob, value in self.best.to_json().items() if value != first[knob]]
+        return ", ".join(knobs) or "the default"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of a line of the log."""
+        best, gain = self.best.to_json(), self.gain.to_json()
+        return {"name": self.name, "best": best, "kept": self.kept, "gain": gain, "why": self.why}
+
+
 @dataclass
 class LoggedSearch:
     """What a log has of the search of one job, perhaps made in several runs of the tuner.
@@ -37,31 +78,15 @@ class LoggedSearch:
     ----------
     name : str
         Of the job, in words; a number tells those of one name apart.
-    begun : dict
-        The line that the search began with: CPU, cases, settings.
     history : History
         The trials.
-    result : dict
-        The line of the result; of several the last one, and empty without one.
+    result : Result, optional
+        Of several the last one.
     """
 
     name: str
-    begun: Mapping[str, Any]
     history: History
-    result: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def gain(self) -> Gain | None:
-        """Of the best schedule over the first, in rounds that had no part in finding it."""
-        return Gain(*self.result["gain"]) if "gain" in self.result else None
-
-    def changes(self) -> str:
-        """Say in which knobs the best schedule differs from the first."""
-        if not self.result.get("best"):
-            return ""
-        first = self.history.start.to_json()
-        knobs = [f"{knob} {value}" for knob, value in self.result["best"].items() if value != first.get(knob)]
-        return ", ".join(knobs) or "the default"
+    result: Result | None = None
 
 
 def searches(path: str | Path) -> list[LoggedSearch]:
@@ -76,17 +101,22 @@ def searches(path: str | Path) -> list[LoggedSearch]:
     """
     Path(path).stat()
     found: dict[str, LoggedSearch] = {}
+    names: list[str] = []
     for entry in read_log(path):
         with contextlib.suppress(KeyError, TypeError, ValueError, FqError):
-            job = str(entry["job"])
-            if entry["kind"] == "search" and entry["format"] == FORMAT and job not in found:
-                same = sum(search.begun["name"] == entry["name"] for search in found.values())
-                name = entry["name"] if not same else f"{entry['name']}, search {same + 1}"
-                found[job] = LoggedSearch(name, entry, History(Schedule.from_json(entry["start"])))
-            elif entry["kind"] in ("trial", "check") and job in found:
+            kind, job = entry["kind"], str(entry["job"])
+            if kind == "search" and entry["format"] == FORMAT and job not in found:
+                name, start = str(entry["name"]), Schedule.from_json(entry["start"])
+                names.append(name)
+                name = name if names.count(name) == 1 else f"{name}, search {names.count(name)}"
+                found[job] = LoggedSearch(name, History(start))
+            elif kind in ("trial", "check") and job in found:
                 found[job].history.add(Trial.from_json(entry, Schedule.from_json))
-            elif entry["kind"] == "result" and job in found:
-                found[job].result = entry
+            elif kind == "result" and job in found:
+                logged = found[job]
+                best, gain = Schedule.from_json(entry["best"]), Gain.from_json(entry["gain"])
+                said = bool(entry["kept"]), gain, str(entry["why"]), dict(entry["measured"])
+                logged.result = Result(logged.name, logged.history.start, best, *said)
     if not found:
         raise FqError(f"{path} has no searches that this version reads; expected a log of fq-tvm tune, format {FORMAT}")
     return list(found.values())

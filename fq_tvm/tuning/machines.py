@@ -224,6 +224,18 @@ class Machines:
         assert isinstance(place, _Place), "a machine is asked by an attempt"
         return place.worker.ask(request, timeout)
 
+    def renew(self) -> None:
+        """Have what the attempt's machine measures next in another process, or on a server loaded anew.
+
+        A server keeps its session: whoever gave it back might be given another.
+        """
+        place = threading.current_thread()
+        assert isinstance(place, _Place), "a machine is asked by an attempt"
+        if self.rpc is None:
+            place.worker.stop()  # the next question starts another
+        else:
+            place.worker.ask({"ask": "renew"}, START_SECONDS)
+
     def each(self, propose: Callable[[], T | None], attempt: Callable[[T], R]) -> Iterator[Done[T, R]]:
         """Try what is proposed, a trial on each machine at a time, and give what came of it in the order of time.
 

@@ -53,8 +53,8 @@ def plot_trials(log: str | Path, path: str | Path) -> None:
         for mark, points in marks.items():
             axes.plot(*zip(*points, strict=True), mark, color=color, alpha=0.5) if points else None
         axes.step(*zip(*line, strict=True), where="post", color=color, label=search.name)
-        if search.gain is not None:
-            low, gain, high = (max(100 * value, LOWEST) for value in search.gain)
+        if search.result is not None and search.result.best != search.result.start:
+            low, gain, high = (min(max(100 * value, LOWEST), 100) for value in search.result.gain)
             axes.errorbar([line[-1][0]], [gain], [[gain - low], [high - gain]], color=color, capsize=4, marker="s")
     axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     for mark, meaning in (

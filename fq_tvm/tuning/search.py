@@ -29,10 +29,10 @@ from ..store import records
 from ..store.cache import digest
 from ..store.records import Record, RecordFile
 from ..target import Target
-from .decision import LEAST_GAIN, SequentialTest, interval
+from .decision import LEAST_GAIN, SequentialTest, interval_of_means
 from .experiment import Gain, History, Measure, Pair, Samples, Trial, experiment, nearest
 from .jobs import CASE_MAX_BYTES, Job, distance, distinct, jobs_of
-from .log import FORMAT, read_log
+from .log import FORMAT, Result, read_log
 from .machines import Machines
 from .space import space
 from .worker import TrialError
@@ -42,8 +42,11 @@ USER_GAIN, SHIPPED_GAIN = 0.03, 0.10
 compiles for some seconds more, and a library of all kernels grows by one for each.  Knobs that only a launch reads cost
 nothing, and have to gain :data:`~fq_tvm.tuning.decision.LEAST_GAIN`."""
 
-CONFIRM_ERROR, CONFIRM_PORTIONS = 0.01, 8
-"""The chance that the interval of a result misses, and how many samples it is made of."""
+PROCESSES, PORTIONS = 5, 2
+"""In how many processes what was found meets the default, and how many portions of rounds each of them gives."""
+
+STEP_GAIN = 0.02
+"""What a candidate has to gain over the best so far: where they lie makes equal kernels differ by a hundredth."""
 
 TRIAL_SHARE = 0.1
 """The most of a job's budget that one trial takes, about."""
@@ -114,36 +117,20 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What came of a search of one job.
+class Found(Result):
+    """What came of a search, with the record that is kept, if it is.
 
     Parameters
     ----------
     record : Record
-        With the schedule that is kept: the best one, the default with the knobs of the best that only a launch reads,
-        or the default.
-    best : Schedule
-        The best one that was found, kept or not.
-    gain : Gain
-        Of that over the default, in rounds that had no part in finding it.
-    why : str
-        Why it is kept or not.
+        With the best schedule, the default with the knobs of the best that only a launch reads, or the default.
     """
 
-    record: Record
-    best: Schedule
-    gain: Gain
-    why: str
-
-    @property
-    def kept(self) -> bool:
-        """Whether there is a record of it."""
-        return bool(self.record.measured["over_default"] < 1)
+    record: Record = field(kw_only=True)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record's fields, and what it is beside them, as a dictionary that :func:`json.dumps` takes."""
-        found = {"best": self.best.to_json(), "gain": [round(value, 4) for value in self.gain]}
-        return {**self.record.to_json(), **found, "kept": self.kept, "why": self.why}
+        """Return the fields of a line of the log."""
+        return {**self.record.to_json(), **super().to_json()}
 
 
 @dataclass
@@ -239,7 +226,7 @@ def _run(search: _Search, job: Job, budget: float, show: Callable[[int, int, flo
     deadline = time.monotonic() + budget
     candidates = distinct(space(job.spec, search.target, search.settings.seed), job, search.target)
     history, near = search.history(job, candidates[0]), nearest(candidates, distance)
-    decide = SequentialTest(len(candidates))
+    decide = SequentialTest(len(candidates), gain=STEP_GAIN)
     begun: dict[str, Any] = {"kind": "search", "format": FORMAT, "cpu": search.target.cpu, "seed": search.settings.seed}
     begun.update(cases=[case.name for case in job.cases], candidates=len(candidates), start=candidates[0].to_json())
     search.write(job, {**begun, "budget": round(budget, 3), "min_gain": search.min_gain, "test": asdict(decide)})
@@ -250,7 +237,8 @@ def _run(search: _Search, job: Job, budget: float, show: Callable[[int, int, flo
         show(1 + sum(not trial.check for trial in history.trials), len(candidates), history.gain)
         return candidate if time.monotonic() < deadline else None
 
-    for trial in experiment(history, propose, search.measure(job), decide, budget * TRIAL_SHARE, search.spread):
+    measure, machines = search.measure(job), search.machines
+    for trial in experiment(history, propose, measure, decide, budget * TRIAL_SHARE, machines.renew, search.spread):
         search.write(job, trial.to_json())
     return history
 
@@ -268,23 +256,21 @@ def _conclude(search: _Search, job: Job, best: Schedule) -> Found:
     contenders = distinct((default, best, shared), job, search.target)
     by_machine, samples = _confirm(search, job, contenders)
     gains = {s: Gain(*map(min, zip(*by_machine[s].values(), strict=True))) for s in contenders}
-    kept, why = default, "no candidate was faster than the default"
-    for schedule in contenders[1:]:
-        needed = LEAST_GAIN if schedule.compiled == default.compiled else search.min_gain
-        if gains[schedule].low > 0 and gains[schedule].median >= needed:
-            if gains[schedule].median > gains[kept].median:
-                kept, why = schedule, f"faster than the default by {needed:.0%} or more"
-        elif kept == default:
-            why = (
-                f"its gain is below the {needed:.0%} that is asked for"
-                if gains[schedule].low > 0
-                else "in new rounds it is not faster than the default beyond doubt"
-            )
-    gain = gains[kept]
-    found: dict[str, Any] = {
-        "over_default": round(1 - gain.median, 4),
-        "gain": [round(value, 4) for value in gain] if kept != default else [0.0, 0.0, 0.0],
-    }
+    needed = {s: LEAST_GAIN if s.compiled == default.compiled else search.min_gain for s in contenders}
+    enough = [s for s in contenders[1:] if gains[s].low > 0 and gains[s].median >= needed[s]]
+    kept = max(enough, key=lambda schedule: gains[schedule].median, default=default)
+    gain = gains.get(kept if enough else best, gains[default])
+    if best not in contenders[1:]:
+        best, why = default, "none was faster"
+    elif gain.low <= 0:
+        why = "perhaps no faster, as new processes say"
+    elif not enough:
+        why = f"gains less than {needed[best]:.0%}"
+    else:
+        why = "faster" if kept == best else f"what launches read; code of its own gains less than {needed[best]:.0%}"
+    found: dict[str, Any] = {"over_default": 1.0, "gain": [0.0, 0.0, 0.0]}
+    if enough:
+        found = {"over_default": round(1 - gain.median, 4), "gain": gain.to_json()}
     if any(samples.copy.values()):
         limit = geometric_mean([case.moved_bytes / (2 * case.x_bytes) for case in job.cases])
         with_copy = Samples({name: (*samples.seconds[name], times) for name, times in samples.copy.items()})
@@ -292,10 +278,10 @@ def _conclude(search: _Search, job: Job, best: Schedule) -> Found:
         found["over_limit"] = round(math.exp(statistics.median(over_copy)) / limit, 4)
     found.update(cases=[case.name for case in job.cases], regime=dict(samples.regime))
     if search.settings.remote:
-        found["machines"] = {name: [round(v, 4) for v in gain] for name, gain in by_machine[kept].items()}
+        found["machines"] = {name: gain.to_json() for name, gain in by_machine[kept].items()}
         del found["regime"]["machine"]
     record = Record(job.match, job.size_class, kept, found, job.spec.operator)
-    result = Found(record, best, gains.get(best, gains[default]), why)
+    result = Found(job.name, default, best, bool(enough), gain, why, found, record=record)
     search.write(job, {"kind": "result", **result.to_json()})
     return result
 
@@ -314,11 +300,13 @@ def _confirm(
 
     def confirm() -> tuple[list[Gain], Samples]:
         logs: list[list[float]] = [[] for _ in contenders[1:]]
-        for _ in range(CONFIRM_PORTIONS if len(contenders) > 1 else 1):
-            samples = measure(contenders)
+        for _ in range(PROCESSES if len(contenders) > 1 else 1):
+            if len(contenders) > 1:
+                search.machines.renew()
+            portions = [measure(contenders) for _ in range(PORTIONS)]
             for number, values in enumerate(logs, 1):
-                values += samples.log_ratios(number)
-        return [Gain(0.0, 0.0, 0.0), *(interval(values, CONFIRM_ERROR / 2) for values in logs)], samples
+                values.append(statistics.median(log for samples in portions for log in samples.log_ratios(number)))
+        return [Gain(0.0, 0.0, 0.0), *map(interval_of_means, logs)], portions[-1]
 
     done = search.machines.on_every_one(confirm)
     measured = {each.machine: each.result for each in done if each.result is not None}

@@ -137,6 +137,9 @@ class Local:
         """Whether more can be measured here."""
         return True
 
+    def renew(self) -> None:
+        """Load kernels anew; the tuner starts another process instead."""
+
     def prepare(self, at: Bench, contender: Contender) -> Callable[[], Any]:
         """Build, run and check a contender; return its call."""
         spec, tensors = contender.spec, (*at.inputs, *at.outputs)
@@ -204,6 +207,10 @@ class Remote:
         except Exception:  # whatever TVM makes of a connection that is gone
             return False
         return True
+
+    def renew(self) -> None:
+        """Load kernels anew, to other places in memory."""
+        self._sent.clear()
 
     def module(self, contender: Contender) -> Any:
         """Build a kernel here and load it there."""
@@ -303,8 +310,8 @@ def serve(place: Local | Remote, request: Mapping[str, Any], benches: OrderedDic
     place : Local or Remote
         Where to measure.
     request : mapping
-        ``{"ask": "target"}``, ``{"ask": "machine"}``, or ``{"ask": "time", "case": ..., "contenders": [...]}`` with the
-        fields of :class:`Turns`.
+        ``{"ask": "target"}``, ``{"ask": "machine"}``, ``{"ask": "renew"}``, or ``{"ask": "time", "case": ...,
+        "contenders": [...]}`` with the fields of :class:`Turns`.
     benches : OrderedDict
         Tensors that are kept between requests, the last used last.
 
@@ -318,6 +325,9 @@ def serve(place: Local | Remote, request: Mapping[str, Any], benches: OrderedDic
         return place.target.to_json()
     if request["ask"] == "machine":
         return place.machine
+    if request["ask"] == "renew":
+        benches.clear()
+        return place.renew()
     contenders = [
         Contender(FakeQuantSpec.from_json(c["spec"]), Schedule.from_json(c["schedule"])) for c in request["contenders"]
     ]

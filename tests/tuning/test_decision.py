@@ -9,7 +9,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from fq_tvm.tuning.decision import SequentialTest, interval, wins_needed
+from fq_tvm import FqError, Schedule
+from fq_tvm.tuning.decision import SequentialTest, interval, interval_of_means, wins_needed
 from fq_tvm.tuning.experiment import (
     DROP,
     FAILED,
@@ -127,6 +128,17 @@ def test_an_interval_holds_the_median_whenever_one_looks():
     assert few.median == pytest.approx(0.2)
 
 
+def test_what_differs_between_processes_is_in_the_interval():
+    """Rounds are many, processes five: what they have in common is a gain, what one of them has is not."""
+    rng = np.random.default_rng(4)
+    medians = math.log(0.9) + rng.standard_normal((1000, 5)) * 0.013
+    found = [interval_of_means(logs) for logs in medians.tolist()]
+    assert 0.92 <= sum(gain.low <= 0.1 <= gain.high for gain in found) / 1000 <= 0.98
+    assert not any(interval_of_means(logs).low > 0 for logs in ([0.0, 0.0, 0.0, 0.0, -0.3], [-0.1, 0.1, -0.1, 0.1]))
+    assert interval_of_means([math.log(0.5)] * 3) == pytest.approx((0.5,) * 3)
+    assert interval_of_means([math.log(0.5)]) == (UNKNOWN.low, pytest.approx(0.5), UNKNOWN.high)
+
+
 def test_a_verdict_says_how_much_and_why():
     test = SequentialTest(10)
     verdict = test([math.log(0.9)] * 40)
@@ -213,9 +225,26 @@ def test_what_cannot_be_told_is_not_kept():
     assert hurried.rounds < found.rounds
 
 
-def test_trials_survive_json():
-    from fq_tvm import Schedule
+def test_who_wins_has_to_win_again_elsewhere():
+    """Where a candidate's code lies made it faster; there is another place after ``renew``."""
+    machine, places = Machine(0, [0.0, 0.05]), []
 
+    def renew():
+        places.append(machine.gains)
+        machine.gains = [0.0, 0.0]
+
+    found = race(1, 0, machine.measure, SequentialTest(10), renew=renew)
+    assert len(places) == 1
+    assert found.verdict == DROP
+    assert found.why == "not faster by more than 1%, once it was loaded anew"
+    assert abs(found.gain.median) < 0.02
+    there = race(1, 0, Machine(0, [0.0, 0.05]).measure, SequentialTest(10), renew=lambda: None)
+    assert there.verdict == KEEP
+    once = race(1, 0, Machine(0, [0.0, 0.05]).measure, SequentialTest(10))
+    assert there.rounds > once.rounds
+
+
+def test_trials_survive_json():
     gain = Gain(UNKNOWN.low, 0.25, UNKNOWN.high)
     written = Trial(
         Schedule(), Schedule(tile=1), DROP, "why", gain, 3, {"threads": 2}, {"case": [1.0, 2.0]}, True, 7, 1.5
@@ -223,3 +252,8 @@ def test_trials_survive_json():
     assert Trial.from_json(written.to_json(), Schedule.from_json) == written
     failed = Trial(Schedule(), Schedule(), FAILED, "crashed")
     assert Trial.from_json(failed.to_json(), Schedule.from_json) == failed
+    for wrong in ({"at": math.nan}, {"took": -1}, {"gain": [0.1]}, {"schedule": {"tile": 0}}, {"rounds": "many"}):
+        with pytest.raises((ValueError, TypeError, FqError)):
+            Trial.from_json({**failed.to_json(), **wrong}, Schedule.from_json)
+    assert str(Gain(0.0441, 0.046, 0.0483)) == "4.6 % (4.4 to 4.8)"
+    assert str(gain) == "25.0 % (? to ?)"
