@@ -41,8 +41,9 @@ USER_GAIN, SHIPPED_GAIN = 0.03, 0.10
 compiles for some seconds more, and a library of all kernels grows by one for each.  Knobs that only a launch reads cost
 nothing, and have to gain :data:`~fq_tvm.tuning.decision.LEAST_GAIN`."""
 
-PROCESSES, PORTIONS = 5, 2
-"""In how many processes what was found meets the default, and how many portions of rounds each of them gives."""
+PROCESSES, PORTIONS = 6, 2
+"""In how many processes what was found meets the default, and how many portions of rounds each of them gives: in each
+contenders are loaded in another order, as who is loaded first is faster, or slower, by some percent."""
 
 STEP_GAIN = 0.02
 """What a candidate has to gain over the best so far: where they lie makes equal kernels differ by a hundredth."""
@@ -272,10 +273,12 @@ def _confirm(search: _Search, job: Job, contenders: Sequence[Schedule]) -> tuple
     """Return, for each contender and process, the log of its time over that of the first, and the last samples."""
     logs: list[list[float]] = [[] for _ in contenders]
     measure = search.measure(job, copy=not search.settings.remote)
-    for _ in range(PROCESSES if len(contenders) > 1 else 1):
+    orders = itertools.cycle(itertools.permutations(range(len(contenders))))
+    for order in itertools.islice(orders, PROCESSES if len(contenders) > 1 else 1):
         if len(contenders) > 1:
             search.worker.stop()  # the next question starts another
-        portions = [measure(contenders) for _ in range(PORTIONS)]
+        places = [order.index(number) for number in range(len(contenders))]
+        portions = [measure([contenders[number] for number in order]).ordered(*places) for _ in range(PORTIONS)]
         for number, values in enumerate(logs):
             values.append(statistics.median(log for samples in portions for log in samples.log_ratios(number)))
     return logs, portions[-1]
