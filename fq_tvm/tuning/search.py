@@ -41,9 +41,10 @@ USER_GAIN, SHIPPED_GAIN = 0.03, 0.10
 compiles for some seconds more, and a library of all kernels grows by one for each.  Knobs that only a launch reads cost
 nothing, and have to gain :data:`~fq_tvm.tuning.decision.LEAST_GAIN`."""
 
-PROCESSES, PORTIONS = 6, 2
-"""In how many processes what was found meets the default, and how many portions of rounds each of them gives: in each
-contenders are loaded in another order, as who is loaded first is faster, or slower, by some percent."""
+PROCESSES, PORTIONS = {"cache": 6, "mid": 6, "memory": 3}, 2
+"""In how many processes what was found meets the default, by size class (where memory is waited for, places in caches
+hardly matter, and tensors take long to make), and how many portions of rounds each gives.  In each of them contenders
+are loaded in another order, as who is loaded first is faster, or slower, by some percent."""
 
 STEP_GAIN = 0.02
 """What a candidate has to gain over the best so far: where they lie makes equal kernels differ by a hundredth."""
@@ -274,7 +275,7 @@ def _confirm(search: _Search, job: Job, contenders: Sequence[Schedule]) -> tuple
     logs: list[list[float]] = [[] for _ in contenders]
     measure = search.measure(job, copy=not search.settings.remote)
     orders = itertools.cycle(itertools.permutations(range(len(contenders))))
-    for order in itertools.islice(orders, PROCESSES if len(contenders) > 1 else 1):
+    for order in itertools.islice(orders, PROCESSES[job.size_class] if len(contenders) > 1 else 1):
         if len(contenders) > 1:
             search.worker.stop()  # the next question starts another
         places = [order.index(number) for number in range(len(contenders))]
