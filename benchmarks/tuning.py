@@ -31,11 +31,12 @@ from fq_tvm.schedule import Schedule, default_schedule
 from fq_tvm.spec import FakeQuantSpec
 from fq_tvm.target import Target
 from fq_tvm.tuning import search
+from fq_tvm.tuning.experiment import Gain
 from fq_tvm.tuning.log import read_log
 from fq_tvm.tuning.space import space
 
 SAME = (Case((32, 2048), 0), Case((64, 16384), 0), Case((256, 32768), 0))
-"""One of each size class; a row is long, so that the knob ``rows`` is in the kernel's code and not in the launch."""
+"""One of each size class, of rows."""
 
 BAD = Case((8, 64, 56, 56), 1)
 """Rows of 3136 elements: both knobs of the bad start count."""
@@ -55,9 +56,9 @@ def bad_space(spec: FakeQuantSpec, target: Target | None = None, seed: int = 0) 
 
 
 def same_space(spec: FakeQuantSpec, target: Target | None = None, seed: int = 0) -> list[Schedule]:
-    """List schedules that differ in what long rows do not meet."""
+    """List schedules that differ in a knob which is not of this class: kernels are built for each, all alike."""
     first = default_schedule(spec, target)
-    others = [replace(first, rows=n) for n in range(1, 33) if n != first.rows]
+    others = [replace(first, run=first.run + n) for n in range(1, 33)]
     random.Random(seed).shuffle(others)
     return [first, *others]
 
@@ -127,7 +128,7 @@ def main() -> None:
         print(
             f"seed {seed}, {last['size_class']}: {last['trials']} trials, {last['taken']} taken over, "
             f"{last['went_back']} checks, {'kept' if last['kept'] else 'not kept'} ({last['why']}), "
-            f"gain {last['gain'][1]:.1%} ({last['gain'][0]:.1%} to {last['gain'][2]:.1%})",
+            f"gain {Gain.from_json(last['gain'])}",
             flush=True,
         )
     if options.same_code:

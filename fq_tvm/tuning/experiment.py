@@ -119,6 +119,11 @@ class Samples:
         ]
         return [statistics.fmean(logs) for logs in zip(*by_case, strict=False)]
 
+    def ordered(self, *places: int) -> Samples:
+        """Return the same, of the contenders at these places."""
+        seconds = {name: [times[place] for place in places] for name, times in self.seconds.items()}
+        return replace(self, seconds=seconds)
+
     def medians(self) -> dict[str, list[float]]:
         """Return the median time of each contender, by case."""
         return {name: [statistics.median(t) for t in times] for name, times in self.seconds.items()}
@@ -363,12 +368,24 @@ def race(
         If what measures went, perhaps not by the trial's fault.
     """
     begin = time.monotonic()
+
+    def meet(contenders: tuple[Any, Any]) -> tuple[Verdict, int, Samples]:
+        place, logs, until = contenders.index(candidate), list[float](), math.inf
+        for _ in range(MOST_PORTIONS):
+            samples = measure(contenders)
+            logs += samples.log_ratios(place, 1 - place)
+            verdict = decide(logs)
+            if verdict.action != MORE or time.monotonic() > until:
+                break
+            until = min(until, time.monotonic() + patience)
+        return verdict, len(logs), samples.ordered(1 - place, place)
+
     try:
-        verdict, rounds, samples = _meet((incumbent, candidate), measure, decide, patience)
+        verdict, rounds, samples = meet((incumbent, candidate))
         if verdict.action == KEEP and renew is not None:
             renew()
             first = rounds
-            verdict, rounds, samples = _meet((incumbent, candidate), measure, decide, patience)
+            verdict, rounds, samples = meet((candidate, incumbent))  # who is loaded first has another place
             rounds += first
             if verdict.action != KEEP:
                 verdict = verdict._replace(why=f"{verdict.why}, once it was loaded anew")
@@ -379,22 +396,6 @@ def race(
     action = UNDECIDED if verdict.action == MORE else verdict.action
     trial = Trial(candidate, incumbent, action, verdict.why, verdict.gain, rounds, samples.regime, samples.medians())
     return replace(trial, took=time.monotonic() - begin)
-
-
-def _meet(
-    contenders: tuple[Any, Any], measure: Measure, decide: Decide, patience: float
-) -> tuple[Verdict, int, Samples]:
-    """Ask for samples until there is a decision; return that, the number of rounds, and the last samples."""
-    logs: list[float] = []
-    until = math.inf
-    for _ in range(MOST_PORTIONS):
-        samples = measure(contenders)
-        logs += samples.log_ratios()
-        verdict = decide(logs)
-        if verdict.action != MORE or time.monotonic() > until:
-            break
-        until = min(until, time.monotonic() + patience)
-    return verdict, len(logs), samples
 
 
 def one_by_one(following: Callable[[], Pair | None], attempt: Callable[[Pair], Trial]) -> Iterator[Trial]:

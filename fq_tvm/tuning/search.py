@@ -42,8 +42,10 @@ USER_GAIN, SHIPPED_GAIN = 0.03, 0.10
 compiles for some seconds more, and a library of all kernels grows by one for each.  Knobs that only a launch reads cost
 nothing, and have to gain :data:`~fq_tvm.tuning.decision.LEAST_GAIN`."""
 
-PROCESSES, PORTIONS = 5, 2
-"""In how many processes what was found meets the default, and how many portions of rounds each of them gives."""
+PROCESSES, PORTIONS = {"cache": 6, "mid": 6, "memory": 3}, 2
+"""In how many processes what was found meets the default, by size class (where memory is waited for, places in caches
+hardly matter, and tensors take long to make), and how many portions of rounds each gives.  In each of them contenders
+are loaded in another order, as who is loaded first is faster, or slower, by some percent."""
 
 STEP_GAIN = 0.02
 """What a candidate has to gain over the best so far: where they lie makes equal kernels differ by a hundredth."""
@@ -297,13 +299,16 @@ def _confirm(
         If no machine can do it.
     """
     measure = search.measure(job, copy=not search.settings.remote)
+    some = len(contenders) > 1
 
     def confirm() -> tuple[list[Gain], Samples]:
         logs: list[list[float]] = [[] for _ in contenders[1:]]
-        for _ in range(PROCESSES if len(contenders) > 1 else 1):
-            if len(contenders) > 1:
+        orders = itertools.cycle(itertools.permutations(range(len(contenders))))
+        for order in itertools.islice(orders, PROCESSES[job.size_class] if some else 1):
+            if some:
                 search.machines.renew()
-            portions = [measure(contenders) for _ in range(PORTIONS)]
+            places = [order.index(number) for number in range(len(contenders))]
+            portions = [measure([contenders[number] for number in order]).ordered(*places) for _ in range(PORTIONS)]
             for number, values in enumerate(logs, 1):
                 values.append(statistics.median(log for samples in portions for log in samples.log_ratios(number)))
         return [Gain(0.0, 0.0, 0.0), *map(interval_of_means, logs)], portions[-1]

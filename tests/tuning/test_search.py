@@ -323,7 +323,7 @@ def test_three_machines_of_which_one_is_killed(servers, tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(tuning, "space", lambda spec, target=None, seed=0: listed)
     monkeypatch.setattr(tuning, "TRIAL_SHARE", 0.002)  # a machine with three servers has no trial that it can decide
-    monkeypatch.setattr(tuning, "PROCESSES", 2)
+    monkeypatch.setattr(tuning, "PROCESSES", dict.fromkeys(records.SIZE_CLASSES, 2))
     monkeypatch.setenv("FQ_TVM_NUM_THREADS", "1")
     found = []
 
@@ -367,7 +367,7 @@ def test_three_machines_do_the_work_of_three(servers, tmp_path, monkeypatch):
         return self
 
     monkeypatch.setattr(Machines, "__enter__", with_all)
-    monkeypatch.setattr(tuning, "PROCESSES", 2)
+    monkeypatch.setattr(tuning, "PROCESSES", dict.fromkeys(records.SIZE_CLASSES, 2))
     spec, made = FakeQuantSpec("lanes"), {}
     for key in ("one", "three"):
         output = tmp_path / f"{key}.json"
