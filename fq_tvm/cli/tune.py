@@ -30,8 +30,14 @@ if TYPE_CHECKING:
         help="what a schedule has to gain to be kept (default: 3; 10 for the records that a checkout ships)",
     ),
     option("--seed", type=int, default=0, metavar="N", help="of the order of candidates (default: 0)"),
-    option("--rpc", type=host_port, metavar="HOST:PORT", help="measure on a machine of this tvm.rpc tracker"),
-    option("--key", default="", metavar="KEY", help="of the machine at the tracker; needs --rpc"),
+    option(
+        "--search",
+        choices=["nearest", "tpe"],
+        default="nearest",
+        help="what is tried next: what is nearest to the best so far (the default), or what optuna samples",
+    ),
+    option("--rpc", type=host_port, metavar="HOST:PORT", help="measure on the machines of this tvm.rpc tracker"),
+    option("--key", default="", metavar="KEY", help="of the machines at the tracker; needs --rpc"),
     option("-o", "--output", metavar="FILE", help="the record file (default: as said above)"),
     option("--log", metavar="FILE", help="the log of trials (default: beside the record file)"),
     option("--plot", metavar="OUT.png", help="draw the search"),
@@ -70,7 +76,7 @@ def tune(arguments: Arguments) -> None:
         _print_results(shown)
         return print_line(f"{sum(len(s.history.trials) for s in logged)} trials of {len(logged)} searches")
     cases, results = find_cases(arguments.case), list[Found]()
-    names = ("budget", "seed", "output", "log", "rpc", "key", "seconds")
+    names = ("budget", "seed", "output", "log", "rpc", "key", "seconds", "search")
     options = {name: getattr(arguments, name) for name in names}
     if arguments.min_gain is not None:
         options["min_gain"] = arguments.min_gain / 100

@@ -13,7 +13,7 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,12 @@ from ..store.cache import digest
 from ..store.records import Record, RecordFile
 from ..target import Target
 from .decision import LEAST_GAIN, SequentialTest, interval_of_means
-from .experiment import Gain, History, Measure, Pair, Samples, Trial, experiment, nearest
+from .experiment import Gain, History, Measure, Propose, Samples, Spread, Trial, experiment, nearest
 from .jobs import CASE_MAX_BYTES, Job, distance, distinct, jobs_of
 from .log import FORMAT, Result, read_log
 from .machines import Machines
+from .measure import measuring, spread_over, time_contenders
+from .optimizer import tpe
 from .space import space
 from .worker import TrialError
 
@@ -50,10 +52,14 @@ are loaded in another order, as who is loaded first is faster, or slower, by som
 STEP_GAIN = 0.02
 """What a candidate has to gain over the best so far: where they lie makes equal kernels differ by a hundredth."""
 
+SEARCHES: dict[str, Callable[[Sequence[Schedule], int], Propose]] = {
+    "nearest": lambda candidates, _: nearest(candidates, distance),
+    "tpe": tpe,
+}
+"""What chooses the next candidate, by name, given the space and a seed; decision 28 compares them."""
+
 TRIAL_SHARE = 0.1
 """The most of a job's budget that one trial takes, about."""
-
-Contender = tuple[FakeQuantSpec, Schedule]
 
 BOUNDARY_INNER, BOUNDARY_CHANNELS, BOUNDARY_ELEMENTS = (28, 32, 64, 128, 256, 512), 64, 2**17
 """Tensors on which rows and lanes are compared: inner extents, and a size that fits in a second-level cache."""
@@ -103,6 +109,7 @@ class Settings:
     key: str = ""
     seconds: float = 0.1
     min_gain: float | None = None
+    search: str = "nearest"
     progress: Callable[[Progress], None] | None = None
     result: Callable[[Found], object] | None = None
 
@@ -111,6 +118,9 @@ class Settings:
             raise FqError(f"the budget is {self.budget} s; expected a positive number")
         if self.min_gain is not None and not 0 <= self.min_gain < 1:
             raise FqError(f"the least gain is {self.min_gain}; expected a fraction from 0 up, e.g. 0.03")
+
+        if self.search not in SEARCHES:
+            raise FqError(f"the search is {self.search!r}; expected one of {', '.join(SEARCHES)}")
 
     @property
     def remote(self) -> bool:
@@ -146,33 +156,10 @@ class _Search:
     min_gain: float
     noted: list[dict[str, Any]] = field(default_factory=list)
     """Machines that came and went, which the log has not been told of."""
-    turns: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-
-    def time(self, case: Case, contenders: Sequence[Contender], tensors: str, copy: bool = False) -> Any:
-        """Time contenders on a case: the rounds of each, and the regime."""
-        request = {
-            "ask": "time",
-            "case": case.to_json(),
-            "contenders": [{"spec": spec.to_json(), "schedule": s.to_json()} for spec, s in contenders],
-            # a seed of its own, or all portions of a trial would have the same order of turns
-            **{"tensors": tensors, "copy": copy, "seconds": self.settings.seconds, "seed": next(self.turns)},
-        }
-        # making and checking the tensors takes most: a minute for half a gigabyte on a slow machine
-        return self.machines.ask(request, 30 + 10 * self.settings.seconds + case.moved_bytes * 2e-7)
 
     def measure(self, job: Job, copy: bool = False) -> Measure:
         """Return what times schedules on the cases of a job, where these live."""
-
-        def samples(schedules: Sequence[Schedule]) -> Samples:
-            seconds, copies, regime = {}, {}, {}
-            for case in job.cases:
-                answer = self.time(case, [(job.spec, schedule) for schedule in schedules], job.tensors, copy)
-                times, regime = answer["times"], answer["regime"]
-                seconds[case.name] = [times[str(number)] for number in range(len(schedules))]
-                copies[case.name] = times.get("copy", ())
-            return Samples(seconds, regime, copies)
-
-        return samples
+        return measuring(self.machines, job, self.settings.seconds, copy)
 
     def write(self, job: Job, entry: Mapping[str, Any]) -> None:
         """Append a line of a job to the log."""
@@ -204,11 +191,9 @@ class _Search:
             }
         )[:16]
 
-    def spread(self, following: Callable[[], Pair | None], attempt: Callable[[Pair], Trial]) -> Iterator[Trial]:
-        """Make trials on all machines at a time, each on one; see :data:`~fq_tvm.tuning.experiment.Spread`."""
-        for done in self.machines.each(following, attempt):
-            where = {"machine": done.machine} if self.settings.remote else {}
-            yield done.result or replace(done.trial.failed(str(done.error)), regime=where)
+    def spread(self) -> Spread:
+        """Return where trials run."""
+        return spread_over(self.machines)
 
     def history(self, job: Job, start: Schedule) -> History:
         """Return the trials of a job that the log has."""
@@ -223,24 +208,26 @@ class _Search:
 def _run(search: _Search, job: Job, budget: float, show: Callable[[int, int, float], None]) -> History:
     """Search one job until time is up; return its trials.
 
-    Of what was not tried yet, a candidate comes next that differs from the best in the fewest knobs.
+    What comes next of what was not tried yet, :data:`SEARCHES` says.
     """
     deadline = time.monotonic() + budget
     candidates = distinct(space(job.spec, search.target, search.settings.seed), job, search.target)
-    history, near = search.history(job, candidates[0]), nearest(candidates, distance)
+    history = search.history(job, candidates[0])
+    chosen = SEARCHES[search.settings.search](candidates, search.settings.seed)
     decide = SequentialTest(len(candidates), gain=STEP_GAIN)
     begun: dict[str, Any] = {"kind": "search", "format": FORMAT, "cpu": search.target.cpu, "seed": search.settings.seed}
+    begun["search"] = search.settings.search
     begun.update(cases=[case.name for case in job.cases], candidates=len(candidates), start=candidates[0].to_json())
     search.write(job, {**begun, "budget": round(budget, 3), "min_gain": search.min_gain, "test": asdict(decide)})
 
     def propose(history: History) -> Schedule | None:
-        if (candidate := near(history)) is None:
+        if (candidate := chosen(history)) is None:
             return None
         show(1 + sum(not trial.check for trial in history.trials), len(candidates), history.gain)
         return candidate if time.monotonic() < deadline else None
 
     measure, machines = search.measure(job), search.machines
-    for trial in experiment(history, propose, measure, decide, budget * TRIAL_SHARE, machines.renew, search.spread):
+    for trial in experiment(history, propose, measure, decide, budget * TRIAL_SHARE, machines.renew, search.spread()):
         search.write(job, trial.to_json())
     return history
 
@@ -357,7 +344,7 @@ def _find_boundary(search: _Search, found: Sequence[Record]) -> int | None:
                 spec = FakeQuantSpec(iteration, dtype, out_dtype=dtype)
                 record = RecordFile(search.target.cpu, tuple(found)).find(spec, size)
                 contenders.append((spec, record.schedule if record else default_schedule(spec, search.target)))
-            times = search.time(case, contenders, "caches")["times"]
+            times = time_contenders(search.machines, case, contenders, "caches", search.settings.seconds)["times"]
             measured.append(statistics.median(Samples({case.name: (times["1"], times["0"])}).log_ratios()))
         return math.exp(statistics.fmean(measured))
 
@@ -487,6 +474,9 @@ def tune(spec: FakeQuantSpec, shape: Sequence[int], axis: int | None = None, **o
     min_gain : float
         Fraction of the default's time that a schedule with code of its own has to gain to be kept; 0.03 by default, and
         0.1 in the folder of a checkout that is shipped.
+    search : {"nearest", "tpe"}
+        What is tried next: what differs from the best so far in the fewest knobs, or what optuna samples, which needs
+        the extra ``fq_tvm[search]``.
     progress : callable, optional
         Called with a :class:`Progress` before each trial.
     result : callable, optional
@@ -528,7 +518,7 @@ def tune_cases(cases: Iterable[Case], *, boundary: bool = False, **options: Any)
         Whether the boundary between rows and lanes is measured, too.
     budget : float
         Seconds to search for, about; 600 by default.
-    seed, output, log, rpc, key, seconds, min_gain, progress, result
+    seed, output, log, rpc, key, seconds, min_gain, search, progress, result
         As for :func:`tune`.
 
     Returns

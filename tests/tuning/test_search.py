@@ -124,7 +124,7 @@ def search_with(times):
     here = SimpleNamespace(on_every_one=lambda attempt: [Done(None, "here", attempt())], renew=lambda: None)
     search = tuning._Search(here, current_target(), None, tuning.Settings(), min_gain=0.1)
     search.measure, search.write, search.identity = measure, lambda job, entry: None, lambda job: ""
-    search.spread = experiment.one_by_one
+    search.spread = lambda: experiment.one_by_one
     return search
 
 
