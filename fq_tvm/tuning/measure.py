@@ -12,12 +12,12 @@ from typing import Any
 
 from ..bench import Case
 from ..schedule import Schedule
-from ..spec import FakeQuantSpec
 from .experiment import Measure, Pair, Samples, Spread, Trial
 from .jobs import Job
 from .machines import Machines
 
-Contender = tuple[FakeQuantSpec, Schedule]
+Contender = tuple[Any, Schedule]
+"""A specification of any operator, and a schedule of it."""
 
 _turns = itertools.count(1)
 """A seed for each order of turns, or all portions of a trial would have the same."""
@@ -61,7 +61,10 @@ def time_contenders(
     request = {
         "ask": "time",
         "case": case.to_json(),
-        "contenders": [{"spec": spec.to_json(), "schedule": s.to_json()} for spec, s in contenders],
+        "contenders": [
+            {"operator": spec.operator, "spec": spec.to_json(), "schedule": schedule.to_json()}
+            for spec, schedule in contenders
+        ],
         **{"tensors": tensors, "copy": copy, "seconds": seconds, "seed": next(_turns)},
     }
     # making and checking the tensors takes most: a minute for half a gigabyte on a slow machine

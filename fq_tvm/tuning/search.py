@@ -261,7 +261,7 @@ def _conclude(search: _Search, job: Job, best: Schedule) -> Found:
     if enough:
         found = {"over_default": round(1 - gain.median, 4), "gain": gain.to_json()}
     if any(samples.copy.values()):
-        limit = geometric_mean([case.moved_bytes / (2 * case.x_bytes) for case in job.cases])
+        limit = geometric_mean([case.elements * job.spec.element_bytes / (2 * case.x_bytes) for case in job.cases])
         with_copy = Samples({name: (*samples.seconds[name], times) for name, times in samples.copy.items()})
         over_copy = with_copy.log_ratios(contenders.index(kept), len(contenders))
         found["over_limit"] = round(math.exp(statistics.median(over_copy)) / limit, 4)
@@ -448,12 +448,12 @@ def least_gain(output: Path) -> float:
     return SHIPPED_GAIN if shipped is not None and output.resolve().parent == shipped.resolve() else USER_GAIN
 
 
-def tune(spec: FakeQuantSpec, shape: Sequence[int], axis: int | None = None, **options: Any) -> Schedule:
+def tune(spec: Any, shape: Sequence[int], axis: int | None = None, **options: Any) -> Schedule:
     """Find a fast schedule for a kernel, and keep it for every later :func:`~fq_tvm.launch.registry.get_kernel`.
 
     Parameters
     ----------
-    spec : FakeQuantSpec
+    spec : FakeQuantSpec or another operator's
         The kernel.
     shape : sequence of int
         Of a tensor that it is to be fast on; the record is for all of its size class.

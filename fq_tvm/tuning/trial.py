@@ -18,7 +18,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -26,15 +26,13 @@ import numpy as np
 from .. import bench, environment
 from ..bench.timing import MIN_ROUNDS, sweeper
 from ..errors import FqError
-from ..launch.arguments import check, describe_all
 from ..launch.buffers import empty_like, on_memory
 from ..launch.registry import current_target, prepare
-from ..operators import operator_of
-from ..reference import fake_quant
+from ..operators import operator_of, spec_of
 from ..schedule import Schedule
-from ..spec import FakeQuantSpec
 from ..target import PORTABLE
-from .jobs import RANGES, plan_of
+from .jobs import plan_of
+from .subjects import arrays_of, call_on, subject_of
 
 SESSION_SECONDS = 3600
 """How long a server serves one session, so that it outlives whoever holds it and is gone; another session goes on."""
@@ -50,7 +48,7 @@ CASES_IN_MEMORY = 3
 class Contender:
     """A kernel in one schedule."""
 
-    spec: FakeQuantSpec
+    spec: Any
     schedule: Schedule
 
 
@@ -79,16 +77,14 @@ class Turns:
 class Bench:
     """The tensors of a case for kernels of some dtypes, and what has to come out."""
 
-    def __init__(self, case: bench.Case, spec: FakeQuantSpec) -> None:
+    def __init__(self, case: bench.Case, spec: Any) -> None:
         self.case = case
-        x, scale, zero_point = case.arrays()
-        self.inputs = (x, scale.astype(spec.scale_dtype), zero_point.astype(spec.zero_point_dtype))
-        self.outputs = [empty_like(x, spec.out_dtype), *([empty_like(x, bool)] if spec.mask else [])]
-        self.range = RANGES[spec.arithmetic]
-        expected = fake_quant(*self.inputs, case.axis, *self.range, spec.out_dtype, **asdict(spec.formula))
+        self.inputs, self.outputs = arrays_of(case, spec)
+        expected = subject_of(spec, case.axis).results(*self.inputs)
         for into, value in zip(self.outputs, expected, strict=False):
             into[...] = value
-        self.expected = self.results()
+        self.expected = self.results()[: len(expected)]
+        """A digest of each result; of those that the reference does not know, that of the first kernel."""
         self.calls: dict[Contender, Callable[..., Any]] = {}
         """What was prepared and checked on these tensors."""
         self.sent: Any = None
@@ -99,22 +95,21 @@ class Bench:
         for array in self.outputs:
             flat(array).view(np.uint8).fill(0xA5)
 
-    def results(self) -> bytes:
-        """Return a digest of every bit of the results."""
-        digest = hashlib.blake2b()
-        for array in self.outputs:
-            digest.update(flat(array).view(np.uint8).data)
-        return digest.digest()
+    def results(self) -> list[bytes]:
+        """Return a digest of every bit of each result."""
+        return [hashlib.blake2b(flat(array).view(np.uint8).data).digest() for array in self.outputs]
 
-    def check(self, spec: FakeQuantSpec) -> None:
-        """Compare the results with the reference.
+    def check(self, spec: Any) -> None:
+        """Compare the results with the reference, and sums with those of the first kernel.
 
         Raises
         ------
         FqError
             If a bit differs.
         """
-        if self.results() != self.expected:
+        results = self.results()
+        self.expected += results[len(self.expected) :]
+        if results != self.expected:
             raise FqError(f"{spec.name} gives another result than the reference for {self.case.name}")
 
 
@@ -142,9 +137,9 @@ class Local:
 
     def prepare(self, at: Bench, contender: Contender) -> Callable[[], Any]:
         """Build, run and check a contender; return its call."""
-        spec, tensors = contender.spec, (*at.inputs, *at.outputs)
-        checked = check(describe_all(tensors), at.case.axis, *at.range, formula=spec.formula)
-        call = on_memory(prepare(checked, self.target, contender.schedule, spec.iteration), checked.operands)
+        spec = contender.spec
+        described, operands = call_on((*at.inputs, *at.outputs), at.case, spec)
+        call = on_memory(prepare(described, self.target, contender.schedule, spec.iteration), operands)
         at.spoil()
         call()
         at.check(spec)
@@ -329,7 +324,7 @@ def serve(place: Local | Remote, request: Mapping[str, Any], benches: OrderedDic
         benches.clear()
         return place.renew()
     contenders = [
-        Contender(FakeQuantSpec.from_json(c["spec"]), Schedule.from_json(c["schedule"])) for c in request["contenders"]
+        Contender(spec_of(c["operator"], c["spec"]), Schedule.from_json(c["schedule"])) for c in request["contenders"]
     ]
     case = bench.Case.from_json(request["case"])
     spec = contenders[0].spec

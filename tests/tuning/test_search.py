@@ -19,6 +19,7 @@ from fq_tvm.bench import Case
 from fq_tvm.launch.choose import schedule_for
 from fq_tvm.launch.registry import current_target
 from fq_tvm.schedule import default_schedule
+from fq_tvm.spec import LearnableGradientSpec, RangeSpec, StraightThroughSpec
 from fq_tvm.store import records
 from fq_tvm.tuning import experiment
 from fq_tvm.tuning import search as tuning
@@ -208,6 +209,44 @@ def test_candidates_near_the_best_come_first(monkeypatch, tmp_path):
     assert len(tried) == len(distinct(space(job.spec, search.target), job, search.target)) - 1
     assert distances[:10] == [1] * 10
     assert distances.count(1) > 10
+
+
+FAMILY = {
+    "without a mask": FakeQuantSpec("lanes", mask=False),
+    "division": FakeQuantSpec("rows", form="division"),
+    "wide": FakeQuantSpec("rows", arithmetic="wide"),
+    "rows of bfloat16": FakeQuantSpec("rows", "bfloat16", out_dtype="bfloat16"),
+    "gradient": StraightThroughSpec("rows", "float16"),
+    "range": RangeSpec("rows", "bfloat16"),
+    "learned scales": LearnableGradientSpec("lanes"),
+}
+
+
+def test_everything_that_has_a_schedule_can_be_tuned(double, monkeypatch, tmp_path):
+    """Other formulas, dtypes and operators: built, compared with the reference, timed, and recorded."""
+    monkeypatch.setattr(tuning, "space", lambda spec, *_: [default_schedule(spec), Schedule(tile=8192)])
+    jobs = []
+    for spec in FAMILY.values():
+        shape, axis = ((300, 64), 1) if spec.lanes else ((4, 16, 300), 1)
+        jobs.append(Job(spec, tuple(sorted(spec.to_json().items())), "cache", (Case(shape, axis, spec.dtype),)))
+    _, _, found = tuning._tune(jobs, tuning.Settings(budget=300, output=tmp_path / "x.json"))
+    assert [result.record.operator for result in found] == [spec.operator for spec in FAMILY.values()]
+    log = tmp_path / "x.trials.jsonl"
+    assert not [entry for entry in tuning.read_log(log) if entry.get("verdict") == "failed" or "error" in entry]
+    assert len({entry["job"] for entry in trials(log)}) == len(FAMILY)
+
+
+def test_what_was_tuned_is_used(double, monkeypatch, tmp_path):
+    """By the operator that it was tuned for."""
+    spec = RangeSpec("lanes")
+    best = Schedule(tile=LUCKY)
+    monkeypatch.setattr(tuning, "space", lambda spec, *_: [default_schedule(spec), best])
+    monkeypatch.setattr(tuning, "PROCESSES", dict.fromkeys(records.SIZE_CLASSES, 2))
+    output = tmp_path / f"{current_target().cpu}.json"
+    assert fq_tvm.tune(spec, (300, 64), budget=60, output=output) == best
+    monkeypatch.setattr(records, "user_folder", lambda: tmp_path)
+    records.forget()
+    assert schedule_for(spec, current_target(), "cache") == best
 
 
 def test_the_boundary_is_where_rows_win_for_good():
