@@ -4,7 +4,8 @@
     python benchmarks/tuning.py --bad-start [--searches N] [--first SEED] [--budget S] [--results FILE]
 
 ``--same-code``: every schedule of the space launches the same machine code with the same integers on the case, of which
-each has a copy of its own, built and loaded by itself.  What a search keeps is noise.  Size classes take turns.
+each has a copy of its own.  What a search keeps is noise.  Size classes take turns, and searches share what they build,
+so that each tries all candidates.
 
 ``--bad-start``: what is taken for the default has tiles of 1024 elements and one row a task.  What each seed ends with
 is compared in one run, in turns, with the best schedule known: the best of what all seeds ended with and the library's
@@ -22,6 +23,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from fq_tvm.bench.cases import Case
@@ -30,7 +32,7 @@ from fq_tvm.bench.timing import interleave, quiet_threads, ratio
 from fq_tvm.schedule import Schedule, default_schedule
 from fq_tvm.spec import FakeQuantSpec
 from fq_tvm.target import Target
-from fq_tvm.tuning import search
+from fq_tvm.tuning import search, worker
 from fq_tvm.tuning.experiment import Gain
 from fq_tvm.tuning.log import read_log
 from fq_tvm.tuning.space import space
@@ -108,6 +110,14 @@ def main() -> None:
     options = parser.parse_args()
 
     quiet_threads()
+    with tempfile.TemporaryDirectory() as built:
+        if options.same_code:
+            vars(worker).update(_folder=lambda: SimpleNamespace(name=built, cleanup=lambda: None))
+        run(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Make searches, and say what all of them come to."""
     vars(search).update(
         {"space": same_space, "distinct": each_once}
         if options.same_code

@@ -70,10 +70,10 @@ def tune(arguments: Arguments) -> None:
         logged = searches(arguments.show)
         if arguments.plot:
             plot_trials(arguments.show, arguments.plot)
-        shown = [search.result for search in logged if search.result is not None]
         if arguments.json:
-            return print_json({"log": arguments.show, "results": [result.to_json() for result in shown]})
-        _print_results(shown)
+            shown = [s.result.to_json() if s.result else {"name": s.name, "error": s.error} for s in logged]
+            return print_json({"log": arguments.show, "results": shown})
+        _print_results([s.result or (s.name, s.error) for s in logged])
         return print_line(f"{sum(len(s.history.trials) for s in logged)} trials of {len(logged)} searches")
     cases, results = find_cases(arguments.case), list[Found]()
     names = ("budget", "seed", "output", "log", "rpc", "key", "seconds", "search")
@@ -104,15 +104,15 @@ def tune(arguments: Arguments) -> None:
     print_line(f"wrote {path}; trials are in {log}")
 
 
-def _print_results(results: Sequence[Result]) -> None:
-    rows = [
-        [
-            result.name,
-            str(result.gain) if result.best != result.start else "-",
-            f"{result.measured.get('over_limit', math.nan):.3f}",
-            ("yes: " if result.kept else "no: ") + result.why,
-            result.changes,
-        ]
-        for result in results
-    ]
+def _print_results(results: Sequence[Result | tuple[str, str]]) -> None:
+    """Print a line a search: its result, or its name and why there is none."""
+    rows = []
+    for result in results:
+        if isinstance(result, tuple):
+            name, error = result
+            rows.append([name, "-", "-", f"no: {error}", ""])
+            continue
+        gain = str(result.gain) if result.best != result.start else "-"
+        kept = ("yes: " if result.kept else "no: ") + result.why
+        rows.append([result.name, gain, f"{result.measured.get('over_limit', math.nan):.3f}", kept, result.changes])
     print_table(["kernels", "gain over default", "/ limit", "kept", "best found"], rows)

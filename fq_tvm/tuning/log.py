@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,11 +83,14 @@ class LoggedSearch:
         The trials.
     result : Result, optional
         Of several the last one.
+    error : str
+        Why there is none.
     """
 
     name: str
     history: History
     result: Result | None = None
+    error: str = "the log has no result"
 
 
 def searches(path: str | Path) -> list[LoggedSearch]:
@@ -114,8 +118,10 @@ def searches(path: str | Path) -> list[LoggedSearch]:
                 found[job].history.add(Trial.from_json(entry, Schedule.from_json))
             elif kind == "result" and job in found:
                 logged = found[job]
+                logged.error = str(entry.get("error", logged.error))
                 best, gain = Schedule.from_json(entry["best"]), Gain.from_json(entry["gain"])
-                said = bool(entry["kept"]), gain, str(entry["why"]), dict(entry["measured"])
+                measured = {**entry["measured"], "over_limit": float(entry["measured"].get("over_limit", math.nan))}
+                said = bool(entry["kept"]), gain, str(entry["why"]), measured
                 logged.result = Result(logged.name, logged.history.start, best, *said)
     if not found:
         raise FqError(f"{path} has no searches that this version reads; expected a log of fq-tvm tune, format {FORMAT}")

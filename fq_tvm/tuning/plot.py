@@ -59,7 +59,7 @@ def plot_trials(log: str | Path, path: str | Path) -> None:
     axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     for mark, meaning in (
         (".k", "trial"), ("Dk", "best meets the default again"), ("vk", f"below {LOWEST:.0f} %"), ("xk", "failed"),
-        ("sk", "result, in new rounds"),
+        ("sk", "result, in new processes"),
     ):  # fmt: skip
         axes.plot([], [], mark, alpha=0.5, label=meaning)
     axes.set(xlabel="seconds of the search", ylabel="gain over the default schedule, %")

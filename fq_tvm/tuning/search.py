@@ -256,7 +256,7 @@ def _conclude(search: _Search, job: Job, best: Schedule) -> Found:
     elif not enough:
         why = f"gains less than {needed[best]:.0%}"
     else:
-        why = "faster" if kept == best else f"what launches read; code of its own gains less than {needed[best]:.0%}"
+        why = "faster" if kept == best else "faster by what launches read alone"
     found: dict[str, Any] = {"over_default": 1.0, "gain": [0.0, 0.0, 0.0]}
     if enough:
         found = {"over_default": round(1 - gain.median, 4), "gain": gain.to_json()}

@@ -50,9 +50,10 @@ def test_a_log_is_read_whatever_else_is_in_it(tmp_path):
         {**first, "job": "x", "start": {"no": 1}},
         {**others[0], "gain": [1]}, {**others[0], "at": float("inf")}, {**others[0], "job": "unknown"},
         {**others[-1], "gain": []}, {**others[-1], "best": {"rows": -1}}, {"kind": "boundary"},
+        {**others[-1], "measured": {"over_limit": "fast"}},
     ]  # fmt: skip
     again = lines("5678")
-    log = write(tmp_path / "log", [*damaged[:7], first, *damaged[7:-3], *others, *damaged[-3:], *again])
+    log = write(tmp_path / "log", [*damaged[:7], first, *damaged[7:-4], *others, *damaged[-4:], *again])
     one, two = searches(log)
     assert [one.name, two.name] == ["rows float32 mid", "rows float32 mid, search 2"]
     assert [t.verdict for t in one.history.trials] == [FAILED, KEEP, DROP, UNDECIDED, KEEP]
@@ -111,6 +112,13 @@ def test_show_makes_table_and_picture_of_any_log(tmp_path, capsys):
     assert "10 trials of 2 searches" in said
     assert "\x1b" not in said
     assert (tmp_path / "p.png").stat().st_size > 1000
+    begun, *_, ended = lines("9")
+    write(log, [begun, {"kind": "result", "job": "9", "error": "it crashed"}, *lines("8", "lanes")[:-1]])
+    assert cli.main(["tune", "--show", str(log)]) == 0
+    unfinished = capsys.readouterr().out.splitlines()
+    assert "no: it crashed" in unfinished[1]
+    assert "no: the log has no result" in unfinished[2]
+    write(log, [begun, ended])
     assert cli.main(["tune", "--show", str(log), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["results"][0]["best"]["rows"] == 64
     for bad in (["--show", str(tmp_path / "none")], ["--show", str(log), "--all"]):

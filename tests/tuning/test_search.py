@@ -14,7 +14,7 @@ from lab import lab
 from tune_worker_double import CRASHES, HANGS, LUCKY, WRONG
 
 import fq_tvm
-from fq_tvm import FakeQuantSpec, FqError, Schedule, cli, get_kernel
+from fq_tvm import FakeQuantSpec, FqError, Schedule, cli, environment, get_kernel
 from fq_tvm.bench import Case
 from fq_tvm.launch.choose import schedule_for
 from fq_tvm.launch.registry import current_target
@@ -39,6 +39,12 @@ def _fresh_records():
     records.forget()
     yield
     records.forget()
+
+
+@pytest.fixture(autouse=True)
+def _few_processes(monkeypatch):
+    """Each takes a second to start; that their number is that of the class, one test asks."""
+    monkeypatch.setattr(tuning, "PROCESSES", dict.fromkeys(tuning.PROCESSES, 2))
 
 
 @pytest.fixture
@@ -130,23 +136,70 @@ def search_with(times):
 
 
 @pytest.mark.parametrize(
-    ("own", "launch", "wanted"),
+    ("own", "launch", "wanted", "why"),
     [
-        (0.92, 1.0, "default"),  # code of its own, which is not faster by a tenth
-        (0.88, 1.0, "best"),
-        (0.92, 0.95, "shared"),  # what a launch alone gains is taken
-        (0.88, 0.95, "best"),
-        (0.88, 0.87, "shared"),
-        (0.995, 0.995, "default"),
+        (0.92, 1.0, "default", "gains less than 10%"),  # code of its own, which is not faster by a tenth
+        (0.88, 1.0, "best", "faster"),
+        (
+            0.92,
+            0.95,
+            "shared",
+            "faster by what launches read alone",
+        ),  # a launch's gain is taken
+        (0.88, 0.95, "best", "faster"),
+        (0.88, 0.87, "shared", "faster by what launches read alone"),
+        (0.995, 0.995, "default", "gains less than 10%"),
+        (1.0, 1.0, "default", "perhaps no faster, as new processes say"),
     ],
 )
-def test_code_of_its_own_has_to_be_a_tenth_faster(own, launch, wanted):
+def test_code_of_its_own_has_to_be_a_tenth_faster(own, launch, wanted, why):
     job = Job(ROWS, (), "memory", (Case((100, 1000), 0),))
     default = default_schedule(ROWS)
     shared = dataclasses.replace(default, parallel_from=2 * default.parallel_from)
     schedules = {"default": default, "shared": shared, "best": dataclasses.replace(shared, tile=2 * default.tile)}
     times = {default: 1.0, shared: launch, schedules["best"]: own}
-    assert tuning._conclude(search_with(times.get), job, schedules["best"]).record.schedule == schedules[wanted]
+    found = tuning._conclude(search_with(times.get), job, schedules["best"])
+    assert found.record.schedule == schedules[wanted]
+    assert (found.best, found.start) == (schedules["best"], default)
+    assert found.kept == (wanted != "default")
+    assert found.why == why
+    assert found.gain.median == pytest.approx(1 - (launch if wanted == "shared" else own))
+
+
+def test_a_gain_is_that_of_several_processes(monkeypatch):
+    """One process in which the best is fast by half makes no gain, and in each another is loaded first."""
+    monkeypatch.setattr(tuning, "PROCESSES", {"mid": 6, "memory": 3})
+    job = Job(ROWS, (), "mid", (Case((100, 10000), 0),))
+    default = default_schedule(ROWS)
+    best = dataclasses.replace(default, tile=2 * default.tile)
+    search, orders, started = search_with(None), [], []
+
+    def measure(job, copy=False):
+        def samples(schedules):
+            orders.append(tuple(schedules))
+            times = {default: 1.0, best: 0.5 if len(started) == 1 else 1.0}
+            return experiment.Samples({"case": [[times[schedule]] * 5 for schedule in schedules]})
+
+        return samples
+
+    monkeypatch.setattr(search, "measure", measure)
+    monkeypatch.setattr(search.worker, "stop", lambda: started.append(True))
+    found = tuning._conclude(search, job, best)
+    assert len(started) == 6
+    assert not found.kept
+    assert found.why == "perhaps no faster, as new processes say"
+    assert found.gain.low < 0 < found.gain.median
+    assert orders.count((default, best)) == orders.count((best, default)) == 3 * tuning.PORTIONS
+
+
+def test_what_is_shipped_has_to_gain_more(tmp_path):
+    assert tuning.least_gain(tmp_path / "znver4.json") == 0.03
+    shipped = records.shipped_folder()
+    assert shipped is not None
+    assert tuning.least_gain(shipped / "new.json") == 0.10
+    for wrong in (-0.1, 1.0, float("nan")):
+        with pytest.raises(FqError, match="expected a fraction"):
+            fq_tvm.tune(ROWS, SMALL, min_gain=wrong)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +334,9 @@ def test_a_search_with_the_real_worker(tmp_path):
     entries = trials(path.with_suffix(".trials.jsonl"))
     assert entries
     assert not [e["why"] for e in entries if e["verdict"] == "failed"]
+    threads = {"threads": environment.num_threads(), "layer": environment.threading_layer()}
+    assert all(e["regime"] == {"tensors": "caches", **threads} for e in entries)
+    assert all(result["measured"]["regime"]["tensors"] == "caches" for result in results)
     assert steps[0].trials > 5
     plot_trials(path.with_suffix(".trials.jsonl"), tmp_path / "search.png")
     assert (tmp_path / "search.png").read_bytes()[1:4] == b"PNG"
@@ -311,6 +367,7 @@ def test_command(double, few, tmp_path, capsys):
     few[:] = [few[0], few[3]]
     output = tmp_path / f"{current_target().cpu}.json"
     arguments = ["tune", "--case", "64x256@0:float32", "--budget", "60", "-o", str(output)]
+    log = str(output.with_suffix(".trials.jsonl"))
     assert cli.main([*arguments, "--plot", str(tmp_path / "p.png")]) == 0
     said = capsys.readouterr()
     assert "rows float32 cache" in said.out
@@ -323,8 +380,14 @@ def test_command(double, few, tmp_path, capsys):
     said = capsys.readouterr()
     assert json.loads(said.out)["records"][0]["schedule"]["tile"] == LUCKY
     assert said.err == ""
+    assert cli.main([*arguments, "--min-gain", "60", "-q"]) == 0
+    assert "no: gains less than 60%" in capsys.readouterr().out
+    assert records.read(output).records == ()
+    assert cli.main(["tune", "--show", log]) == 0
+    assert "50.0 % (50.0 to 50.0)" in capsys.readouterr().out
     for bad in (
         ["tune"],
+        ["tune", "--all", "--min-gain", "100"],
         ["tune", "--all", "--rpc", "here:1"],
         ["tune", "--case", "nothing"],
         ["tune", "--all", "--budget", "0"],
