@@ -58,7 +58,7 @@ def tune(arguments: Arguments) -> None:
     from ..bench import find_cases
     from ..tuning.log import searches
     from ..tuning.plot import plot_trials
-    from ..tuning.search import Found, Progress, log_path, tune_cases
+    from ..tuning.search import Found, Progress, Settings, log_path, tune_cases
 
     if not arguments.all and not arguments.case and not arguments.show:
         raise FqError("give --case TEXT, --all, or --show LOG")
@@ -80,6 +80,7 @@ def tune(arguments: Arguments) -> None:
     options = {name: getattr(arguments, name) for name in names}
     if arguments.min_gain is not None:
         options["min_gain"] = arguments.min_gain / 100
+    Settings(**options)  # says what is wrong with them before there is a bar
     with progress(1, "trial", arguments.quiet) as bar:
 
         def show(step: Progress) -> None:

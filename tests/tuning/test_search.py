@@ -183,7 +183,7 @@ def test_a_gain_is_that_of_several_processes(monkeypatch):
         return samples
 
     monkeypatch.setattr(search, "measure", measure)
-    monkeypatch.setattr(search.worker, "stop", lambda: started.append(True))
+    monkeypatch.setattr(search.machines, "renew", lambda: started.append(True))
     found = tuning._conclude(search, job, best)
     assert len(started) == 6
     assert not found.kept
@@ -416,13 +416,24 @@ def servers():
         yield found
 
 
-def test_three_machines_of_which_one_is_killed(servers, tmp_path, monkeypatch):
+@pytest.fixture
+def with_all(monkeypatch):
+    """A search begins when all its machines are there, or it would be about who starts first."""
+    enter = Machines.__enter__
+
+    def enter_with_all(self):
+        enter(self)
+        while len(self.names) < {"one": 1, "lab": 3, "three": 3}[self.key]:
+            self._next_event()
+        return self
+
+    monkeypatch.setattr(Machines, "__enter__", enter_with_all)
+
+
+def test_three_machines_of_which_one_is_killed(servers, with_all, tmp_path, monkeypatch):
     """Through TVM's tracker and servers on loopback: code is sent, run there, checked, and timed; no trial is lost."""
-    spec, output = FakeQuantSpec("lanes", "float16", out_dtype="float16"), tmp_path / "lanes.json"
-    listed = [
-        default_schedule(spec),
-        *(Schedule(tile=tile, run=run) for tile in (4096, 65536) for run in (256, 512, 2048)),
-    ]
+    spec, output = FakeQuantSpec("lanes"), tmp_path / "lanes.json"
+    listed = [default_schedule(spec), *(Schedule(run=run) for run in (256, 512, 2048)), Schedule(tile=65536)]
     monkeypatch.setattr(tuning, "space", lambda spec, target=None, seed=0: listed)
     monkeypatch.setattr(tuning, "TRIAL_SHARE", 0.002)  # a machine with three servers has no trial that it can decide
     monkeypatch.setattr(tuning, "PROCESSES", dict.fromkeys(records.SIZE_CLASSES, 2))
@@ -444,7 +455,7 @@ def test_three_machines_of_which_one_is_killed(servers, tmp_path, monkeypatch):
     # every candidate has a trial on one machine, the one among them whose machine was killed
     assert {e["regime"]["machine"] for e in entries} <= set(by_event["joined"])
     tried = {Schedule.from_json(entry["schedule"]) for entry in entries}
-    job = Job(spec, (), "cache", (Case((2000, 64), 1, "float16"),))
+    job = Job(spec, (), "mid", (Case((2000, 64), 1),))
     assert tried == set(distinct(listed, job, current_target())[1:])
     content = records.read(output)
     assert content.tuned["remote"] is True
@@ -457,18 +468,10 @@ def test_three_machines_of_which_one_is_killed(servers, tmp_path, monkeypatch):
     ]
 
 
-def test_three_machines_do_the_work_of_three(servers, tmp_path, monkeypatch):
+def test_three_machines_do_the_work_of_three(servers, with_all, tmp_path, monkeypatch):
     """Servers that sleep through their measurements: what is limited is the machines, not their tuner."""
-    start, enter = Worker.__init__, Machines.__enter__
+    start = Worker.__init__
     monkeypatch.setattr(Worker, "__init__", lambda self, rpc=None, key="": start(self, rpc, key, DOUBLE))
-
-    def with_all(self):
-        enter(self)
-        while len(self.names) < {"one": 1, "three": 3}[self.key]:  # or a slow start would count
-            self._next_event()
-        return self
-
-    monkeypatch.setattr(Machines, "__enter__", with_all)
     monkeypatch.setattr(tuning, "PROCESSES", dict.fromkeys(records.SIZE_CLASSES, 2))
     spec, made = FakeQuantSpec("lanes"), {}
     for key in ("one", "three"):

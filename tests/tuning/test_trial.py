@@ -15,7 +15,8 @@ CASE = Case((8, 300), 0)
 
 
 def request(**others):
-    contenders = [{"spec": ROWS.to_json(), "schedule": s.to_json()} for s in (Schedule(), Schedule(parallel_from=1))]
+    kernel = {"operator": ROWS.operator, "spec": ROWS.to_json()}
+    contenders = [{**kernel, "schedule": s.to_json()} for s in (Schedule(), Schedule(parallel_from=1))]
     return {"ask": "time", "case": CASE.to_json(), "contenders": contenders, "seconds": 0.01, **others}
 
 
