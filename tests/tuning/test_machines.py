@@ -11,7 +11,10 @@ import pytest
 from fq_tvm import FqError
 from fq_tvm.target import Target
 from fq_tvm.tuning import machines as module
+from fq_tvm.tuning.decision import SequentialTest
+from fq_tvm.tuning.experiment import History, Samples, experiment, nearest
 from fq_tvm.tuning.machines import Done, Machines
+from fq_tvm.tuning.measure import spread_over
 from fq_tvm.tuning.worker import LostError, TrialError
 
 CPU = Target("znver4", ("avx2",))
@@ -201,3 +204,55 @@ def test_once_on_every_machine(monkeypatch):
     assert sorted(done) == ["machine 0", "machine 1", "machine 2"]
     assert done["machine 1"].error == "connection reset"
     assert sorted(ended) == ["machine 0", "machine 2"]
+
+
+class Candidate(int):
+    """One that takes so many seconds."""
+
+    def to_json(self):
+        return {"seconds": int(self)}
+
+
+def test_what_beat_an_incumbent_that_was_replaced_meets_the_new_one():
+    """And what lost to it is not tried again."""
+    start, *others = candidates = [Candidate(n) for n in (100, 60, 80, 110, 50)]
+    met = []
+
+    def measure(contenders):
+        met.append(contenders)
+        return Samples({"case": [[float(c)] * 40 for c in contenders]})
+
+    def three_at_a_time(following, attempt):
+        while pairs := [pair for pair in (following(), following(), following()) if pair is not None]:
+            assert len({pair.candidate for pair in pairs}) == len(pairs)
+            yield from map(attempt, pairs)
+
+    history = History(start)
+    propose = nearest(candidates, lambda *_: 0)
+    trials = list(experiment(history, propose, measure, SequentialTest(len(others)), spread=three_at_a_time))
+    assert history.incumbent == 50
+    pairs = [(int(t.candidate), int(t.incumbent), t.verdict) for t in trials if not t.check]
+    assert pairs[:3] == [(60, 100, "keep"), (80, 100, "keep"), (110, 100, "drop")]
+    assert pairs[3:] == [(80, 60, "drop"), (50, 60, "keep")]
+    assert not history.running
+
+
+def test_machines_of_different_speeds_find_the_same(monkeypatch):
+    """A machine four times as fast makes no winners: contenders are compared on one."""
+    Farm(monkeypatch, CPU, CPU, CPU)
+    candidates = [Candidate(n) for n in (100, *range(130, 90, -4))]
+
+    def measure(contenders):
+        machine = machines.ask({"ask": "machine"}, 1)
+        speed = 4 ** int(machine[-1])
+        time.sleep(0.001 * speed)
+        return Samples({"case": [[c / speed] * 40 for c in contenders]}, {"machine": machine})
+
+    history = History(candidates[0])
+    with Machines("tracker:1", "lab") as machines:
+        functions = nearest(candidates, lambda *_: 0), measure, SequentialTest(len(candidates))
+        trials = list(experiment(history, *functions, spread=spread_over(machines)))
+    assert history.incumbent == min(candidates)
+    assert len({trial.regime["machine"] for trial in trials}) > 1
+    assert all(trial.kept == (trial.candidate < 0.99 * trial.incumbent) for trial in trials)
+    assert {trial.candidate for trial in trials} == set(candidates[1:])
