@@ -18,6 +18,24 @@ CACHED_MIN_BYTES, CACHED_MAX_BYTES = 2**16, 2**20
 """Bytes of x between which a case is about caches; above, it is about memory, below, about the way to a kernel."""
 
 
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """Return a dtype of numpy's by its name.
+
+    Raises
+    ------
+    FqError
+        If it is bfloat16, and ml_dtypes is not installed.
+    """
+    if name != "bfloat16":
+        return np.dtype(name)
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise FqError('arrays of bfloat16 need ml_dtypes; `pip install "fq_tvm[tune]"`') from error
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype
+
+
 @dataclass(frozen=True)
 class Case:
     """A tensor to be quantized.
@@ -28,7 +46,7 @@ class Case:
         Of the tensor.
     axis : int
         Its channel dimension.
-    dtype : {"float32", "float16"}
+    dtype : {"float32", "float16", "bfloat16"}
         Of self and out; scale is float32, the zero point int32, the range int8.
     memory : {"contiguous", "transposed", "channels_last", "stepped"}
         How it lies in memory: as its shape says, with the order of dimensions reversed, with the second one last, or
@@ -100,7 +118,7 @@ class Case:
         rng = np.random.default_rng(0)
         dense = rng.standard_normal([self.shape[d] for d in self.order], np.float32)
         dense *= 40
-        x = dense.astype(self.dtype).transpose(np.argsort(self.order))
+        x = dense.astype(numpy_dtype(self.dtype)).transpose(np.argsort(self.order))
         if self.memory == "stepped":
             x = np.repeat(x, 2, axis=-1)[..., ::2]
         channels = self.shape[self.axis]

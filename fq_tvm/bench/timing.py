@@ -78,7 +78,9 @@ def compare(calls: Mapping[str, Call], seconds: float, sweep: Call | None = None
     return {name: ratio(times, name, first) for name in others}
 
 
-def interleave(calls: Mapping[str, Call], seconds: float, sweep: Call | None = None) -> dict[str, list[float]]:
+def interleave(
+    calls: Mapping[str, Call], seconds: float, sweep: Call | None = None, within: float = 0.05, seed: int = 0
+) -> dict[str, list[float]]:
     """Time contenders in turns; a call that is short is repeated within its turn.
 
     There are five rounds at least, and more than ``seconds`` ask for, up to four times as many, until :func:`settled`.
@@ -94,6 +96,10 @@ def interleave(calls: Mapping[str, Call], seconds: float, sweep: Call | None = N
         How long, about.
     sweep : callable, optional
         Called before each call that is timed, of which there is one in a turn then; see :func:`sweeper`.
+    within : float
+        How well ratios have to be known, see :func:`settled`; infinity for no more rounds than ``seconds`` ask for.
+    seed : int
+        Of the order of turns.
 
     Returns
     -------
@@ -109,10 +115,10 @@ def interleave(calls: Mapping[str, Call], seconds: float, sweep: Call | None = N
         calls_a_turn[name] = 1 if sweep else max(1, min(TURN_MAX_CALLS, fitting))
     times: dict[str, list[float]] = {name: [] for name in calls}
     begin, enough = time.perf_counter(), seconds
-    order, shuffle = list(calls.items()), random.Random(0).shuffle
+    order, shuffle = list(calls.items()), random.Random(seed).shuffle
     for rounds in itertools.count():
         if rounds >= MIN_ROUNDS and time.perf_counter() - begin >= enough:
-            if enough >= 4 * seconds or settled(times):
+            if enough >= 4 * seconds or settled(times, within):
                 break
             enough = min(1.25 * enough, 4 * seconds)  # asking after every round would take longer than a short one
         shuffle(order)

@@ -12,7 +12,6 @@ from typing import Any
 
 from ..bench.cases import Case
 from ..errors import FqError
-from ..launch.arguments import check_unplaced
 from ..launch.choose import choose, schedule_for
 from ..launch.plan import Plan
 from ..schedule import Schedule, default_schedule
@@ -20,12 +19,10 @@ from ..spec import FakeQuantSpec
 from ..store import records
 from ..target import Target
 from .space import of_shape
+from .subjects import call_without
 
 CASE_MAX_BYTES = 512 * 2**20
 """Cases that move more bytes are left to ``fq-tvm bench``: their trials take too long for what they add."""
-
-RANGES = {"narrow": (-128, 127), "wide": (-(2**31), 2**31 - 1)}
-"""The quantization range that stands for an arithmetic path."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Job:
 
     Parameters
     ----------
-    spec : FakeQuantSpec
+    spec : FakeQuantSpec or another operator's
         The kernel that is measured.
     match : tuple of pairs of str
         Of the record, see :class:`~fq_tvm.store.records.Record`.
@@ -46,7 +43,7 @@ class Job:
         Of the record, where it is for one shape.
     """
 
-    spec: FakeQuantSpec
+    spec: Any
     match: tuple[tuple[str, str | bool], ...]
     size_class: str
     cases: tuple[Case, ...]
@@ -55,8 +52,14 @@ class Job:
     @property
     def name(self) -> str:
         """What it is about, in a few words."""
+        operator = "" if self.spec.operator == records.OPERATOR else f"{self.spec.operator} "
         of = "x".join(map(str, self.extents)) or self.size_class
-        return f"{self.spec.iteration} {self.spec.dtype} {of}"
+        return f"{operator}{self.spec.iteration} {self.spec.dtype} {of}"
+
+    @property
+    def tensors(self) -> str:
+        """Where tensors of the size class live: ``"memory"`` or ``"caches"``."""
+        return "memory" if self.size_class == "memory" else "caches"
 
 
 def jobs_of(cases: Iterable[Case]) -> list[Job]:
@@ -103,7 +106,7 @@ def _row(case: Case) -> int:
     return case.layout.inner * (case.layout.channels if "lanes" in case.iteration else 1)
 
 
-def plan_of(case: Case, spec: FakeQuantSpec, schedule: Schedule, target: Target) -> Plan:
+def plan_of(case: Case, spec: Any, schedule: Schedule, target: Target) -> Plan:
     """Return what a launch of a case is in a schedule, by the class of a kernel wherever the boundary of classes lies.
 
     Raises
@@ -111,10 +114,7 @@ def plan_of(case: Case, spec: FakeQuantSpec, schedule: Schedule, target: Target)
     FqError
         If a kernel of this class cannot do the case.
     """
-    dtypes = (spec.dtype, spec.scale_dtype, spec.zero_point_dtype, spec.out_dtype)
-    strides = case.strides if spec.mask else case.strides[:2]
-    call = check_unplaced(dtypes, case.shape, case.axis, strides, RANGES[spec.arithmetic], spec.formula)
-    return choose(call, target, schedule, spec.iteration).plan
+    return choose(call_without(case, spec), target, schedule, spec.iteration).plan
 
 
 def distinct(schedules: Iterable[Schedule], job: Job, target: Target) -> list[Schedule]:

@@ -1,17 +1,21 @@
-"""Draws the log of a search.  Knows its lines; not how they came about."""
+"""Draws the log of a search.  Knows matplotlib, and what a log says."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any
 
 from ..bench.plot import new_figure
 from ..errors import FqError
-from .search import read_log
+from .experiment import FAILED, History
+from .log import searches
+
+LOWEST = -50.0
+"""Percent; what loses more is drawn there, as a triangle."""
 
 
 def plot_trials(log: str | Path, path: str | Path) -> None:
-    """Draw a log: for each job the ratio of every trial to the default, and the best so far.
+    """Draw a log: of each search the gain of every trial over the default, by time, and that of the best so far.
 
     Parameters
     ----------
@@ -24,24 +28,40 @@ def plot_trials(log: str | Path, path: str | Path) -> None:
     ------
     FqError
         If matplotlib is not installed, or the log has no trials.
+    OSError
+        If the log cannot be read, or the picture not written.
     """
     figure = new_figure()
-    jobs: dict[str, list[dict[str, Any]]] = {}
-    for entry in read_log(log):
-        if entry.get("kind") == "trial" and "ratio" in entry:
-            jobs.setdefault(f"{entry['name']} ({entry['job'][:4]})", []).append(entry)
-    if not jobs:
-        raise FqError(f"{log} has no trials that could be measured")
     [axes] = figure.axes
-    for number, (name, entries) in enumerate(sorted(jobs.items())):
-        best, line, dots = 1.0, [], []
-        for entry in entries:
-            dots.append(best * entry["ratio"])
-            best = dots[-1] if entry["accepted"] else best
-            line.append(best)
-        trials, color = [entry["trial"] for entry in entries], f"C{number % 10}"
-        axes.plot(trials, dots, ".", color=color, alpha=0.4)
-        axes.step(trials, line, where="post", color=color, label=name)
-    axes.set(xlabel="trial", ylabel="time / default schedule", yscale="log")
+    drawn = [search for search in searches(log) if search.history.trials]
+    if not drawn:
+        raise FqError(f"{log} has no trials")
+    for number, search in enumerate(drawn):
+        color, history = f"C{number % 10}", History(search.history.start)
+        marks: dict[str, list[tuple[float, float]]] = {".": [], "D": [], "v": [], "x": []}
+        line = [(0.0, 0.0)]
+        for trial in search.history.trials:
+            gain = 100 * (trial.gain.median if trial.check and trial.gain else history.over_start(trial))
+            if trial.verdict == FAILED:
+                marks["x"].append((trial.at, 0.0))
+            elif gain < LOWEST:
+                marks["v"].append((trial.at, LOWEST))
+            elif math.isfinite(gain):
+                marks["D" if trial.check else "."].append((trial.at, gain))
+            history.add(trial)
+            line.append((trial.at, 100 * history.gain))
+        for mark, points in marks.items():
+            axes.plot(*zip(*points, strict=True), mark, color=color, alpha=0.5) if points else None
+        axes.step(*zip(*line, strict=True), where="post", color=color, label=search.name)
+        if search.result is not None and search.result.best != search.result.start:
+            low, gain, high = (min(max(100 * value, LOWEST), 100) for value in search.result.gain)
+            axes.errorbar([line[-1][0]], [gain], [[gain - low], [high - gain]], color=color, capsize=4, marker="s")
+    axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+    for mark, meaning in (
+        (".k", "trial"), ("Dk", "best meets the default again"), ("vk", f"below {LOWEST:.0f} %"), ("xk", "failed"),
+        ("sk", "result, in new processes"),
+    ):  # fmt: skip
+        axes.plot([], [], mark, alpha=0.5, label=meaning)
+    axes.set(xlabel="seconds of the search", ylabel="gain over the default schedule, %")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)

@@ -6,15 +6,15 @@ Candidates are built and timed by :mod:`fq_tvm.tuning.trial` in another process;
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import json
 import math
 import os
+import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,37 @@ from ..store import records
 from ..store.cache import digest
 from ..store.records import Record, RecordFile
 from ..target import Target
+from .decision import LEAST_GAIN, SequentialTest, interval_of_means
+from .experiment import Gain, History, Measure, Propose, Samples, Spread, Trial, experiment, nearest
 from .jobs import CASE_MAX_BYTES, Job, candidates_of, distance, distinct, jobs_of, start_of
+from .log import FORMAT, Result, read_log
+from .machines import Machines
+from .measure import measuring, spread_over, time_contenders
+from .optimizer import tpe
 from .space import space
-from .worker import TrialError, Worker
+from .worker import TrialError
 
-LEAST_GAIN = 0.01
-"""A schedule that is faster by less than a hundredth is not worth a change, however quiet the machine."""
+USER_GAIN, SHIPPED_GAIN = 0.03, 0.10
+"""Least gains for which a size class gets code of its own, in a user's file and in one that is shipped: who meets it
+compiles for some seconds more, and a library of all kernels grows by one for each.  Knobs that only a launch reads cost
+nothing, and have to gain :data:`~fq_tvm.tuning.decision.LEAST_GAIN`."""
 
-OWN_CODE_GAIN = 0.10
-"""Least gain for which a size class gets code of its own: who meets it compiles for some seconds more, and a library of
-all kernels grows by one for each.  Knobs that only a launch reads cost nothing."""
+PROCESSES, PORTIONS = {"cache": 6, "mid": 6, "memory": 3}, 2
+"""In how many processes what was found meets the default, by size class (where memory is waited for, places in caches
+hardly matter, and tensors take long to make), and how many portions of rounds each gives.  In each of them contenders
+are loaded in another order, as who is loaded first is faster, or slower, by some percent."""
+
+STEP_GAIN = 0.02
+"""What a candidate has to gain over the best so far: where they lie makes equal kernels differ by a hundredth."""
+
+SEARCHES: dict[str, Callable[[Sequence[Schedule], int], Propose]] = {
+    "nearest": lambda candidates, _: nearest(candidates, distance),
+    "tpe": tpe,
+}
+"""What chooses the next candidate, by name, given the space and a seed; decision 28 compares them."""
+
+TRIAL_SHARE = 0.1
+"""The most of a job's budget that one trial takes, about."""
 
 BOUNDARY_INNER, BOUNDARY_CHANNELS, BOUNDARY_ELEMENTS = (28, 32, 64, 128, 256, 512), 64, 2**17
 """Tensors on which rows and lanes are compared: inner extents, and a size that fits in a second-level cache."""
@@ -58,8 +79,8 @@ class Progress:
         Trials done, and the most there can be in this job.
     jobs_left : int
         Jobs after this one.
-    best : float
-        Time of the best schedule so far over that of the default.
+    gain : float
+        Of the best schedule so far over the default, as far as trials tell: a fraction of the default's time.
     seconds_left : float
         Of the whole budget.
     """
@@ -68,7 +89,7 @@ class Progress:
     trial: int
     trials: int
     jobs_left: int
-    best: float
+    gain: float
     seconds_left: float
 
 
@@ -79,7 +100,7 @@ class Settings:
     Raises
     ------
     FqError
-        If the budget is no positive number.
+        If the budget is no positive number, or the least gain no fraction.
     """
 
     budget: float = 60.0
@@ -88,12 +109,20 @@ class Settings:
     log: str | Path | None = None
     rpc: str | None = None
     key: str = ""
-    seconds: float = 0.3
+    seconds: float = 0.1
+    min_gain: float | None = None
+    search: str = "nearest"
     progress: Callable[[Progress], None] | None = None
+    result: Callable[[Found], object] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.budget < math.inf:
             raise FqError(f"the budget is {self.budget} s; expected a positive number")
+        if self.min_gain is not None and not 0 <= self.min_gain < 1:
+            raise FqError(f"the least gain is {self.min_gain}; expected a fraction from 0 up, e.g. 0.03")
+
+        if self.search not in SEARCHES:
+            raise FqError(f"the search is {self.search!r}; expected one of {', '.join(SEARCHES)}")
 
     @property
     def remote(self) -> bool:
@@ -101,41 +130,59 @@ class Settings:
         return self.rpc is not None
 
 
+@dataclass(frozen=True)
+class Found(Result):
+    """What came of a search, with the record that is kept, if it is.
+
+    Parameters
+    ----------
+    record : Record
+        With the best schedule, the default with the knobs of the best that only a launch reads, or the default.
+    """
+
+    record: Record = field(kw_only=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of a line of the log."""
+        return {**self.record.to_json(), **super().to_json()}
+
+
 @dataclass
 class _Search:
     """What the steps of a search share."""
 
-    worker: Worker
+    machines: Machines
     target: Target
     log: Path
     settings: Settings
+    min_gain: float
+    noted: list[dict[str, Any]] = field(default_factory=list)
+    """Machines that came and went, which the log has not been told of."""
 
-    def time(self, case: Case, contenders: Sequence[tuple[FakeQuantSpec, Schedule]], copy: bool = False) -> Any:
-        """Time contenders on a case; median, spread and number of measurements of each."""
-        request = {
-            "ask": "time",
-            "case": case.to_json(),
-            "contenders": [{"spec": spec.to_json(), "schedule": s.to_json()} for spec, s in contenders],
-            "copy": copy,
-            "seconds": self.settings.seconds,
-        }
-        # making and checking the tensors takes most: a minute for half a gigabyte on a slow machine
-        return self.worker.ask(request, 30 + 10 * self.settings.seconds + case.moved_bytes * 2e-7)
+    def measure(self, job: Job, copy: bool = False) -> Measure:
+        """Return what times schedules on the cases of a job, where these live."""
+        return measuring(self.machines, job, self.settings.seconds, copy)
 
-    def write(self, entry: Mapping[str, Any]) -> None:
-        """Append a line to the log; it is there even if the next moment is the last."""
+    def write(self, job: Job, entry: Mapping[str, Any]) -> None:
+        """Append a line of a job to the log."""
+        self.append({"kind": entry["kind"], "job": self.identity(job), "name": job.name, **entry})
+
+    def append(self, *entries: Mapping[str, Any]) -> None:
+        """Append lines to the log; they are there even if the next moment is the last."""
+        lines, self.noted[:] = [*self.noted, *entries], []
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab+") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":  # the rest of a line that a killed process began
                     file.write(b"\n")
-            file.write(json.dumps(entry).encode() + b"\n")
+            file.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
 
     def identity(self, job: Job) -> str:
         """What has to be the same for a logged trial to count."""
         return digest(
             {
+                "format": FORMAT,
                 "request": request_of(job.spec, default_schedule(job.spec, self.target), self.target),
                 "match": dict(job.match),
                 "size_class": job.size_class,
@@ -147,98 +194,124 @@ class _Search:
             }
         )[:16]
 
-    def score(self, job: Job, old: Schedule, new: Schedule) -> tuple[float, float, dict[str, Any]]:
-        """Return time of new over old, the noise of that, and the measurements by case."""
-        measured = {case.name: self.time(case, [(job.spec, old), (job.spec, new)]) for case in job.cases}
-        return (*_ratio(measured.values(), "1", "0"), measured)
+    def spread(self) -> Spread:
+        """Return where trials run."""
+        return spread_over(self.machines)
+
+    def history(self, job: Job, start: Schedule) -> History:
+        """Return the trials of a job that the log has."""
+        history, identity = History(start), self.identity(job)
+        for entry in read_log(self.log):
+            if entry.get("job") == identity and entry.get("kind") in ("trial", "check"):
+                with contextlib.suppress(KeyError, TypeError, ValueError):
+                    history.add(Trial.from_json(entry, Schedule.from_json))
+        return history
 
 
-def _ratio(measured: Iterable[Mapping[str, Sequence[float]]], of: str, to: str) -> tuple[float, float]:
-    """Geometric mean of a ratio of medians over cases, and its standard error."""
-    logs, variances = [], []
-    for times in measured:
-        logs.append(math.log(times[of][0] / times[to][0]))
-        # a median's standard error, by the interquartile range of what it is the median of
-        variances.append(sum((0.93 * times[n][1] / times[n][0]) ** 2 / times[n][2] for n in (of, to)))
-    return math.exp(sum(logs) / len(logs)), math.sqrt(sum(variances)) / len(logs)
+def _run(search: _Search, job: Job, budget: float, show: Callable[[int, int, float], None]) -> History:
+    """Search one job until time is up; return its trials.
 
-
-def _better(ratio: float, noise: float, gain: float = LEAST_GAIN) -> bool:
-    return ratio < 1 - max(gain, 2 * noise)
-
-
-def read_log(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Read a log of trials; lines that a killed process left unfinished are passed over."""
-    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            with contextlib.suppress(ValueError, RecursionError):
-                if isinstance(entry := json.loads(line), dict):
-                    yield entry
-
-
-def _run(search: _Search, job: Job, deadline: float, show: Callable[[int, int, float], None]) -> Schedule:
-    """Search one job until time is up; return the best schedule.
-
-    Of what was not tried yet, a candidate comes next that differs from the best in the fewest knobs.
+    What comes next of what was not tried yet, :data:`SEARCHES` says.
     """
+    deadline = time.monotonic() + budget
     candidates = candidates_of(job, space(job.spec, search.target, search.settings.seed), search.target)
-    identity = search.identity(job)
-    logged = {e["trial"]: e for e in read_log(search.log) if e.get("job") == identity and e.get("kind") == "trial"}
-    best, over_default = candidates[0], 1.0
-    left = dict(enumerate(candidates[1:], 1))
-    while left:
-        number = min(left, key=lambda n: distance(left[n], best))
-        candidate = left.pop(number)
-        show(len(candidates) - len(left) - 1, len(candidates), over_default)
-        entry = logged.get(number)
-        if entry is None:
-            if time.monotonic() >= deadline:
-                break
-            entry = _try(search, job, best, candidate)
-            entry = {"kind": "trial", "job": identity, "name": job.name, "trial": number, **entry}
-            search.write(entry)
-        if entry.get("accepted"):
-            best, over_default = candidate, over_default * entry["ratio"]
-    return best
+    history = search.history(job, candidates[0])
+    chosen = SEARCHES[search.settings.search](candidates, search.settings.seed)
+    decide = SequentialTest(len(candidates), gain=STEP_GAIN)
+    begun: dict[str, Any] = {"kind": "search", "format": FORMAT, "cpu": search.target.cpu, "seed": search.settings.seed}
+    begun["search"] = search.settings.search
+    begun.update(cases=[case.name for case in job.cases], candidates=len(candidates), start=candidates[0].to_json())
+    search.write(job, {**begun, "budget": round(budget, 3), "min_gain": search.min_gain, "test": asdict(decide)})
+
+    def propose(history: History) -> Schedule | None:
+        if (candidate := chosen(history)) is None:
+            return None
+        show(1 + sum(not trial.check for trial in history.trials), len(candidates), history.gain)
+        return candidate if time.monotonic() < deadline else None
+
+    measure, machines = search.measure(job), search.machines
+    for trial in experiment(history, propose, measure, decide, budget * TRIAL_SHARE, machines.renew, search.spread()):
+        search.write(job, trial.to_json())
+    return history
 
 
-def _try(search: _Search, job: Job, best: Schedule, candidate: Schedule) -> dict[str, Any]:
-    entry: dict[str, Any] = {"schedule": candidate.to_json(), "incumbent": best.to_json(), "accepted": False}
-    start = time.monotonic()
-    try:
-        ratio, noise, measured = search.score(job, best, candidate)
-        entry.update(ratio=ratio, noise=noise, measured=measured)
-        if _better(ratio, noise):  # of many candidates some are lucky once
-            again, noise, _ = search.score(job, best, candidate)
-            entry.update(again=again, ratio=math.sqrt(ratio * again), accepted=_better(again, noise))
-    except TrialError as error:
-        entry["error"] = str(error)
-    return {**entry, "took": round(time.monotonic() - start, 3)}
+def _conclude(search: _Search, job: Job, best: Schedule) -> Found:
+    """Compare what was found with the default in new rounds, and with the limit; perhaps keep its launches alone.
 
-
-def _conclude(search: _Search, job: Job, best: Schedule) -> Record:
-    """Compare what was found with the default once more, and with the limit; perhaps keep its launches alone."""
+    That is done on every machine that is there, and the gain is that on the one where it is least: a record is for all
+    machines of a CPU, and what gains on one alone is its memory, its neighbors, or luck.
+    """
     default = start_of(job, search.target)
     of_launches = best.to_json().items() - best.compiled.items()
-    shared = dataclasses.replace(default, **dict(of_launches))
+    shared = replace(default, **dict(of_launches))
     # What launches the same as the default is the default, and any gain of it noise.
     contenders = distinct((default, best, shared), job, search.target)
-    timed, copy = [(job.spec, schedule) for schedule in contenders], not search.settings.remote
-    measured = {case.name: search.time(case, timed, copy) for case in job.cases}
-    best, of, ratio, noise = default, "0", 1.0, _ratio(measured.values(), str(len(contenders) - 1), "0")[1]
-    for number, schedule in enumerate(contenders[1:], 1):
-        score = _ratio(measured.values(), str(number), "0")
-        gain = LEAST_GAIN if schedule.compiled == default.compiled else OWN_CODE_GAIN
-        if score[0] < ratio and _better(*score, gain):
-            best, of, (ratio, noise) = schedule, str(number), score
-    found: dict[str, Any] = {"over_default": round(ratio, 4), "noise": round(noise, 4)}
-    if copy:
-        limit = geometric_mean([case.moved_bytes / (2 * case.x_bytes) for case in job.cases])
-        found["over_limit"] = round(_ratio(measured.values(), of, "copy")[0] / limit, 4)
-    found["cases"] = [case.name for case in job.cases]
-    record = Record(job.match, job.size_class, best, found, job.spec.operator, job.extents)
-    search.write({"kind": "result", "job": search.identity(job), "name": job.name, **record.to_json()})
-    return record
+    by_machine, samples = _confirm(search, job, contenders)
+    gains = {s: Gain(*map(min, zip(*by_machine[s].values(), strict=True))) for s in contenders}
+    needed = {s: LEAST_GAIN if s.compiled == default.compiled else search.min_gain for s in contenders}
+    enough = [s for s in contenders[1:] if gains[s].low > 0 and gains[s].median >= needed[s]]
+    kept = max(enough, key=lambda schedule: gains[schedule].median, default=default)
+    gain = gains.get(kept if enough else best, gains[default])
+    if best not in contenders[1:]:
+        best, why = default, "none was faster"
+    elif gain.low <= 0:
+        why = "perhaps no faster, as new processes say"
+    elif not enough:
+        why = f"gains less than {needed[best]:.0%}"
+    else:
+        why = "faster" if kept == best else "faster by what launches read alone"
+    found: dict[str, Any] = {"over_default": 1.0, "gain": [0.0, 0.0, 0.0]}
+    if enough:
+        found = {"over_default": round(1 - gain.median, 4), "gain": gain.to_json()}
+    if any(samples.copy.values()):
+        limit = geometric_mean([case.elements * job.spec.element_bytes / (2 * case.x_bytes) for case in job.cases])
+        with_copy = Samples({name: (*samples.seconds[name], times) for name, times in samples.copy.items()})
+        over_copy = with_copy.log_ratios(contenders.index(kept), len(contenders))
+        found["over_limit"] = round(math.exp(statistics.median(over_copy)) / limit, 4)
+    found.update(cases=[case.name for case in job.cases], regime=dict(samples.regime))
+    if search.settings.remote:
+        found["machines"] = {name: gain.to_json() for name, gain in by_machine[kept].items()}
+        del found["regime"]["machine"]
+    record = Record(job.match, job.size_class, kept, found, job.spec.operator, job.extents)
+    result = Found(job.name, default, best, bool(enough), gain, why, found, record=record)
+    search.write(job, {"kind": "result", **result.to_json()})
+    return result
+
+
+def _confirm(
+    search: _Search, job: Job, contenders: Sequence[Schedule]
+) -> tuple[dict[Schedule, dict[str, Gain]], Samples]:
+    """Return the gain of each contender over the first by machine, and some samples.
+
+    Raises
+    ------
+    TrialError
+        If no machine can do it.
+    """
+    measure = search.measure(job, copy=not search.settings.remote)
+    some = len(contenders) > 1
+
+    def confirm() -> tuple[list[Gain], Samples]:
+        logs: list[list[float]] = [[] for _ in contenders[1:]]
+        orders = itertools.cycle(itertools.permutations(range(len(contenders))))
+        for order in itertools.islice(orders, PROCESSES[job.size_class] if some else 1):
+            if some:
+                search.machines.renew()
+            places = [order.index(number) for number in range(len(contenders))]
+            portions = [measure([contenders[number] for number in order]).ordered(*places) for _ in range(PORTIONS)]
+            for number, values in enumerate(logs, 1):
+                values.append(statistics.median(log for samples in portions for log in samples.log_ratios(number)))
+        return [Gain(0.0, 0.0, 0.0), *map(interval_of_means, logs)], portions[-1]
+
+    done = search.machines.on_every_one(confirm)
+    measured = {each.machine: each.result for each in done if each.result is not None}
+    if not measured:
+        raise TrialError(done[0].error)
+    by_machine = {
+        schedule: {machine: gains[number] for machine, (gains, _) in measured.items()}
+        for number, schedule in enumerate(contenders)
+    }
+    return by_machine, next(iter(measured.values()))[1]
 
 
 def boundary_of(ratios: Mapping[int, float]) -> int:
@@ -258,10 +331,13 @@ def boundary_of(ratios: Mapping[int, float]) -> int:
     return min(won, default=2 * max(ratios))
 
 
-def _find_boundary(search: _Search, found: Sequence[Record]) -> int:
-    """Measure from which inner extent rows beat lanes, in cache, in the schedules that were found."""
-    ratios: dict[int, float] = {}
-    for inner in BOUNDARY_INNER:
+def _find_boundary(search: _Search, found: Sequence[Record]) -> int | None:
+    """Measure from which inner extent rows beat lanes, in cache, in the schedules that were found.
+
+    The extents are spread over the machines.  None if one cannot be measured.
+    """
+
+    def rows_over_lanes(inner: int) -> float:
         measured = []
         for dtype in ("float32", "float16"):
             case = Case((BOUNDARY_ELEMENTS // BOUNDARY_CHANNELS // inner, BOUNDARY_CHANNELS, inner), 1, dtype)
@@ -271,10 +347,19 @@ def _find_boundary(search: _Search, found: Sequence[Record]) -> int:
                 spec = FakeQuantSpec(iteration, dtype, out_dtype=dtype)
                 record = RecordFile(search.target.cpu, tuple(found)).find(spec, size)
                 contenders.append((spec, record.schedule if record else default_schedule(spec, search.target)))
-            measured.append(search.time(case, contenders))
-        ratios[inner] = _ratio(measured, "0", "1")[0]
+            times = time_contenders(search.machines, case, contenders, "caches", search.settings.seconds)["times"]
+            measured.append(statistics.median(Samples({case.name: (times["1"], times["0"])}).log_ratios()))
+        return math.exp(statistics.fmean(measured))
+
+    left = iter(BOUNDARY_INNER)
+    ratios: dict[int, float] = {}
+    for done in search.machines.each(lambda: next(left, None), rows_over_lanes):
+        if done.result is None:
+            search.append({"kind": "boundary", "error": done.error})
+            return None
+        ratios[done.trial] = done.result
     boundary = boundary_of(ratios)
-    search.write({"kind": "boundary", "rows_over_lanes": ratios, "rows_min_inner": boundary})
+    search.append({"kind": "boundary", "rows_over_lanes": ratios, "rows_min_inner": boundary})
     return boundary
 
 
@@ -315,50 +400,63 @@ def _old_records(path: Path, named: bool) -> RecordFile | None:
         return None
 
 
-def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tuple[Path, RecordFile, list[Record]]:
+def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tuple[Path, RecordFile, list[Found]]:
     """Search all jobs; return the file, what is in it now, and the results, the default schedule among them."""
-    with Worker(settings.rpc, settings.key) as worker:
-        target = Target.from_json(worker.ask({"ask": "target"}, 120))
+    noted: list[dict[str, Any]] = []
+
+    def note(machine: str, event: str, why: str) -> None:
+        noted.append({"kind": "machine", "machine": machine, "event": event, "why": why})
+
+    with Machines(settings.rpc, settings.key, note if settings.remote else None) as machines:
+        target = machines.target
         deadline = time.monotonic() + settings.budget
         path = Path(settings.output) if settings.output is not None else output_path(target)
         old = _old_records(path, settings.output is not None)
-        search = _Search(worker, target, Path(settings.log or log_path(path)), settings)
-        found: list[Record] = []
+        min_gain = least_gain(path) if settings.min_gain is None else settings.min_gain
+        search = _Search(machines, target, Path(settings.log or log_path(path)), settings, min_gain, noted)
+        found: list[Found] = []
         for index, job in enumerate(jobs):
             left = len(jobs) - index - 1
 
-            def show(trial: int, trials: int, best: float, job: Job = job, left: int = left) -> None:
+            def show(trial: int, trials: int, gain: float, job: Job = job, left: int = left) -> None:
                 if settings.progress is not None:
                     seconds = max(0.0, deadline - time.monotonic())
-                    settings.progress(Progress(job.name, trial, trials, left, best, seconds))
+                    settings.progress(Progress(job.name, trial, trials, left, gain, seconds))
 
-            share = max(0.0, deadline - time.monotonic()) / (left + 1)
-            best = _run(search, job, time.monotonic() + share, show)
+            history = _run(search, job, max(0.0, deadline - time.monotonic()) / (left + 1), show)
             try:
-                found.append(_conclude(search, job, best))
+                found.append(_conclude(search, job, history.incumbent))
             except TrialError as error:
                 # the default itself cannot be measured here, so nothing is known about this job
-                search.write({"kind": "result", "job": search.identity(job), "name": job.name, "error": str(error)})
+                search.write(job, {"kind": "result", "error": str(error)})
+                continue
+            if settings.result is not None:
+                settings.result(found[-1])
         if not found:
             raise FqError(f"nothing could be measured; {search.log} has the reasons")
-        shortest = _find_boundary(search, found) if boundary else None
+        results = [result.record for result in found]
+        shortest = _find_boundary(search, results) if boundary else None
         tuned = {"versions": versions(), "seed": settings.seed, "budget": settings.budget, "remote": settings.remote}
         # A record of the default would change nothing here, and hide those of relatives and levels.
-        better = tuple(record for record in found if record.measured["over_default"] < 1)
-        content = records.merge(old, RecordFile(target.cpu, better, num_threads(), shortest, tuned), found)
+        better = tuple(result.record for result in found if result.kept)
+        content = records.merge(old, RecordFile(target.cpu, better, num_threads(), shortest, tuned), results)
         records.write(path, content)
     records.forget()
     return path, content, found
 
 
-def tune(
-    spec: FakeQuantSpec, shape: Sequence[int], axis: int | None = None, *, static: bool = False, **options: Any
-) -> Schedule:
+def least_gain(output: Path) -> float:
+    """Return which gain a record in a file has to bring by default: more in the folder that is shipped."""
+    shipped = records.shipped_folder()
+    return SHIPPED_GAIN if shipped is not None and output.resolve().parent == shipped.resolve() else USER_GAIN
+
+
+def tune(spec: Any, shape: Sequence[int], axis: int | None = None, *, static: bool = False, **options: Any) -> Schedule:
     """Find a fast schedule for a kernel, and keep it for every later :func:`~fq_tvm.launch.registry.get_kernel`.
 
     Parameters
     ----------
-    spec : FakeQuantSpec
+    spec : FakeQuantSpec or another operator's
         The kernel.
     shape : sequence of int
         Of a tensor that it is to be fast on; the record is for all of its size class, unless static.
@@ -379,11 +477,19 @@ def tune(
     log : path, optional
         The log of trials, a JSON object a line; by default beside the record file.
     rpc, key : str, optional
-        ``HOST:PORT`` of a :mod:`tvm.rpc` tracker, and the key of a machine there, to measure on that one.
+        ``HOST:PORT`` of a :mod:`tvm.rpc` tracker, and the key of machines there, to measure on all of them at a time.
     seconds : float
-        How long one comparison takes; 0.3 by default.
+        How long contenders take turns before it is asked whether that is enough; 0.1 by default.
+    min_gain : float
+        Fraction of the default's time that a schedule with code of its own has to gain to be kept; 0.03 by default, and
+        0.1 in the folder of a checkout that is shipped.
+    search : {"nearest", "tpe"}
+        What is tried next: what differs from the best so far in the fewest knobs, or what optuna samples, which needs
+        the extra ``fq_tvm[search]``.
     progress : callable, optional
         Called with a :class:`Progress` before each trial.
+    result : callable, optional
+        Called with the :class:`Found` of each search.
 
     Returns
     -------
@@ -409,10 +515,10 @@ def tune(
     extents = _extents(spec, case) if static else ()
     job = Job(spec, tuple(sorted(spec.to_json().items())), records.size_class_of(spec, case.elements), (case,), extents)
     *_, [result] = _tune([job], settings)
-    return result.schedule
+    return result.record.schedule
 
 
-def _extents(spec: FakeQuantSpec, case: Case) -> tuple[int, ...]:
+def _extents(spec: Any, case: Case) -> tuple[int, ...]:
     """Return by which loops a kernel visits a case, if it is the one that launches take."""
     taken = arrange(case.shape, case.axis, case.strides, rows_min_inner(current_target())).iteration
     if taken != spec.iteration:
@@ -434,7 +540,7 @@ def tune_cases(cases: Iterable[Case], *, boundary: bool = False, **options: Any)
         Whether the boundary between rows and lanes is measured, too.
     budget : float
         Seconds to search for, about; 600 by default.
-    seed, output, log, rpc, key, seconds, progress
+    seed, output, log, rpc, key, seconds, min_gain, search, progress, result
         As for :func:`tune`.
 
     Returns

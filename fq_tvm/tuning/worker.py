@@ -24,6 +24,10 @@ class TrialError(FqError):
     """A trial failed: its kernel could not be built, gave another result, crashed or hung."""
 
 
+class LostError(TrialError):
+    """The process or its machine went in the middle of a trial: perhaps by the trial's fault, perhaps not."""
+
+
 class Worker:
     """The other process; started when first asked, and again after it was lost.
 
@@ -44,11 +48,19 @@ class Worker:
         ]
         self._process: subprocess.Popen[str] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._closed = False
+        self._lock = threading.Lock()  # one thread asks, another may close
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process for good; who waits for an answer of it gets a :class:`LostError`."""
+        with self._lock:
+            self._closed = True
         self.stop()
         if self._folder is not None:
             self._folder.cleanup()
@@ -78,7 +90,8 @@ class Worker:
 
     def stop(self) -> None:
         """End the process and all that it started."""
-        process, self._process = self._process, None
+        with self._lock:
+            process, self._process = self._process, None
         if process is None:
             return
         with contextlib.suppress(OSError):  # it may have ended by itself
@@ -95,9 +108,14 @@ class Worker:
         Raises
         ------
         TrialError
-            With the reason: what the process says, how it ended, or that it did not answer in time.
+            With the reason, which the process says.
+        LostError
+            If it ended, lost its machine, or did not answer in time; the next question starts another one.
         """
-        process = self._process = self._process or self._start()
+        with self._lock:
+            if self._closed:
+                raise LostError("the search has ended")
+            process = self._process = self._process or self._start()
         assert process.stdin is not None
         try:
             process.stdin.write(json.dumps(request) + "\n")
@@ -105,7 +123,7 @@ class Worker:
             line = self._answers.get(timeout=timeout)
         except queue.Empty:
             self.stop()
-            raise TrialError(f"no answer in {timeout:.0f} s") from None
+            raise LostError(f"no answer in {timeout:.0f} s") from None
         except OSError:
             line = ""
         except BaseException:
@@ -114,8 +132,11 @@ class Worker:
         if not line:
             status = process.wait()
             self.stop()
-            raise TrialError(f"the process {_how_it_ended(status)}")
+            raise LostError(f"the process {_how_it_ended(status)}")
         answer = json.loads(line)
+        if "lost" in answer:
+            self.stop()
+            raise LostError(answer["lost"])
         if "error" in answer:
             raise TrialError(answer["error"])
         return answer["answer"]

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import subprocess
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from lab import lab
 from tune_worker_double import CRASHES, HANGS, LUCKY, WRONG
 
 import fq_tvm
-from fq_tvm import FakeQuantSpec, FqError, Schedule, cli, get_kernel
+from fq_tvm import FakeQuantSpec, FqError, Schedule, cli, environment, get_kernel
 from fq_tvm.bench import Case
 from fq_tvm.launch.choose import schedule_for
 from fq_tvm.launch.registry import current_target
 from fq_tvm.schedule import default_schedule
+from fq_tvm.spec import LearnableGradientSpec, RangeSpec, StraightThroughSpec
 from fq_tvm.store import records
+from fq_tvm.tuning import experiment
 from fq_tvm.tuning import search as tuning
 from fq_tvm.tuning.jobs import Job, distance, distinct
+from fq_tvm.tuning.machines import Done, Machines
 from fq_tvm.tuning.plot import plot_trials
 from fq_tvm.tuning.space import space
 from fq_tvm.tuning.worker import Worker
@@ -36,6 +39,12 @@ def _fresh_records():
     records.forget()
     yield
     records.forget()
+
+
+@pytest.fixture(autouse=True)
+def _few_processes(monkeypatch):
+    """Each takes a second to start; that their number is that of the class, one test asks."""
+    monkeypatch.setattr(tuning, "PROCESSES", dict.fromkeys(tuning.PROCESSES, 2))
 
 
 @pytest.fixture
@@ -75,11 +84,12 @@ def test_what_fails_is_a_failed_trial_and_the_best_is_kept(double, few, tmp_path
     assert best == few[3]
     log = output.with_suffix(".trials.jsonl")
     by_tile = {entry["schedule"]["tile"]: entry for entry in trials(log)}
-    assert "SIGSEGV" in by_tile[CRASHES]["error"]
-    assert "another result" in by_tile[WRONG]["error"]
-    assert "no answer in 2 s" in by_tile[HANGS]["error"]
-    assert by_tile[LUCKY]["accepted"]
-    assert by_tile[LUCKY]["ratio"] == pytest.approx(0.5)
+    assert "SIGSEGV" in by_tile[CRASHES]["why"]
+    assert "another result" in by_tile[WRONG]["why"]
+    assert "no answer in 2 s" in by_tile[HANGS]["why"]
+    assert by_tile[LUCKY]["verdict"] == "keep"
+    assert by_tile[LUCKY]["gain"][1] == pytest.approx(0.5)
+    assert all(by_tile[tile]["verdict"] == "failed" for tile in (CRASHES, WRONG, HANGS))
     [record] = records.read(output).records
     assert record.schedule == best
     assert record.measured["over_default"] == pytest.approx(0.5)
@@ -123,49 +133,90 @@ def test_a_search_goes_on_where_it_was_interrupted(double, few, tmp_path, monkey
         file.write('{"kind": "tri')  # what a killed process leaves
     fq_tvm.tune(ROWS, SMALL, budget=60, output=output, log=log)
     assert [entry["trial"] for entry in trials(log)] == [1, 2, 3]
-    monkeypatch.setattr(tuning, "_try", None)  # another trial would fail
+    monkeypatch.setattr(experiment, "race", None)  # another trial would fail
     assert fq_tvm.tune(ROWS, SMALL, budget=60, output=output, log=log) == Schedule(tile=LUCKY)
-
-
-def test_noise_is_no_reason():
-    assert tuning._better(0.9, 0.01)
-    assert not tuning._better(0.9, 0.06)
-    assert not tuning._better(0.995, 0.0)
-    times = {"a": {"0": (1.0, 0.1, 100), "1": (0.5, 0.05, 100)}, "b": {"0": (2.0, 0.0, 100), "1": (4.0, 0.0, 100)}}
-    ratio, noise = tuning._ratio(times.values(), "1", "0")
-    assert ratio == pytest.approx(1)
-    assert 0 < noise < 0.02
 
 
 def search_with(times):
     """A search on this machine whose measurements are known, by schedule."""
 
-    def time(case, contenders, copy=False):
-        return {str(i): (times(schedule), 0.0, 100) for i, (_, schedule) in enumerate(contenders)}
+    def measure(job, copy=False):
+        return lambda schedules: experiment.Samples(
+            {case.name: [[times(schedule)] * 5 for schedule in schedules] for case in job.cases}
+        )
 
-    search = tuning._Search(None, current_target(), None, tuning.Settings(rpc="none:0"))
-    search.time, search.write, search.identity = time, lambda entry: None, lambda job: ""
+    here = SimpleNamespace(on_every_one=lambda attempt: [Done(None, "here", attempt())], renew=lambda: None)
+    search = tuning._Search(here, current_target(), None, tuning.Settings(), min_gain=0.1)
+    search.measure, search.write, search.identity = measure, lambda job, entry: None, lambda job: ""
+    search.spread = lambda: experiment.one_by_one
     return search
 
 
 @pytest.mark.parametrize(
-    ("own", "launch", "wanted"),
+    ("own", "launch", "wanted", "why"),
     [
-        (0.92, 1.0, "default"),  # code of its own, which is not faster by a tenth
-        (0.88, 1.0, "best"),
-        (0.92, 0.95, "shared"),  # what a launch alone gains is taken
-        (0.88, 0.95, "best"),
-        (0.88, 0.87, "shared"),
-        (0.995, 0.995, "default"),
+        (0.92, 1.0, "default", "gains less than 10%"),  # code of its own, which is not faster by a tenth
+        (0.88, 1.0, "best", "faster"),
+        (
+            0.92,
+            0.95,
+            "shared",
+            "faster by what launches read alone",
+        ),  # a launch's gain is taken
+        (0.88, 0.95, "best", "faster"),
+        (0.88, 0.87, "shared", "faster by what launches read alone"),
+        (0.995, 0.995, "default", "gains less than 10%"),
+        (1.0, 1.0, "default", "perhaps no faster, as new processes say"),
     ],
 )
-def test_code_of_its_own_has_to_be_a_tenth_faster(own, launch, wanted):
+def test_code_of_its_own_has_to_be_a_tenth_faster(own, launch, wanted, why):
     job = Job(ROWS, (), "memory", (Case((100, 1000), 0),))
     default = default_schedule(ROWS)
     shared = dataclasses.replace(default, parallel_from=2 * default.parallel_from)
     schedules = {"default": default, "shared": shared, "best": dataclasses.replace(shared, tile=2 * default.tile)}
     times = {default: 1.0, shared: launch, schedules["best"]: own}
-    assert tuning._conclude(search_with(times.get), job, schedules["best"]).schedule == schedules[wanted]
+    found = tuning._conclude(search_with(times.get), job, schedules["best"])
+    assert found.record.schedule == schedules[wanted]
+    assert (found.best, found.start) == (schedules["best"], default)
+    assert found.kept == (wanted != "default")
+    assert found.why == why
+    assert found.gain.median == pytest.approx(1 - (launch if wanted == "shared" else own))
+
+
+def test_a_gain_is_that_of_several_processes(monkeypatch):
+    """One process in which the best is fast by half makes no gain, and in each another is loaded first."""
+    monkeypatch.setattr(tuning, "PROCESSES", {"mid": 6, "memory": 3})
+    job = Job(ROWS, (), "mid", (Case((100, 10000), 0),))
+    default = default_schedule(ROWS)
+    best = dataclasses.replace(default, tile=2 * default.tile)
+    search, orders, started = search_with(None), [], []
+
+    def measure(job, copy=False):
+        def samples(schedules):
+            orders.append(tuple(schedules))
+            times = {default: 1.0, best: 0.5 if len(started) == 1 else 1.0}
+            return experiment.Samples({"case": [[times[schedule]] * 5 for schedule in schedules]})
+
+        return samples
+
+    monkeypatch.setattr(search, "measure", measure)
+    monkeypatch.setattr(search.machines, "renew", lambda: started.append(True))
+    found = tuning._conclude(search, job, best)
+    assert len(started) == 6
+    assert not found.kept
+    assert found.why == "perhaps no faster, as new processes say"
+    assert found.gain.low < 0 < found.gain.median
+    assert orders.count((default, best)) == orders.count((best, default)) == 3 * tuning.PORTIONS
+
+
+def test_what_is_shipped_has_to_gain_more(tmp_path):
+    assert tuning.least_gain(tmp_path / "znver4.json") == 0.03
+    shipped = records.shipped_folder()
+    assert shipped is not None
+    assert tuning.least_gain(shipped / "new.json") == 0.10
+    for wrong in (-0.1, 1.0, float("nan")):
+        with pytest.raises(FqError, match="expected a fraction"):
+            fq_tvm.tune(ROWS, SMALL, min_gain=wrong)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +234,7 @@ def test_what_launches_as_the_default_is_not_concluded_from(spec, case, knobs):
     default = default_schedule(job.spec)
     best = dataclasses.replace(default, **knobs)
     search = search_with({default: 1.0, best: 0.5}.get)
-    assert tuning._conclude(search, job, best).schedule == default
+    assert tuning._conclude(search, job, best).record.schedule == default
     assert distinct((default, best), job, search.target) == [default]
     other = dataclasses.replace(best, tile=1024)
     assert distinct((default, other), job, search.target) == [default, other]
@@ -207,22 +258,65 @@ def test_the_default_is_no_record(double, few, tmp_path):
 def test_candidates_near_the_best_come_first(monkeypatch, tmp_path):
     """One knob is changed at a time, and from the new best on where one is found."""
     default = Schedule()
-    tried = []
+    tried = {}
 
-    def attempt(search, job, best, candidate):
-        tried.append(distance(candidate, best))
-        return {"ratio": 0.5, "accepted": candidate.rows == 1 and best.rows != 1}
+    def attempt(candidate, best, *_):
+        if candidate in tried:  # the best so far, which meets the default again
+            assert (candidate.rows, best) == (1, default)
+            return experiment.Trial(candidate, best, experiment.KEEP, "")
+        tried[candidate] = distance(candidate, best)
+        won = candidate.rows == 1 and best.rows != 1
+        return experiment.Trial(candidate, best, experiment.KEEP if won else experiment.DROP, "")
 
-    monkeypatch.setattr(tuning, "_try", attempt)
+    monkeypatch.setattr(experiment, "race", attempt)
     search = search_with(None)
     search.log = tmp_path / "log"
     # Two cases, so that every knob plays a part: blocks of long runs, and runs that are made of short rows.
     job = Job(FakeQuantSpec("lanes"), (), "memory", (Case((4096, 4096), 1), Case((65536, 64), 1)))
-    best = tuning._run(search, job, time.monotonic() + 60, lambda *_: None)
+    best = tuning._run(search, job, 60, lambda *_: None).incumbent
     assert best == dataclasses.replace(default, rows=1)
+    distances = list(tried.values())
     assert len(tried) == len(distinct(space(job.spec, search.target), job, search.target)) - 1
-    assert tried[:10] == [1] * 10
-    assert tried.count(1) > 10
+    assert distances[:10] == [1] * 10
+    assert distances.count(1) > 10
+
+
+FAMILY = {
+    "without a mask": FakeQuantSpec("lanes", mask=False),
+    "division": FakeQuantSpec("rows", form="division"),
+    "wide": FakeQuantSpec("rows", arithmetic="wide"),
+    "rows of bfloat16": FakeQuantSpec("rows", "bfloat16", out_dtype="bfloat16"),
+    "gradient": StraightThroughSpec("rows", "float16"),
+    "range": RangeSpec("rows", "bfloat16"),
+    "learned scales": LearnableGradientSpec("lanes"),
+}
+
+
+def test_everything_that_has_a_schedule_can_be_tuned(double, monkeypatch, tmp_path):
+    """Other formulas, dtypes and operators: built, compared with the reference, timed, and recorded."""
+    monkeypatch.setattr(tuning, "space", lambda spec, *_: [default_schedule(spec), Schedule(tile=8192)])
+    jobs = []
+    for spec in FAMILY.values():
+        shape, axis = ((300, 64), 1) if spec.lanes else ((4, 16, 300), 1)
+        jobs.append(Job(spec, tuple(sorted(spec.to_json().items())), "cache", (Case(shape, axis, spec.dtype),)))
+    _, _, found = tuning._tune(jobs, tuning.Settings(budget=300, output=tmp_path / "x.json"))
+    assert [result.record.operator for result in found] == [spec.operator for spec in FAMILY.values()]
+    log = tmp_path / "x.trials.jsonl"
+    assert not [entry for entry in tuning.read_log(log) if entry.get("verdict") == "failed" or "error" in entry]
+    assert len({entry["job"] for entry in trials(log)}) == len(FAMILY)
+
+
+def test_what_was_tuned_is_used(double, monkeypatch, tmp_path):
+    """By the operator that it was tuned for."""
+    spec = RangeSpec("lanes")
+    best = Schedule(tile=LUCKY)
+    monkeypatch.setattr(tuning, "space", lambda spec, *_: [default_schedule(spec), best])
+    monkeypatch.setattr(tuning, "PROCESSES", dict.fromkeys(records.SIZE_CLASSES, 2))
+    output = tmp_path / f"{current_target().cpu}.json"
+    assert fq_tvm.tune(spec, (300, 64), budget=60, output=output) == best
+    monkeypatch.setattr(records, "user_folder", lambda: tmp_path)
+    records.forget()
+    assert schedule_for(spec, current_target(), "cache") == best
 
 
 def test_the_boundary_is_where_rows_win_for_good():
@@ -256,7 +350,10 @@ def test_a_search_with_the_real_worker(tmp_path):
     assert records.read(path) == content
     entries = trials(path.with_suffix(".trials.jsonl"))
     assert entries
-    assert not [e["error"] for e in entries if "error" in e]
+    assert not [e["why"] for e in entries if e["verdict"] == "failed"]
+    threads = {"threads": environment.num_threads(), "layer": environment.threading_layer()}
+    assert all(e["regime"] == {"tensors": "caches", **threads} for e in entries)
+    assert all(result["measured"]["regime"]["tensors"] == "caches" for result in results)
     assert steps[0].trials > 5
     plot_trials(path.with_suffix(".trials.jsonl"), tmp_path / "search.png")
     assert (tmp_path / "search.png").read_bytes()[1:4] == b"PNG"
@@ -287,18 +384,27 @@ def test_command(double, few, tmp_path, capsys):
     few[:] = [few[0], few[3]]
     output = tmp_path / f"{current_target().cpu}.json"
     arguments = ["tune", "--case", "64x256@0:float32", "--budget", "60", "-o", str(output)]
+    log = str(output.with_suffix(".trials.jsonl"))
     assert cli.main([*arguments, "--plot", str(tmp_path / "p.png")]) == 0
     said = capsys.readouterr()
     assert "rows float32 cache" in said.out
-    assert "0.500" in said.out
+    assert "50.0 % (50.0 to 50.0)" in said.out
+    assert "yes: faster" in said.out
+    assert f"tile {LUCKY}" in said.out
     assert "jobs left" in said.err
     assert (tmp_path / "p.png").stat().st_size > 1000
     assert cli.main([*arguments, "--json", "-q"]) == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["records"][0]["schedule"]["tile"] == LUCKY
     assert said.err == ""
+    assert cli.main([*arguments, "--min-gain", "60", "-q"]) == 0
+    assert "no: gains less than 60%" in capsys.readouterr().out
+    assert records.read(output).records == ()
+    assert cli.main(["tune", "--show", log]) == 0
+    assert "50.0 % (50.0 to 50.0)" in capsys.readouterr().out
     for bad in (
         ["tune"],
+        ["tune", "--all", "--min-gain", "100"],
         ["tune", "--all", "--rpc", "here:1"],
         ["tune", "--case", "nothing"],
         ["tune", "--all", "--budget", "0"],
@@ -319,42 +425,78 @@ def test_info_says_which_file_applies(tmp_path, monkeypatch, capsys):
     assert f"{tmp_path / cpu}.json (this CPU, yours, 1 records)" in capsys.readouterr().out
 
 
-def _serve(connection):
-    """A real tracker and a real server, in a process of their own."""
-    from tvm.rpc.server import Server
-    from tvm.rpc.tracker import Tracker
-
-    tracker = Tracker(host="127.0.0.1", port=9190, port_end=9390)
-    server = Server(host="127.0.0.1", port=9400, port_end=9600, key="lab", tracker_addr=("127.0.0.1", tracker.port))
-    connection.send(tracker.port)
-    connection.recv()
-    server.terminate()
-    tracker.terminate()
-
-
-def test_another_machine(tmp_path):
-    """Through TVM's tracker and server on loopback: code is sent, run there, checked, and timed."""
+@pytest.fixture(scope="module")
+def servers():
+    """A tracker, and servers of three keys."""
     pytest.importorskip("tornado")
-    ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs,))
-    process.start()
-    try:
-        assert ours.poll(60), "the tracker did not start"
-        address = f"127.0.0.1:{ours.recv()}"
-        time.sleep(0.5)
-        spec, output = FakeQuantSpec("lanes", "float16", out_dtype="float16"), tmp_path / "lanes.json"
-        best = fq_tvm.tune(spec, (2000, 64), budget=1, seconds=0.02, output=output, rpc=address, key="lab")
-        entries = trials(output.with_suffix(".trials.jsonl"))
-        assert entries
-        assert not [e["error"] for e in entries if "error" in e]
-        content = records.read(output)
-        assert content.tuned["remote"] is True
-        assert [record.schedule for record in content.records] == [best] * (best != default_schedule(spec))
-    finally:
-        if process.is_alive():
-            ours.send(None)
-        process.join(20)
-        process.terminate()
+    with lab("lab", "lab", "lab", "three", "three", "three", "one") as found:
+        yield found
+
+
+@pytest.fixture
+def with_all(monkeypatch):
+    """A search begins when all its machines are there, or it would be about who starts first."""
+    enter = Machines.__enter__
+
+    def enter_with_all(self):
+        enter(self)
+        while len(self.names) < {"one": 1, "lab": 3, "three": 3}[self.key]:
+            self._next_event()
+        return self
+
+    monkeypatch.setattr(Machines, "__enter__", enter_with_all)
+
+
+def test_three_machines_of_which_one_is_killed(servers, with_all, tmp_path, monkeypatch):
+    """Through TVM's tracker and servers on loopback: code is sent, run there, checked, and timed; no trial is lost."""
+    spec, output = FakeQuantSpec("lanes"), tmp_path / "lanes.json"
+    listed = [default_schedule(spec), *(Schedule(run=run) for run in (256, 512, 2048)), Schedule(tile=65536)]
+    monkeypatch.setattr(tuning, "space", lambda spec, target=None, seed=0: listed)
+    monkeypatch.setattr(tuning, "TRIAL_SHARE", 0.002)  # a machine with three servers has no trial that it can decide
+    monkeypatch.setattr(tuning, "PROCESSES", dict.fromkeys(records.SIZE_CLASSES, 2))
+    monkeypatch.setenv("FQ_TVM_NUM_THREADS", "1")
+    found = []
+
+    def kill(step):
+        if step.trial == 3:
+            servers.kill(0)
+
+    options = {"rpc": servers.address, "key": "lab", "progress": kill, "result": found.append}
+    best = fq_tvm.tune(spec, (2000, 64), budget=60, seconds=0.01, output=output, **options)
+    log = list(tuning.read_log(output.with_suffix(".trials.jsonl")))
+    by_event = {event: [e["machine"] for e in log if e.get("event") == event] for event in ("joined", "lost")}
+    assert len(set(by_event["joined"])) == 3
+    [dead] = by_event["lost"]
+    entries = trials(output.with_suffix(".trials.jsonl"))
+    assert not [entry for entry in entries if entry["verdict"] == "failed"]
+    # every candidate has a trial on one machine, the one among them whose machine was killed
+    assert {e["regime"]["machine"] for e in entries} <= set(by_event["joined"])
+    tried = {Schedule.from_json(entry["schedule"]) for entry in entries}
+    job = Job(spec, (), "mid", (Case((2000, 64), 1),))
+    assert tried == set(distinct(listed, job, current_target())[1:])
+    content = records.read(output)
+    assert content.tuned["remote"] is True
+    assert [record.schedule for record in content.records] == [best] * (best != default_schedule(spec))
+    # a result is one of every machine that is left
+    [result] = [entry for entry in log if entry["kind"] == "result"]
+    assert set(result["measured"]["machines"]) == set(by_event["joined"]) - {dead}
+    assert found[0].record.measured["gain"] == [
+        min(g) for g in zip(*result["measured"]["machines"].values(), strict=True)
+    ]
+
+
+def test_three_machines_do_the_work_of_three(servers, with_all, tmp_path, monkeypatch):
+    """Servers that sleep through their measurements: what is limited is the machines, not their tuner."""
+    start = Worker.__init__
+    monkeypatch.setattr(Worker, "__init__", lambda self, rpc=None, key="": start(self, rpc, key, DOUBLE))
+    monkeypatch.setattr(tuning, "PROCESSES", dict.fromkeys(records.SIZE_CLASSES, 2))
+    spec, made = FakeQuantSpec("lanes"), {}
+    for key in ("one", "three"):
+        output = tmp_path / f"{key}.json"
+        fq_tvm.tune(spec, (2000, 64), budget=3, output=output, rpc=servers.address, key=key)
+        made[key] = len(trials(output.with_suffix(".trials.jsonl")))
+    assert made["one"] >= 5
+    assert made["three"] >= 2.5 * made["one"]
 
 
 def test_no_tracker_is_one_error(tmp_path):

@@ -11,6 +11,9 @@ from fq_tvm.tuning import trial
 CRASHES, HANGS, WRONG, LUCKY = 4096, 65536, 1024, 262144
 """Tiles of the schedules that crash, hang, give another result, and are twice as fast as the default."""
 
+NAP = 0.3
+"""Seconds that a measurement takes of a server that sleeps."""
+
 
 class Misbehaving(trial.Local):
     def prepare(self, at, contender):
@@ -25,14 +28,22 @@ class Misbehaving(trial.Local):
             at.check(contender.spec)
         return call
 
-    def time(self, at, contenders, copy, seconds):
+    def time(self, at, contenders, turns):
         for contender in contenders:
             self.prepare(at, contender)
         fast = [0.5 if c.schedule.tile == LUCKY else 1.0 for c in contenders]
         times = {str(i): [f, f * 1.001, f * 0.999, f, f] for i, f in enumerate(fast)}
-        return {**times, "copy": [0.4] * 5} if copy else times
+        return {**times, "copy": [0.4] * 5} if turns.copy else times
+
+
+class Sleeping(trial.Remote):
+    """A server of a lab that sleeps instead of running kernels, all of which take the same time."""
+
+    def time(self, at, contenders, turns):
+        self.session.get_function("lab.sleep")(NAP)
+        return {str(i): [1.0 + (i + r) % 2 / 1000 for r in range(40)] for i, _ in enumerate(contenders)}
 
 
 if __name__ == "__main__":
-    trial.Local = Misbehaving
+    trial.Local, trial.Remote = Misbehaving, Sleeping
     trial.main()
