@@ -103,7 +103,7 @@ def test_records_go_into_a_database_and_come_back(case, tmp_path):
     record = from_database(database, spec, shape)
     assert record.schedule == best
     assert record.measured["seconds"] == pytest.approx(1e-3)
-    assert record.applies(spec, records.size_class_of(spec, math.prod(shape)))
+    assert record.is_for(spec) and record.size_class == records.size_class_of(spec, math.prod(shape))
     merged = records.merge(None, records.RecordFile(current_target().cpu, (record,)))
     records.write(tmp_path / "x.json", merged)
     assert records.read(tmp_path / "x.json").records == (record,)
