@@ -231,7 +231,7 @@ def test_short_rows_overrun_without_room(tmp_path, monkeypatch):
 def test_every_flag_and_barrier_is_needed_or_proven_redundant(lowered, capsys):
     # Taken away in turn: an unordered pair, a wait without end or a flag that stays set is found, or every block is in
     # order without it.
-    cases = {problem.collapsed() for problem in SEVERAL_TILES}
+    cases = {problem.collapsed() for problem in (SEVERAL_TILES if JUDGE else SEVERAL_TILES[:2])}
     if JUDGE:
         cases |= {case.problem.collapsed() for case in covering()}
     tally = Tally()
