@@ -71,12 +71,10 @@ def build(arguments: Arguments) -> None:
             raise FqError(f"--spec {item!r}: expected FIELD=VALUE, where FIELD is one of {', '.join(allowed)}")
         fields[field] = {"true": True, "false": False}.get(value.lower(), value)
     specs: list[Any] = [*catalogue(**fields, extensions=arguments.extensions)]
+    if arguments.all:
+        specs += straight_through_catalogue()
     if arguments.all and not arguments.c_api:
-        specs += [
-            *straight_through_catalogue(),
-            *range_catalogue(arguments.extensions),
-            *learnable_gradient_catalogue(),
-        ]
+        specs += [*range_catalogue(arguments.extensions), *learnable_gradient_catalogue()]
     target, is_default = find_target(arguments.target), arguments.target in (None, environment.target_name())
     start = time.perf_counter()
     with progress(len(specs), "kernel", arguments.quiet) as bar:
