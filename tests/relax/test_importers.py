@@ -201,14 +201,18 @@ def test_onnx(dtype):
 
 
 KINDS = list(itertools.product(("u8", "s8"), (13, 21), (2, "n")))
-COMPARED = {("u8", 13, 2), ("u8", 21, "n"), ("s8", 13, "n"), ("s8", 21, 2)}
-"""Kinds of networks that have each value of one of the three with each value of each other."""
+COMPARED = {
+    "resnet": [("u8", 13, 2), ("s8", 21, "n")],
+    "mobilenet": [("s8", 13, 2), ("u8", 21, "n")],
+    "transformer": [("u8", 13, "n"), ("s8", 21, 2)],
+}
+"""Kinds that are run: each value of each of the three with each network, and with each value of the two others."""
 
 
 @pytest.mark.parametrize(("activations", "opset", "batch"), KINDS)
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "transformer"])
 def test_every_pair_of_a_quantized_network_is_fused(name, activations, opset, batch, tmp_path):
-    """As ONNX Runtime's quantizer writes them; half are compared with TVM's own pipeline, and all by make networks."""
+    """As ONNX Runtime's quantizer writes them; some are compared with TVM's own pipeline, and all by make networks."""
     pytest.importorskip("onnxruntime")
     from onnx_networks import network, quantized
     from tvm.relax.frontend.onnx import from_onnx
@@ -220,7 +224,7 @@ def test_every_pair_of_a_quantized_network_is_fused(name, activations, opset, ba
     text = fq_tvm.relax.FuseFakeQuant()(mod).script()
     assert pairs >= 9
     assert (text.count(OP), text.count("R.quantize(")) == (pairs, 0)
-    if (activations, opset, batch) in COMPARED or os.environ.get("TEST_ALL_NETWORKS"):
+    if (activations, opset, batch) in COMPARED[name] or os.environ.get("TEST_ALL_NETWORKS"):
         x = 2 * np.random.default_rng(2).standard_normal(shape).astype(np.float32)
         x.reshape(-1)[:3] = np.nan, np.inf, -np.inf
         default = relax.get_default_pipeline(target())
