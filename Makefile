@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check docs oldest qemu torchtests bench fuzz soak akg hivmc judge hooks clean
+.PHONY: demo test check docs oldest qemu torchtests networks bench fuzz soak akg hivmc judge hooks clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python examples/demo.py
@@ -42,6 +42,10 @@ torchtests: $(VENV)/installed-dev
 # ruff before every commit, from .venv.
 hooks: $(VENV)/installed-dev
 	$(BIN)/pre-commit install
+
+# Quantized networks of every kind, run and compared with TVM's own pipeline; of pip packages those that are installed.
+networks: $(VENV)/installed-dev
+	TEST_ALL_NETWORKS=1 $(BIN)/python -m pytest --numprocesses 2 tests/relax/test_importers.py tests/relax/test_real_models.py
 
 # The compilers and runtimes among the peers take long to start, so they do the first cases only.
 bench: $(VENV)/installed-peers

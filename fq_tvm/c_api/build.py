@@ -7,25 +7,25 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .. import environment
-from ..entry_points import fake_quant_entry_points
 from ..interruption import uninterrupted
 from ..launch.choose import schedule_for
 from ..launch.registry import current_target, get_kernel, request_of
 from ..launch.runtime import compiler
+from ..operators import operator_of
 from ..schedule import Schedule
-from ..spec import FakeQuantSpec, catalogue
+from ..spec import catalogue, straight_through_catalogue
 from ..store import records
 from ..store.cache import digest
 from ..store.files import make_folder, replacing
 from ..target import Target
-from .source import LAUNCHER, Code, asked_for, header, source
+from .source import LAUNCHER, Code, Spec, asked_for, header, source
 
 
 def build_c_library(
     directory: str | Path,
-    specs: Iterable[FakeQuantSpec] | None = None,
+    specs: Iterable[Spec] | None = None,
     target: Target | None = None,
-    progress: Callable[[int, int, FakeQuantSpec], None] | None = None,
+    progress: Callable[[int, int, Spec], None] | None = None,
 ) -> list[Path]:
     """Write kernels as a library that any C or C++ program can be linked with, without Python and without TVM.
 
@@ -34,8 +34,9 @@ def build_c_library(
     directory : path
         Made if need be.  Gets ``fq_tvm.h``, which documents the functions, ``fq_tvm.c``, and an object for each kernel;
         files of these names are replaced, others stay.
-    specs : iterable of FakeQuantSpec, optional
-        The whole :func:`~fq_tvm.spec.catalogue` by default.  The library refuses calls that need any other kernel.
+    specs : iterable of FakeQuantSpec and StraightThroughSpec, optional
+        By default the whole :func:`~fq_tvm.spec.catalogue`, whose formula is the contract's and which has a mask, and
+        the gradient.  The library refuses calls that need any other kernel.
     target : Target, optional
         That of ``FQ_TVM_TARGET``, the CPU at hand by default.  The objects are for Linux, as the machine is.
     progress : callable, optional
@@ -56,7 +57,8 @@ def build_c_library(
         If the directory cannot be written.
     """
     target = target or current_target()
-    codes = [code for spec in (catalogue() if specs is None else specs) for code in _codes(asked_for(spec), target)]
+    specs = (*catalogue(), *straight_through_catalogue()) if specs is None else specs
+    codes = [code for spec in specs for code in _codes(asked_for(spec), target)]
     # Before anything is compiled: whether there can be such a library.
     texts = {"fq_tvm.h": header(codes, target), "fq_tvm.c": source(codes, target)}
     folder = Path(directory).absolute()
@@ -80,7 +82,7 @@ def build_c_library(
     return paths
 
 
-def _codes(spec: FakeQuantSpec, target: Target) -> list[Code]:
+def _codes(spec: Spec, target: Target) -> list[Code]:
     """Return the code of a kernel, or several where what is compiled of its schedule depends on the tensor's size."""
     by_code: dict[str, dict[float, Schedule]] = {}
     before: Schedule | None = None
@@ -93,7 +95,7 @@ def _codes(spec: FakeQuantSpec, target: Target) -> list[Code]:
     return [
         Code(
             spec,
-            fake_quant_entry_points(spec),
+            operator_of(spec).entry_points(spec),
             schedules,
             prefix=f"{spec.name}_{request[:8]}",
             file=f"{spec.name}_{number}" if number else spec.name,

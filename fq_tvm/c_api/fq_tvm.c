@@ -39,7 +39,8 @@ enum { ROWS, LANES, STRIDED_ROWS, STRIDED_LANES }; /* classes: how a kernel walk
 
 typedef struct {
   const char *name;
-  int iteration, dtype, scale_dtype, zero_point_dtype, out_dtype, wide;
+  int gradient, iteration, dtype, scale_dtype, zero_point_dtype, out_dtype, wide;
+  int formula, masked;                     /* with or without FQ_TVM_ZERO_POINT_BEFORE, whatever the dtype; if there is a mask */
   int64_t most_bytes;                      /* that move where this schedule is the best one */
   int64_t element_bytes;                   /* that move for each element */
   int nontemporal;                         /* whether there is code that writes past the caches */
@@ -263,7 +264,8 @@ static void make_plan(Plan *plan, const Layout *layout, int64_t size) {
 static const Kernel *find_kernel(const Kernel *like, int64_t size) {
   for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++) {
     const Kernel *k = &kernels[i];
-    if (k->iteration == like->iteration && k->dtype == like->dtype && k->scale_dtype == like->scale_dtype &&
+    if (k->gradient == like->gradient && k->formula == like->formula && k->masked == like->masked &&
+        k->iteration == like->iteration && k->dtype == like->dtype && k->scale_dtype == like->scale_dtype &&
         k->zero_point_dtype == like->zero_point_dtype && k->out_dtype == like->out_dtype && k->wide == like->wide &&
         size <= k->most_bytes / k->element_bytes)
       return k;
@@ -350,39 +352,56 @@ static int overlaps_itself(const fq_tvm_tensor *tensor) {
 static int has_cpu(void) {
 @CPU@}
 
+enum { TENSORS = 5 };
+
 typedef struct {
-  const fq_tvm_tensor *self, *scale, *zero_point, *out, *mask;
+  const fq_tvm_tensor *self, *scale, *zero_point, *out, *mask; /* of a gradient self, out and mask; mask null for none */
   int32_t axis;
   int64_t quant_min, quant_max;
+  int32_t formula;
 } Arguments;
+
+static int64_t size_of(const fq_tvm_tensor *tensor) {
+  int64_t size = 1;
+  for (int d = 0; d < tensor->rank; d++) size *= tensor->shape[d];
+  return size;
+}
+
+/* As fq_tvm_formula; what is no formula stays none, and no kernel has it. */
+static int formula_of(const Arguments *a) {
+  int after = FQ_TVM_ZERO_POINT_AFTER, before = FQ_TVM_ZERO_POINT_BEFORE;
+  if (a->formula & after) return a->formula & before ? a->formula : a->formula & ~after;
+  return a->zero_point->dtype == FQ_TVM_INT32 ? a->formula : a->formula | before;
+}
 
 /* Check all but addresses and make the plan; the plan of an empty tensor has no calls. */
 static int prepare(const Arguments *a, Plan *plan) {
   const fq_tvm_tensor *all[] = {a->self, a->scale, a->zero_point, a->out, a->mask}, *self = a->self;
-  for (int i = 0; i < 5; i++)
+  int count = a->mask ? TENSORS : TENSORS - 1;
+  for (int i = 0; i < count; i++)
     if (!all[i]) return FQ_TVM_ERROR_NULL;
-  if (!is_float(self->dtype) || !is_float(a->scale->dtype) || !is_float(a->out->dtype) || a->mask->dtype != FQ_TVM_BOOL ||
-      (a->zero_point->dtype != FQ_TVM_INT32 && !is_float(a->zero_point->dtype)))
+  if (!is_float(self->dtype) || !is_float(a->scale->dtype) || !is_float(a->out->dtype) ||
+      (a->mask && a->mask->dtype != FQ_TVM_BOOL) || (a->zero_point->dtype != FQ_TVM_INT32 && !is_float(a->zero_point->dtype)))
     return FQ_TVM_ERROR_DTYPE;
-  for (int i = 0; i < 5; i++)
+  for (int i = 0; i < count; i++)
     if (!find_span(all[i], &plan->spans[i])) return FQ_TVM_ERROR_SHAPE;
   int per_tensor = a->axis == FQ_TVM_PER_TENSOR, rank = self->rank ? self->rank : 1;
   int32_t axis = a->axis < 0 && !per_tensor ? a->axis + rank : a->axis;
   if (!per_tensor && (axis < 0 || axis >= rank)) return FQ_TVM_ERROR_SHAPE;
   int64_t channels = per_tensor || !self->rank ? 1 : self->shape[axis];
-  if (!is_shaped_like(a->out, self) || !is_shaped_like(a->mask, self) || !is_vector(a->scale, a->axis, channels) ||
+  if (!is_shaped_like(a->out, self) || (a->mask && !is_shaped_like(a->mask, self)) || !is_vector(a->scale, a->axis, channels) ||
       !is_vector(a->zero_point, a->axis, channels))
     return FQ_TVM_ERROR_SHAPE;
   if (a->quant_min > a->quant_max) return FQ_TVM_ERROR_RANGE;
   if (is_empty(self)) return FQ_TVM_OK;
 
-  int64_t size = 1;
-  for (int d = 0; d < self->rank; d++) size *= self->shape[d];
-  Layout layout = arrange(self, a->out, a->mask, per_tensor ? -1 : axis);
+  int64_t size = size_of(self);
+  Layout layout = arrange(self, a->out, a->mask ? a->mask : a->out, per_tensor ? -1 : axis);
   int wide = a->quant_min < -NARROW_LIMIT || a->quant_min > NARROW_LIMIT || a->quant_max < -NARROW_LIMIT ||
              a->quant_max > NARROW_LIMIT;
   Kernel like = {.iteration = layout.iteration, .dtype = self->dtype, .scale_dtype = a->scale->dtype,
-                 .zero_point_dtype = a->zero_point->dtype, .out_dtype = a->out->dtype, .wide = wide};
+                 .zero_point_dtype = a->zero_point->dtype, .out_dtype = a->out->dtype, .wide = wide,
+                 .formula = formula_of(a), .masked = a->mask != 0};
   if (!(plan->kernel = find_kernel(&like, size))) return FQ_TVM_ERROR_KERNEL;
   if (!has_cpu()) return FQ_TVM_ERROR_CPU;
   Values *v = &plan->values;
@@ -399,69 +418,122 @@ static int prepare(const Arguments *a, Plan *plan) {
   return FQ_TVM_OK;
 }
 
+/* The same of a gradient, which has no channels. */
+static int prepare_gradient(const Arguments *a, Plan *plan) {
+  const fq_tvm_tensor *all[] = {a->self, 0, 0, a->out, a->mask}, *self = a->self;
+  if (!self || !a->out || !a->mask) return FQ_TVM_ERROR_NULL;
+  if (!is_float(self->dtype) || a->out->dtype != self->dtype || a->mask->dtype != FQ_TVM_BOOL) return FQ_TVM_ERROR_DTYPE;
+  for (int i = 0; i < TENSORS; i++)
+    if (all[i] && !find_span(all[i], &plan->spans[i])) return FQ_TVM_ERROR_SHAPE;
+  if (!is_shaped_like(a->out, self) || !is_shaped_like(a->mask, self)) return FQ_TVM_ERROR_SHAPE;
+  if (is_empty(self)) return FQ_TVM_OK;
+  Layout layout = arrange(self, a->out, a->mask, -1);
+  Kernel like = {.gradient = 1, .iteration = layout.iteration, .dtype = self->dtype, .out_dtype = self->dtype, .masked = 1};
+  if (!(plan->kernel = find_kernel(&like, size_of(self)))) return FQ_TVM_ERROR_KERNEL;
+  if (!has_cpu()) return FQ_TVM_ERROR_CPU;
+  make_plan(plan, &layout, size_of(self));
+  return FQ_TVM_OK;
+}
+
+/* Whether a tensor or a function that has to be there is null; whole tensors that are not there are no operands. */
+static int has_null(const Arguments *a, const fq_tvm_threads *threads) {
+  const fq_tvm_tensor *all[] = {a->self, a->scale, a->zero_point, a->out, a->mask};
+  for (int i = 0; i < TENSORS; i++)
+    if (all[i] && !all[i]->data && !is_empty(all[i])) return 1;
+  return threads && !threads->run;
+}
+
+/* Make the calls of a plan, after the checks that need addresses. */
+static int carry_out(const Arguments *a, Plan *plan, void *workspace, size_t workspace_size, const fq_tvm_threads *threads) {
+  const fq_tvm_tensor *all[] = {a->self, a->scale, a->zero_point, a->out, a->mask};
+  if (threads && threads->tasks < 1) return FQ_TVM_ERROR_RANGE;
+  if (!plan->count) return FQ_TVM_OK;
+  int results = plan->kernel->gradient || !a->mask ? 1 : 2; /* out, and then mask */
+  for (int result = 3; result < 3 + results; result++)
+    if (overlaps_itself(all[result])) return FQ_TVM_ERROR_OVERLAP;
+  for (int result = 3; result < 3 + results; result++)
+    for (int i = 0; i < TENSORS; i++) {
+      if (i == result || !all[i] || !overlaps(all[i], &plan->spans[i], all[result], &plan->spans[result])) continue;
+      if (i >= 3 || !is_same(all[i], all[result])) return FQ_TVM_ERROR_OVERLAP;
+    }
+  if (plan->workspace_size && !workspace) return FQ_TVM_ERROR_NULL;
+  if (workspace_size < plan->workspace_size) return FQ_TVM_ERROR_WORKSPACE;
+
+  const void **places[] = {&plan->values.self, &plan->values.scale, &plan->values.zero_point, &plan->values.out,
+                           &plan->values.mask};
+  for (int i = 0; i < TENSORS; i++)
+    if (all[i]) *places[i] = all[i]->data;
+  plan->values.workspace = workspace;
+  const fq_tvm_threads *outer = hook; /* of a call that a thread of a hook is in while it waits */
+  hook = threads;
+  int failed = 0;
+  for (int i = 0; i < plan->count && !failed; i++) {
+    const Call *call = &plan->calls[i];
+    /* Without threads, too, large results go past the caches. */
+    int variant = threads || call->threaded == NONTEMPORAL ? call->threaded : call->serial;
+    failed = call->form->call(call->form->variants[variant], &plan->values);
+  }
+  hook = outer;
+  return failed ? FQ_TVM_ERROR_FAILED : FQ_TVM_OK;
+}
+
 /* --- The functions of fq_tvm.h -------------------------------------------------------------------------------------- */
+
+int fq_tvm_workspace_size_by(int32_t formula, const fq_tvm_tensor *self, const fq_tvm_tensor *scale,
+                             const fq_tvm_tensor *zero_point, int32_t axis, int64_t quant_min, int64_t quant_max,
+                             const fq_tvm_tensor *out, const fq_tvm_tensor *mask, size_t *size) {
+  Plan plan = {0};
+  if (!size) return FQ_TVM_ERROR_NULL;
+  int status = prepare(&(Arguments){self, scale, zero_point, out, mask, axis, quant_min, quant_max, formula}, &plan);
+  if (status == FQ_TVM_OK) *size = plan.workspace_size;
+  return status;
+}
 
 int fq_tvm_workspace_size(const fq_tvm_tensor *self, const fq_tvm_tensor *scale, const fq_tvm_tensor *zero_point,
                           int32_t axis, int64_t quant_min, int64_t quant_max, const fq_tvm_tensor *out,
                           const fq_tvm_tensor *mask, size_t *size) {
+  return fq_tvm_workspace_size_by(0, self, scale, zero_point, axis, quant_min, quant_max, out, mask, size);
+}
+
+int fq_tvm_fake_quantize_by(int32_t formula, const fq_tvm_tensor *self, const fq_tvm_tensor *scale,
+                            const fq_tvm_tensor *zero_point, int32_t axis, int64_t quant_min, int64_t quant_max,
+                            const fq_tvm_tensor *out, const fq_tvm_tensor *mask, void *workspace, size_t workspace_size,
+                            const fq_tvm_threads *threads) {
   Plan plan = {0};
-  if (!size) return FQ_TVM_ERROR_NULL;
-  int status = prepare(&(Arguments){self, scale, zero_point, out, mask, axis, quant_min, quant_max}, &plan);
-  if (status == FQ_TVM_OK) *size = plan.workspace_size;
-  return status;
+  const Arguments arguments = {self, scale, zero_point, out, mask, axis, quant_min, quant_max, formula};
+  if (has_null(&arguments, threads)) return FQ_TVM_ERROR_NULL;
+  int status = prepare(&arguments, &plan);
+  return status == FQ_TVM_OK ? carry_out(&arguments, &plan, workspace, workspace_size, threads) : status;
 }
 
 int fq_tvm_fake_quantize(const fq_tvm_tensor *self, const fq_tvm_tensor *scale, const fq_tvm_tensor *zero_point,
                          int32_t axis, int64_t quant_min, int64_t quant_max, const fq_tvm_tensor *out,
                          const fq_tvm_tensor *mask, void *workspace, size_t workspace_size,
                          const fq_tvm_threads *threads) {
-  Plan plan = {0};
-  const fq_tvm_tensor *all[] = {self, scale, zero_point, out, mask};
-  for (int i = 0; i < 5; i++)
-    if (!all[i] || (!all[i]->data && !is_empty(all[i]))) return FQ_TVM_ERROR_NULL;
-  if (threads && !threads->run) return FQ_TVM_ERROR_NULL;
-  int status = prepare(&(Arguments){self, scale, zero_point, out, mask, axis, quant_min, quant_max}, &plan);
-  if (status != FQ_TVM_OK) return status;
-  if (threads && threads->tasks < 1) return FQ_TVM_ERROR_RANGE;
-  if (!plan.count) return FQ_TVM_OK;
-  if (overlaps_itself(out) || overlaps_itself(mask)) return FQ_TVM_ERROR_OVERLAP;
-  for (int result = 3; result < 5; result++)
-    for (int i = 0; i < result; i++)
-      if (overlaps(all[i], &plan.spans[i], all[result], &plan.spans[result]) && (i == 3 || !is_same(all[i], all[result])))
-        return FQ_TVM_ERROR_OVERLAP;
-  if (plan.workspace_size && !workspace) return FQ_TVM_ERROR_NULL;
-  if (workspace_size < plan.workspace_size) return FQ_TVM_ERROR_WORKSPACE;
+  return fq_tvm_fake_quantize_by(0, self, scale, zero_point, axis, quant_min, quant_max, out, mask, workspace,
+                                 workspace_size, threads);
+}
 
-  Values *v = &plan.values;
-  v->self = self->data;
-  v->scale = scale->data;
-  v->zero_point = zero_point->data;
-  v->out = out->data;
-  v->mask = mask->data;
-  v->workspace = workspace;
-  const fq_tvm_threads *outer = hook; /* of a call that a thread of a hook is in while it waits */
-  hook = threads;
-  int failed = 0;
-  for (int i = 0; i < plan.count && !failed; i++) {
-    const Call *call = &plan.calls[i];
-    /* Without threads, too, large results go past the caches. */
-    int variant = threads || call->threaded == NONTEMPORAL ? call->threaded : call->serial;
-    failed = call->form->call(call->form->variants[variant], v);
-  }
-  hook = outer;
-  return failed ? FQ_TVM_ERROR_FAILED : FQ_TVM_OK;
+int fq_tvm_gradient(const fq_tvm_tensor *grad, const fq_tvm_tensor *mask, const fq_tvm_tensor *out,
+                    const fq_tvm_threads *threads) {
+  Plan plan = {0};
+  const Arguments arguments = {.self = grad, .out = out, .mask = mask};
+  if (has_null(&arguments, threads)) return FQ_TVM_ERROR_NULL;
+  int status = prepare_gradient(&arguments, &plan);
+  return status == FQ_TVM_OK ? carry_out(&arguments, &plan, 0, 0, threads) : status;
 }
 
 const char *fq_tvm_message(int status) {
   static const char *const messages[] = {
     "done",
     "a tensor, its memory, the workspace or a function is null",
-    "a dtype is not one of the operator's: self, scale and out are floats, zero_point int32 or a float, mask bool",
+    "a dtype is not one of the operator's: self, scale and out are floats, zero_point int32 or a float, mask bool; a "
+    "gradient's are one float",
     "shapes do not fit: out and mask have self's, scale and zero_point one dimension of self's size along axis",
     "quant_min is above quant_max, or a hook has no tasks",
     "out or mask overlaps itself, the other one, or a part of an input",
     "the workspace is smaller than fq_tvm_workspace_size says",
-    "this library has no kernel for these dtypes, range and layout: fq-tvm build --c-api builds what it is asked for",
+    "this library has no kernel for these dtypes, range, layout and formula: fq-tvm build --c-api builds what it is asked for",
     "this CPU lacks instructions that the kernels were built with: FQ_TVM_TARGET of fq-tvm build names another one",
     "the thread hook returned an error",
   };

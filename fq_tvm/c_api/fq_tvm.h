@@ -4,6 +4,8 @@
  *     out  = (clip(q, quant_min, quant_max) - zero_point[c]) * scale[c]
  *     mask = quant_min <= q <= quant_max
  *
+ * and its gradient, grad * mask, which goes straight through.  Other formulas in use are asked for by their names.
+ *
  * @ABOUT@
  * Link fq_tvm.c (C11, GCC or Clang) and the objects beside it into a C or C++ program, with -lm; neither Python nor TVM is
  * needed, at build or at run time.  Results are the same bits for every layout, alignment, number of threads and CPU.
@@ -49,15 +51,25 @@ typedef struct {
 typedef enum {
   FQ_TVM_OK,
   FQ_TVM_ERROR_NULL,      /* a pointer that has to be there is null */
-  FQ_TVM_ERROR_DTYPE,     /* self, scale or out is no float, zero_point neither that nor int32, or mask not bool */
+  FQ_TVM_ERROR_DTYPE,     /* self, scale or out is no float, zero_point neither that nor int32, or mask not bool; a
+                             gradient's grad is no float, or out has another dtype */
   FQ_TVM_ERROR_SHAPE,     /* ranks, extents or axis do not fit one another, or an offset is beyond 2^59 bytes */
   FQ_TVM_ERROR_RANGE,     /* quant_min is above quant_max */
   FQ_TVM_ERROR_OVERLAP,   /* out or mask shares memory with itself, with the other, or with an input */
   FQ_TVM_ERROR_WORKSPACE, /* workspace is smaller than fq_tvm_workspace_size says */
-  FQ_TVM_ERROR_KERNEL,    /* this library was built without a kernel for these dtypes, range and layout */
+  FQ_TVM_ERROR_KERNEL,    /* this library was built without a kernel for these dtypes, range, layout and formula */
   FQ_TVM_ERROR_CPU,       /* this CPU lacks instructions that the kernels were built with */
   FQ_TVM_ERROR_FAILED     /* the thread hook returned an error; out and mask are undefined */
 } fq_tvm_status;
+
+/* What differs between the formulas in use, added up; 0 is the one above. */
+typedef enum {
+  FQ_TVM_DIVISION = 1,          /* self / scale[c], rounded once, in the place of the product with the reciprocal */
+  FQ_TVM_ZERO_POINT_BEFORE = 2, /* rint(self * (1 / scale[c]) + zero_point[c]), of integers too */
+  FQ_TVM_ZERO_POINT_AFTER = 4,  /* rint(self * (1 / scale[c])) + zero_point[c], of floats too */
+  FQ_TVM_KEEP_ZERO_SIGN = 8,    /* a q of -0.0 stays one, and what comes of it */
+  FQ_TVM_NAN_QUANT_MAX = 16     /* a NaN gives quant_max */
+} fq_tvm_formula;
 
 /* What an axis of a tensor with one scale and one zero point for all its elements is. */
 #define FQ_TVM_PER_TENSOR INT32_MIN
@@ -94,7 +106,8 @@ int fq_tvm_workspace_size(const fq_tvm_tensor *self, const fq_tvm_tensor *scale,
 
 /* Fake-quantize self into out and mask.
  *
- *   self, out, mask    of one shape, up to FQ_TVM_MAX_RANK dimensions, any strides; out may be of another float
+ *   self, out, mask    of one shape, up to FQ_TVM_MAX_RANK dimensions, any strides; out may be of another float, and mask
+ *                      null: then none is computed, which takes kernels of their own
  *   scale, zero_point  one dimension, any stride, as long as self along axis; per tensor one element and up to one dimension
  *   axis               the dimension of the channels; negative counts from the end, or FQ_TVM_PER_TENSOR
  *   quant_min, _max    the range of integers, any
@@ -109,6 +122,20 @@ int fq_tvm_fake_quantize(const fq_tvm_tensor *self, const fq_tvm_tensor *scale, 
                          int32_t axis, int64_t quant_min, int64_t quant_max,
                          const fq_tvm_tensor *out, const fq_tvm_tensor *mask,
                          void *workspace, size_t workspace_size, const fq_tvm_threads *threads);
+
+/* The same two of another formula, of kernels that were built for it. */
+int fq_tvm_workspace_size_by(int32_t formula, const fq_tvm_tensor *self, const fq_tvm_tensor *scale,
+                             const fq_tvm_tensor *zero_point, int32_t axis, int64_t quant_min, int64_t quant_max,
+                             const fq_tvm_tensor *out, const fq_tvm_tensor *mask, size_t *size);
+int fq_tvm_fake_quantize_by(int32_t formula, const fq_tvm_tensor *self, const fq_tvm_tensor *scale,
+                            const fq_tvm_tensor *zero_point, int32_t axis, int64_t quant_min, int64_t quant_max,
+                            const fq_tvm_tensor *out, const fq_tvm_tensor *mask,
+                            void *workspace, size_t workspace_size, const fq_tvm_threads *threads);
+
+/* The gradient: out = grad * mask.  All are of one shape, any strides, grad and out of one dtype.  Out may be grad, element by
+ * element, and overlaps nothing else.  Status and threads are as above; there is no workspace. */
+int fq_tvm_gradient(const fq_tvm_tensor *grad, const fq_tvm_tensor *mask, const fq_tvm_tensor *out,
+                    const fq_tvm_threads *threads);
 
 /* Say what a status means, in a sentence that lasts as long as the program. */
 const char *fq_tvm_message(int status);

@@ -18,7 +18,7 @@ from ..launch import plan
 from ..launch.choose import rows_min_inner
 from ..layout import MAX_RANK
 from ..schedule import Schedule
-from ..spec import NARROW_LIMIT, FakeQuantSpec
+from ..spec import NARROW_LIMIT, FakeQuantSpec, StraightThroughSpec
 from ..target import Target
 
 LAUNCHER = "fq_tvm_launcher"
@@ -41,6 +41,9 @@ NEEDED = {
 
 _DTYPES = ("dtype", "scale_dtype", "zero_point_dtype", "out_dtype")
 
+Spec = FakeQuantSpec | StraightThroughSpec
+"""What the functions of the library have arguments for."""
+
 CPU_FEATURES = (
     "sse4.2", "popcnt", "avx", "avx2", "fma", "bmi", "bmi2",
     "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl",
@@ -55,7 +58,7 @@ class Code:
 
     Parameters
     ----------
-    spec : FakeQuantSpec
+    spec : FakeQuantSpec or StraightThroughSpec
         The kernel.
     points : EntryPoints
         The contract that it is called by.
@@ -68,14 +71,14 @@ class Code:
         Name of the object, without its suffix.
     """
 
-    spec: FakeQuantSpec
+    spec: Spec
     points: EntryPoints
     schedules: Mapping[float, Schedule]
     prefix: str
     file: str
 
 
-def asked_for(spec: FakeQuantSpec) -> FakeQuantSpec:
+def asked_for(spec: Spec) -> Spec:
     """Return a specification that the functions of the library have arguments for.
 
     Raises
@@ -83,9 +86,9 @@ def asked_for(spec: FakeQuantSpec) -> FakeQuantSpec:
     FqError
         If they have not.
     """
-    known = ("iteration", *_DTYPES, "arithmetic")
-    if type(spec) is not FakeQuantSpec or spec != FakeQuantSpec(**{name: getattr(spec, name) for name in known}):
-        raise FqError(f"the C library has no function for {spec.name}; expected a kernel of fq_tvm.catalogue()")
+    if type(spec) not in (FakeQuantSpec, StraightThroughSpec):
+        name = getattr(spec, "name", repr(spec))
+        raise FqError(f"the C library has no function for {name}; expected fake quantization or its gradient")
     return spec
 
 
@@ -152,10 +155,45 @@ def _list(codes: Sequence[Code]) -> str:
     """List the kernels for a reader: classes by what differs otherwise."""
     kinds: dict[str, list[str]] = {}
     for spec in dict.fromkeys(code.spec for code in codes):
-        dtypes = f"{spec.dtype}, {spec.scale_dtype}, {spec.zero_point_dtype} -> {spec.out_dtype}"
-        wide = "a bound beyond 2^23" if spec.wide else "bounds up to 2^23"
-        kinds.setdefault(f"{dtypes}, {wide}", []).append(spec.iteration)
+        kinds.setdefault(_kind(spec), []).append(spec.iteration)
     return "\n".join(f" *     {kind}: {', '.join(classes)}" for kind, classes in kinds.items())
+
+
+def _kind(spec: Spec) -> str:
+    """Describe all of a kernel but its class."""
+    if isinstance(spec, StraightThroughSpec):
+        return f"gradient, {spec.dtype}, mask -> {spec.dtype}"
+    dtypes = f"{spec.dtype}, {spec.scale_dtype}, {spec.zero_point_dtype} -> {spec.out_dtype}"
+    wide = "a bound beyond 2^23" if spec.wide else "bounds up to 2^23"
+    formula = [name for name in _formula(spec) if name != "ZERO_POINT_BEFORE" or not spec.float_zero_point]
+    after = spec.float_zero_point and "ZERO_POINT_BEFORE" not in _formula(spec)
+    names = [f"FQ_TVM_{name}" for name in (*formula, *(["ZERO_POINT_AFTER"] if after else []))]
+    return ", ".join([dtypes, wide, *names, *([] if spec.mask else ["without a mask"])])
+
+
+def _formula(spec: FakeQuantSpec) -> list[str]:
+    """Name what differs from the contract's formula, as the header does; ZERO_POINT_BEFORE for floats, too."""
+    there = {
+        "DIVISION": spec.form == "division",
+        "ZERO_POINT_BEFORE": spec.zero_point_placement == "before",
+        "KEEP_ZERO_SIGN": spec.keep_zero_sign,
+        "NAN_QUANT_MAX": spec.nan == "quant_max",
+    }
+    return [name for name, differs in there.items() if differs]
+
+
+def _selected(spec: Spec) -> dict[str, object]:
+    """Return the fields of the table by which fq_tvm.c looks for a kernel, but for its size."""
+    if isinstance(spec, StraightThroughSpec):
+        dtype = f"FQ_TVM_{spec.dtype.upper()}"
+        return {"gradient": 1, "iteration": spec.iteration.upper(), "dtype": dtype, "out_dtype": dtype, "masked": 1}
+    return {
+        "iteration": spec.iteration.upper(),
+        **{name: f"FQ_TVM_{getattr(spec, name).upper()}" for name in _DTYPES},
+        "wide": int(spec.wide),
+        "formula": " | ".join(f"FQ_TVM_{name}" for name in _formula(spec)) or 0,
+        "masked": int(spec.mask),
+    }
 
 
 def _constants(target: Target) -> dict[str, int]:
@@ -229,9 +267,7 @@ def _row(code: Code, most: float, calls: Mapping[str, str], fields: Mapping[str,
     spec, schedule, workspace = code.spec, code.schedules[most], code.points.workspace
     values = {
         "name": f'"{spec.name}"',
-        "iteration": spec.iteration.upper(),
-        **{name: f"FQ_TVM_{getattr(spec, name).upper()}" for name in _DTYPES},
-        "wide": int(spec.wide),
+        **_selected(spec),
         "most_bytes": "INT64_MAX" if math.isinf(most) else int(most),
         "element_bytes": spec.element_bytes,
         "nontemporal": int(spec.nontemporal and target.nontemporal_stores),

@@ -72,9 +72,10 @@ def build(arguments: Arguments) -> None:
             raise FqError(f"--spec {item!r}: expected FIELD=VALUE, where FIELD is one of {', '.join(allowed)}")
         fields[field] = {"true": True, "false": False}.get(value.lower(), value)
     specs: list[Any] = [*catalogue(**fields, extensions=arguments.extensions)]
+    if arguments.all:
+        specs += straight_through_catalogue()
     if arguments.all and not arguments.c_api:
         specs += [
-            *straight_through_catalogue(),
             *range_catalogue(arguments.extensions),
             *learnable_gradient_catalogue(),
             *quotient_gradient_catalogue(),

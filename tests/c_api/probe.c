@@ -29,10 +29,14 @@ static int record(void *self, const Any *arguments, int32_t count, Any *result) 
   return 0;
 }
 
-int probe(const fq_tvm_tensor *tensors, int32_t axis, int64_t quant_min, int64_t quant_max, char *text, size_t size) {
+enum { MASKED, UNMASKED, GRADIENT };
+
+int probe(const fq_tvm_tensor *tensors, int32_t axis, int64_t quant_min, int64_t quant_max, int32_t formula, int32_t kind,
+          char *text, size_t size) {
   Plan plan = {0};
-  Arguments arguments = {tensors, tensors + 1, tensors + 2, tensors + 3, tensors + 4, axis, quant_min, quant_max};
-  int status = prepare(&arguments, &plan);
+  const fq_tvm_tensor *mask = kind == UNMASKED ? 0 : tensors + 4;
+  Arguments arguments = {tensors, tensors + 1, tensors + 2, tensors + 3, mask, axis, quant_min, quant_max, formula};
+  int status = kind == GRADIENT ? prepare_gradient(&arguments, &plan) : prepare(&arguments, &plan);
   if (status != FQ_TVM_OK) return status;
   recorded = text;
   room = size;

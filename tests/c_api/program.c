@@ -7,6 +7,7 @@
 #include "fq_tvm.h"
 
 enum { MOST = 7 };
+enum { MASKED, UNMASKED, GRADIENT }; /* kinds of calls */
 
 typedef struct { int (*task)(void *, int32_t); void *data; int32_t number; int status; } Share;
 
@@ -55,22 +56,30 @@ int main(int argc, char **argv) {
   int launches = 0;
   if (argc != 3 || !in || !out) return 3;
   for (int64_t calls = number(in); calls--;) {
-    int64_t axis = number(in), low = number(in), high = number(in), tasks = number(in);
-    fq_tvm_tensor tensors[5];
+    int64_t axis = number(in), low = number(in), high = number(in), tasks = number(in), by = number(in), kind = number(in);
+    fq_tvm_tensor tensors[5], *mask = kind == UNMASKED ? 0 : &tensors[4];
     size_t sizes[5], bytes;
-    for (int i = 0; i < 5; i++) tensors[i] = read_tensor(in, i < 3, &sizes[i]);
-    fq_tvm_threads threads = {run, &launches, (int32_t)tasks};
-    int status = fq_tvm_workspace_size(&tensors[0], &tensors[1], &tensors[2], (int32_t)axis, low, high, &tensors[3],
-                                       &tensors[4], &bytes);
-    void *workspace = malloc(bytes + 1);
-    if (!status)
-      status = fq_tvm_fake_quantize(&tensors[0], &tensors[1], &tensors[2], (int32_t)axis, low, high, &tensors[3],
-                                    &tensors[4], workspace, bytes, tasks ? &threads : 0);
+    for (int i = 0; i < 5; i++) tensors[i] = read_tensor(in, i < 3 || (i == 4 && kind == GRADIENT), &sizes[i]);
+    fq_tvm_threads counted = {run, &launches, (int32_t)tasks}, *threads = tasks ? &counted : 0;
+    int status;
+    if (kind == GRADIENT) {
+      status = fq_tvm_gradient(&tensors[0], mask, &tensors[3], threads);
+    } else {
+      status = fq_tvm_workspace_size_by((int32_t)by, &tensors[0], &tensors[1], &tensors[2], (int32_t)axis, low, high,
+                                        &tensors[3], mask, &bytes);
+      void *workspace = malloc(bytes + 1);
+      if (!status && by)
+        status = fq_tvm_fake_quantize_by((int32_t)by, &tensors[0], &tensors[1], &tensors[2], (int32_t)axis, low, high,
+                                         &tensors[3], mask, workspace, bytes, threads);
+      else if (!status)
+        status = fq_tvm_fake_quantize(&tensors[0], &tensors[1], &tensors[2], (int32_t)axis, low, high, &tensors[3], mask,
+                                      workspace, bytes, threads);
+    }
     if (status) {
       fprintf(stderr, "%s\n", fq_tvm_message(status));
       return 1;
     }
-    for (int i = 3; i < 5; i++)
+    for (int i = 3; i < (kind == MASKED ? 5 : 4); i++)
       if (fwrite(tensors[i].data, 1, sizes[i], out) != sizes[i]) return 3;
   }
   printf("%d\n", launches);

@@ -16,19 +16,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import RANGES, array_at, assert_same, expected, make
+from support import RANGES, array_at, assert_same, bits, expected, make
 from test_entry_points import perturbations
 
 import fq_tvm
 from fq_tvm import BuildError, FakeQuantSpec, FqError
 from fq_tvm.c_api import build as builder
 from fq_tvm.c_api.source import VARIANTS, header, source
-from fq_tvm.launch.arguments import Operand, Operands, check
+from fq_tvm.launch.arguments import Gradient, Operand, Operands, check
 from fq_tvm.launch.choose import choose
 from fq_tvm.launch.registry import current_target, find_target
 from fq_tvm.layout import dense_strides
+from fq_tvm.reference import fake_quant, straight_through
 from fq_tvm.schedule import default_schedule
-from fq_tvm.spec import FLOATS
+from fq_tvm.spec import CONTRACT, FLOATS, Formula, StraightThroughSpec, straight_through_catalogue
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("gcc") or shutil.which("cc")
@@ -41,6 +42,20 @@ SPECS = (
     FakeQuantSpec("rows", arithmetic="wide"),
     FakeQuantSpec("rows", "bfloat16", "bfloat16", zero_point_dtype="float16"),
 )
+
+OTHERS = (
+    FakeQuantSpec("rows", mask=False),
+    FakeQuantSpec("lanes", form="division", mask=False),
+    FakeQuantSpec("strided_rows", form="division"),
+    FakeQuantSpec("rows", form="division", zero_point_placement="before", keep_zero_sign=True, nan="quant_max"),
+    FakeQuantSpec("lanes", zero_point_dtype="float32", zero_point_placement="after", mask=False),
+    StraightThroughSpec("rows"),
+    StraightThroughSpec("strided_rows", "float16"),
+)
+"""Other formulas, kernels without a mask, and the gradient."""
+
+DIVISION, BEFORE, AFTER, KEEP_ZERO_SIGN, NAN_QUANT_MAX = 1, 2, 4, 8, 16
+MASKED, UNMASKED, GRADIENT = range(3)
 
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "int32": 3, "bool": 4}
 PER_TENSOR = -(2**31)
@@ -92,7 +107,11 @@ class Library:
         self.c.fq_tvm_workspace_size.argtypes = [*pointers[:3], *range_of, *pointers[3:], ctypes.c_void_p]
         arguments = [*pointers[:3], *range_of, *pointers[3:], ctypes.c_void_p, ctypes.c_size_t]
         self.c.fq_tvm_fake_quantize.argtypes = [*arguments, ctypes.POINTER(Threads)]
-        self.c.probe.argtypes = [ctypes.POINTER(Tensor), *range_of, ctypes.c_char_p, ctypes.c_size_t]
+        self.c.fq_tvm_workspace_size_by.argtypes = [ctypes.c_int32, *self.c.fq_tvm_workspace_size.argtypes]
+        self.c.fq_tvm_fake_quantize_by.argtypes = [ctypes.c_int32, *self.c.fq_tvm_fake_quantize.argtypes]
+        self.c.fq_tvm_gradient.argtypes = [*pointers[:3], ctypes.POINTER(Threads)]
+        numbers = [*range_of, ctypes.c_int32, ctypes.c_int32]
+        self.c.probe.argtypes = [ctypes.POINTER(Tensor), *numbers, ctypes.c_char_p, ctypes.c_size_t]
         self.c.fq_tvm_message.restype = ctypes.c_char_p
 
     def workspace(self, tensors, axis, low, high) -> tuple[int, int]:
@@ -115,10 +134,29 @@ class Library:
         assert memory[0] == memory[-1] == 0xA5
         return status
 
-    def plan(self, tensors, axis, low, high) -> str:
+    def call_by(self, formula, tensors, axis, low, high, threads=None) -> int:
+        """Run another formula; without a mask where there are four tensors."""
+        size = ctypes.c_size_t(0)
+        x, scale, zero_point, out, *mask = map(ctypes.pointer, tensors)
+        numbers = PER_TENSOR if axis is None else axis, low, high
+        arguments = formula, x, scale, zero_point, *numbers, out, *(mask or [None])
+        status = self.c.fq_tvm_workspace_size_by(*arguments, ctypes.byref(size))
+        if status:
+            return status
+        memory = np.full(size.value + 2, 0xA5, np.uint8)
+        hook = None if threads is None else ctypes.pointer(threads)
+        status = self.c.fq_tvm_fake_quantize_by(*arguments, memory.ctypes.data + 1, size.value, hook)
+        assert memory[0] == memory[-1] == 0xA5
+        return status
+
+    def gradient(self, grad, mask, out, threads=None) -> int:
+        hook = None if threads is None else ctypes.pointer(threads)
+        return self.c.fq_tvm_gradient(*map(ctypes.pointer, (grad, mask, out)), hook)
+
+    def plan(self, tensors, axis, low, high, formula=0, kind=MASKED) -> str:
         text = ctypes.create_string_buffer(4096)
         axis = PER_TENSOR if axis is None else axis
-        status = self.c.probe((Tensor * 5)(*tensors), axis, low, high, text, len(text))
+        status = self.c.probe((Tensor * 5)(*tensors), axis, low, high, formula, kind, text, len(text))
         assert status == 0
         return text.value.decode()
 
@@ -146,9 +184,9 @@ def untuned():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, untuned) -> Path:
     path = tmp_path_factory.mktemp("library")
-    made = fq_tvm.build_c_library(path, SPECS)
+    made = fq_tvm.build_c_library(path, (*SPECS, *OTHERS))
     assert {p.name for p in made} == {p.name for p in path.iterdir()}
-    assert {p.name for p in made} == {"fq_tvm.h", "fq_tvm.c", *(f"{spec.name}.o" for spec in SPECS)}
+    assert {p.name for p in made} == {"fq_tvm.h", "fq_tvm.c", *(f"{spec.name}.o" for spec in (*SPECS, *OTHERS))}
     return path
 
 
@@ -168,7 +206,7 @@ def library(folder, objects) -> Library:
 def eager(folder, objects, tmp_path_factory) -> Library:
     """The same objects, launched by schedules that spread small tensors over threads and write them past the caches."""
     knobs = {"parallel_from": 200, "stream_from": 20_000}
-    codes = [code for spec in SPECS for code in builder._codes(spec, current_target())]
+    codes = [code for spec in (*SPECS, *OTHERS) for code in builder._codes(spec, current_target())]
     codes = [
         dataclasses.replace(
             code, schedules={most: dataclasses.replace(s, **knobs) for most, s in code.schedules.items()}
@@ -185,9 +223,11 @@ def eager(folder, objects, tmp_path_factory) -> Library:
 def family(tmp_path_factory) -> Library:
     """All kernels of the contract with the schedules of this CPU, to be asked for plans: there is no code."""
     path, target = tmp_path_factory.mktemp("family"), current_target()
-    codes = [code for spec in fq_tvm.catalogue() for code in builder._codes(spec, target)]
+    others = fq_tvm.catalogue(form="division", mask=False), straight_through_catalogue()
+    specs = (*fq_tvm.catalogue(), *(spec for some in others for spec in some))
+    codes = [code for spec in specs for code in builder._codes(spec, target)]
     texts = {"fq_tvm.h": header(codes, target), "fq_tvm.c": source(codes, target)}
-    functions = re.findall(r"^PRIVATE int (fq_\w+)\(", texts["fq_tvm.c"], re.MULTILINE)
+    functions = re.findall(r"^PRIVATE int ((?:fq|ste)_\w+)\(", texts["fq_tvm.c"], re.MULTILINE)
     texts["none.c"] = "".join(f"int {name}(void) {{ return -1; }}\n" for name in functions)
     for name, text in texts.items():
         (path / name).write_text(text)
@@ -223,9 +263,11 @@ def test_a_build_that_cannot_be_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(builder, "get_kernel", None)
     with pytest.raises(FqError, match="needs a kernel or more"):
         fq_tvm.build_c_library(tmp_path / "none", [])
-    form = dataclasses.replace(builder.fake_quant_entry_points(SPECS[0]).forms[0], name="walk")
-    points = dataclasses.replace(builder.fake_quant_entry_points(SPECS[0]), forms=(form,))
-    monkeypatch.setattr(builder, "fake_quant_entry_points", lambda spec: points)
+    operator = builder.operator_of(SPECS[0])
+    form = dataclasses.replace(operator.entry_points(SPECS[0]).forms[0], name="walk")
+    points = dataclasses.replace(operator.entry_points(SPECS[0]), forms=(form,))
+    changed = dataclasses.replace(operator, entry_points=lambda spec: points)
+    monkeypatch.setattr(builder, "operator_of", lambda spec: changed)
     with pytest.raises(BuildError, match="walk"):
         fq_tvm.build_c_library(tmp_path / "none", SPECS[:1])
     assert not (tmp_path / "none").exists()
@@ -238,9 +280,14 @@ def operands_of(tensors) -> Operands:
     )
 
 
-def plan_of(tensors, axis, low, high) -> str:
+def plan_of(tensors, axis, low, high, formula=CONTRACT, kind=MASKED) -> str:
     """The plan as launch/plan.py has it, as the probe writes it down."""
-    choice = choose(check(operands_of(tensors), axis, low, high, placed=False), current_target())
+    operands = operands_of(tensors[:4] if kind == UNMASKED else tensors)
+    if kind == GRADIENT:
+        described = Gradient(operands[0], operands[3], operands[4])
+    else:
+        described = check(operands, axis, low, high, formula=formula, placed=False)
+    choice = choose(described, current_target())
     lines = [f"{choice.spec.name} {choice.plan.workspace_size}"]
     for call in choice.plan.calls:
         order = call.form.variants if call.form.name == "expand" else VARIANTS
@@ -301,6 +348,18 @@ def test_the_plan_is_pythons(family, drawn):
     wanted = plan_of(tensors, axis, -128, 127)
     assert family.plan(tensors, axis, -128, 127) == wanted
     assert family.workspace(tensors, axis, -128, 127) == (0, int(wanted.split()[1]))
+
+
+@needs_compiler
+@settings(max_examples=100, deadline=None)
+@given(described())
+def test_the_plan_of_other_kinds_is_pythons(family, drawn):
+    """By division and without a mask; and of the gradient, which has no channels."""
+    tensors, axis = drawn
+    wanted = plan_of(tensors, axis, -128, 127, Formula("division"), UNMASKED)
+    assert family.plan(tensors, axis, -128, 127, DIVISION, UNMASKED) == wanted
+    tensors[3].dtype = tensors[0].dtype
+    assert family.plan(tensors, None, 0, 0, 0, GRADIENT) == plan_of(tensors, None, 0, 0, kind=GRADIENT)
 
 
 @needs_compiler
@@ -371,6 +430,79 @@ def test_bits_of_the_reference(library, eager, data):
     wanted = expected(x, scale, zero_point, axis, low, high)
     assert chosen.call([of(a) for a in (self, scale, zero_point, out, mask)], axis, low, high, hook) == 0
     assert_same((out, mask), wanted)
+
+
+FORMULAS = [
+    (OTHERS[0], (3, 40, 170), 0),
+    (OTHERS[0], (2, 5, 64), 0),
+    (OTHERS[1], (40, 2000), DIVISION),
+    (OTHERS[1], (5, 3000), DIVISION),
+    (OTHERS[1], (60, 64, 10), DIVISION),
+    (OTHERS[2], (4, 6, 50), DIVISION),
+    (OTHERS[3], (3, 40, 170), DIVISION | BEFORE | KEEP_ZERO_SIGN | NAN_QUANT_MAX),
+    (OTHERS[4], (900, 70), AFTER),
+]
+
+
+@needs_compiler
+@pytest.mark.parametrize("tasks", [0, 8])
+@pytest.mark.parametrize(("spec", "shape", "formula"), FORMULAS, ids=str)
+def test_other_formulas_and_no_mask(eager, spec, shape, formula, tasks):
+    rng = np.random.default_rng(6)
+    x, scale, zero_point = make(rng, shape, 1, zero_point_dtype=spec.zero_point_dtype)
+    wanted = fake_quant(x, scale, zero_point, 1, -128, 127, **vars(spec.formula))
+    plain = fake_quant(x, scale, zero_point, 1, -128, 127)
+    assert formula & ~AFTER == 0 or not np.array_equal(bits(wanted[0]), bits(plain[0]))
+    for offset in (0, 1):
+        memory = [array_at(offset, (*shape[:2], *shape[2:], 2 if spec.strided else 1), d) for d in ("f4", "f4", "bool")]
+        self, out, mask = (m[..., 0] for m in memory)
+        self[...] = x
+        results = (out, mask)[: len(spec.results)]
+        tensors = [of(a) for a in (self, scale, zero_point, *results)]
+        assert eager.call_by(formula, tensors, 1, -128, 127, spread(tasks) if tasks else None) == 0
+        for got, want in zip(results, wanted, strict=False):
+            np.testing.assert_array_equal(bits(got), bits(want))
+
+
+@needs_compiler
+@pytest.mark.parametrize("spec", OTHERS[5:], ids=str)
+def test_the_gradient(eager, spec):
+    rng = np.random.default_rng(7)
+    grad, _, _ = make(rng, (6, 40, 90), 1, spec.dtype)
+    grad = np.asarray(grad)[:, :, ::2] if spec.strided else np.asarray(grad)
+    mask = rng.random(grad.shape) < 0.6
+    wanted = straight_through(grad, mask)
+    for hook in (None, spread(5)):
+        out = np.empty((*grad.shape, 3), grad.dtype)[..., 1] if spec.strided else np.empty(grad.shape, grad.dtype)
+        assert eager.gradient(of(grad), of(mask), of(out), hook) == 0
+        np.testing.assert_array_equal(bits(out), bits(wanted))
+    own = grad.copy()
+    assert eager.gradient(of(own), of(mask), of(own)) == (KERNEL if spec.strided else 0)  # dense, of float16
+    np.testing.assert_array_equal(bits(own), bits(grad if spec.strided else wanted))
+
+
+@needs_compiler
+def test_refusals_of_other_kinds(library):
+    arrays = call_of((4, 6, 50))
+    tensors, before = [of(a) for a in arrays], [a.tobytes() for a in arrays]
+    wide = DIVISION | BEFORE | KEEP_ZERO_SIGN | NAN_QUANT_MAX
+    for formula in (DIVISION, BEFORE, BEFORE | AFTER | wide, 32, 2**31 - 1, -(2**31)):
+        assert library.call_by(formula, tensors, 1, -128, 127) == KERNEL
+    assert library.call_by(wide, tensors[:4], 1, -128, 127) == KERNEL
+    x, _, _, out, mask = tensors
+    assert library.c.fq_tvm_gradient(ctypes.pointer(x), None, ctypes.pointer(out), None) == STATUS["null"]
+    assert library.gradient(x, out, mask) == library.gradient(x, mask, mask) == STATUS["dtype"]
+    assert library.gradient(x, of(arrays[4][:2]), out) == STATUS["shape"]
+    overlapping = of(arrays[0])
+    overlapping.data += 4
+    assert library.gradient(x, mask, overlapping) == STATUS["overlap"]
+    over_mask = of(arrays[3])
+    over_mask.data = mask.data
+    assert library.gradient(x, mask, over_mask) == STATUS["overlap"]
+    empty = [of(a) for a in call_of((4, 6, 0))]
+    assert library.gradient(empty[0], empty[4], empty[3]) == 0
+    assert library.call_by(0, empty[:4], 1, -128, 127) == 0
+    assert [a.tobytes() for a in arrays] == before
 
 
 CASES = [
@@ -559,7 +691,8 @@ def shown(path: Path) -> str:
 def test_a_shared_library_shows_its_functions_alone(folder, objects, tmp_path):
     made = compiled(tmp_path / "fq.so", "-shared", "-fPIC", folder / "fq_tvm.c", *objects)
     functions = {line.split()[-1] for line in shown(made).splitlines()}
-    assert functions == {"fq_tvm_workspace_size", "fq_tvm_fake_quantize", "fq_tvm_message"}
+    plain = {"fq_tvm_workspace_size", "fq_tvm_fake_quantize", "fq_tvm_message"}
+    assert functions == plain | {"fq_tvm_workspace_size_by", "fq_tvm_fake_quantize_by", "fq_tvm_gradient"}
 
 
 def needed(path: Path) -> set[str]:
@@ -588,16 +721,28 @@ def test_a_program_without_python_and_tvm(folder, objects, tmp_path):
         (SPECS[0], (), 0, (-128, 127)),
     ]
     rng, given_to, wanted = np.random.default_rng(9), [], []
+    for spec, shape, formula in FORMULAS[::3]:
+        x, scale, zero_point = make(rng, shape, 1, zero_point_dtype=spec.zero_point_dtype)
+        results = fake_quant(x, scale, zero_point, 1, -128, 127, **vars(spec.formula))
+        given_to.append(struct.pack("=6q", 1, -128, 127, 7, formula, MASKED if spec.mask else UNMASKED))
+        given_to += [part for a in (x, scale, zero_point) for part in (packed(a, 1), np.ascontiguousarray(a).tobytes())]
+        given_to += [packed(a, 1) for a in results]
+        wanted += [a.tobytes() for a in results[: len(spec.results)]]
+    given_to.append(struct.pack("=6q", 0, 0, 0, 7, 0, GRADIENT))
+    given_to += [part for a in (x, scale, zero_point) for part in (packed(a, 5), np.ascontiguousarray(a).tobytes())]
+    given_to += [packed(x, 5), packed(results[1], 3), results[1].tobytes()]
+    wanted.append(straight_through(x, results[1]).tobytes())
+    count = len(FORMULAS[::3]) + 1 + 4 * len(cases)
     for spec, shape, axis, (low, high) in cases:
         dtypes = {"quant_range": (low, high), "zero_point_dtype": spec.zero_point_dtype}
         arrays = make(rng, shape, axis, spec.dtype, spec.scale_dtype, **dtypes)
         results = expected(*arrays, axis, low, high, spec.out_dtype)
         for tasks, offset in ((0, 0), (7, 0), (0, 13), (7, 1)):
-            given_to.append(struct.pack("=4q", PER_TENSOR if axis is None else axis, low, high, tasks))
+            given_to.append(struct.pack("=6q", PER_TENSOR if axis is None else axis, low, high, tasks, 0, MASKED))
             given_to += [part for a in arrays for part in (packed(a, offset), np.ascontiguousarray(a).tobytes())]
             given_to += [packed(np.asarray(a), offset) for a in results]
             wanted += [np.asarray(a).tobytes() for a in results]
-    (tmp_path / "in").write_bytes(struct.pack("=q", 4 * len(cases)) + b"".join(given_to))
+    (tmp_path / "in").write_bytes(struct.pack("=q", count) + b"".join(given_to))
     done = subprocess.run([program, "in", "out"], cwd=tmp_path, env={}, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out").read_bytes() == b"".join(wanted)
@@ -652,6 +797,6 @@ int main() {
 
 
 def test_kernels_of_other_kinds_are_refused(tmp_path):
-    with pytest.raises(FqError, match="no function for ste_rows_f32"):
-        fq_tvm.build_c_library(tmp_path, [fq_tvm.spec.straight_through_catalogue()[0]])
+    with pytest.raises(FqError, match="no function for range_rows_f32"):
+        fq_tvm.build_c_library(tmp_path, [fq_tvm.spec.range_catalogue()[0]])
     assert not list(tmp_path.iterdir())
