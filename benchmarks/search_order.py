@@ -7,13 +7,14 @@
 A search is then replayed: a portion of a trial draws eight of these rounds at random for each contender, and takes
 0.1 s of the budget, as in the tuner; a kernel that is built takes 0.2 s once.  What is printed is by how much the
 schedule that a search ends with is slower than the best of the space, by the medians of all rounds: the mean over
-seeds, and the worst.
+seeds with its standard error, and the worst.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import math
 import random
@@ -25,7 +26,7 @@ from typing import Any
 from fq_tvm import FakeQuantSpec, Schedule
 from fq_tvm.bench import Case, quiet_threads
 from fq_tvm.tuning.decision import SequentialTest
-from fq_tvm.tuning.experiment import History, Propose, Samples, experiment, nearest
+from fq_tvm.tuning.experiment import History, Propose, Samples, estimated, experiment, nearest
 from fq_tvm.tuning.jobs import Job, distance, distinct
 from fq_tvm.tuning.optimizer import tpe
 from fq_tvm.tuning.space import space
@@ -38,10 +39,12 @@ JOBS = (
     (FakeQuantSpec("lanes", "float16", out_dtype="float16"), Case((64, 512, 7, 7), 1, "float16")),
 )
 
+KEPT_ROUNDS = 20
 PORTION_SECONDS, BUILD_SECONDS = 0.1, 0.2
 BUDGETS = (5, 10, 20, 40, 80)
 
 SEARCHES: dict[str, Callable[[Sequence[Schedule], int], Propose]] = {
+    "estimated": lambda candidates, seed: estimated(_shuffled(candidates, seed)),
     "nearest": lambda candidates, seed: nearest(_shuffled(candidates, seed), distance),
     "any order": lambda candidates, seed: nearest(_shuffled(candidates, seed), lambda *_: 0),
     "tpe": tpe,
@@ -65,29 +68,37 @@ def measure(path: Path, seconds: float = 0.3, together: int = 6) -> None:
         job = Job(spec, (), "cache", (case,))
         candidates = distinct(space(spec, place.target), job, place.target)
         at = trial.Bench(case, spec)
-        logs: list[list[float]] = [[0.0]]
+        medians, logs = [0.0], [[0.0]]
         for first in range(1, len(candidates), together):
-            some = [candidates[0], *candidates[first : first + together]]
-            contenders = [trial.Contender(spec, schedule) for schedule in some]
+            group = [candidates[0], *candidates[first : first + together]]
+            contenders = [trial.Contender(spec, schedule) for schedule in group]
             times = place.time(at, contenders, trial.Turns(seconds, seed=first))
-            for number in range(1, len(some)):
+            for number in range(1, len(group)):
                 pairs = zip(times[str(number)], times["0"], strict=True)
-                logs.append([round(math.log(mine / default), 3) for mine, default in pairs])
+                rounds = [math.log(mine / default) for mine, default in pairs]
+                medians.append(round(statistics.median(rounds), 4))
+                # around their median, of which a part of them would not tell
+                some = random.Random(0).sample(rounds, min(len(rounds), KEPT_ROUNDS))
+                logs.append([round(value - statistics.median(some), 3) for value in some])
         knobs = [knob for knob in Schedule().to_json() if len({c.to_json()[knob] for c in candidates}) > 1]
         listed = [[candidate.to_json()[knob] for knob in knobs] for candidate in candidates]
         start = candidates[0].to_json()
-        result[f"{spec.name} on {case.name}"] = {"start": start, "knobs": knobs, "candidates": listed, "logs": logs}
+        found = {"start": start, "knobs": knobs, "candidates": listed, "medians": medians, "rounds": logs}
+        result[f"{spec.name} on {case.name}"] = found
     path.write_text(json.dumps(result, separators=(",", ":")).replace("]],", "]],\n") + "\n")
 
 
 class Replay:
     """A space whose rounds are known, and a clock that runs as the tuner's would."""
 
-    def __init__(self, entry: dict[str, Any], seed: int) -> None:
+    def __init__(self, entry: dict[str, Any], seed: int, bad: bool = False) -> None:
         start = Schedule(**entry["start"]).to_json()
         rows = [dict(zip(entry["knobs"], values, strict=True)) for values in entry["candidates"]]
         self.candidates = [Schedule(**{**start, **knobs}) for knobs in rows]
-        self.logs = dict(zip(self.candidates, entry["logs"], strict=True))
+        self.medians = dict(zip(self.candidates, entry["medians"], strict=True))
+        self.rounds = dict(zip(self.candidates, entry["rounds"], strict=True))
+        if bad:
+            self.candidates.sort(key=lambda schedule: -self.medians[schedule])
         self.dice = random.Random(seed)
         self.built: set[Schedule] = set()
         self.clock = 0.0
@@ -95,13 +106,15 @@ class Replay:
     def measure(self, contenders: Sequence[Schedule]) -> Samples:
         self.clock += PORTION_SECONDS + BUILD_SECONDS * len(set(contenders) - self.built)
         self.built.update(contenders)
-        rounds = [[math.exp(self.dice.choice(self.logs[schedule])) for _ in range(8)] for schedule in contenders]
-        return Samples({"case": rounds})
+
+        def time(schedule: Schedule) -> float:
+            return math.exp(self.medians[schedule] + self.dice.choice(self.rounds[schedule]))
+
+        return Samples({"case": [[time(schedule) for _ in range(8)] for schedule in contenders]})
 
     def slower(self, schedule: Schedule) -> float:
         """By how much a schedule is slower than the best one."""
-        medians = {each: statistics.median(logs) for each, logs in self.logs.items()}
-        return math.expm1(medians[schedule] - min(medians.values()))
+        return math.expm1(self.medians[schedule] - min(self.medians.values()))
 
     def search(self, propose: Propose) -> list[float]:
         """Return how much slower than the best the incumbent is at the end of each budget."""
@@ -127,18 +140,23 @@ def main() -> None:
     if arguments.measure:
         return measure(arguments.measure)
     names = [name for name in SEARCHES if name != "tpe" or importlib.util.find_spec("optuna")]
-    for title, entry in json.loads(arguments.table.read_text()).items():
-        replay = Replay(entry, 0)
-        start = replay.slower(replay.candidates[0])
-        print(f"{title}: {len(replay.candidates)} schedules, the default is {start:.1%} slower than the best")
-        print(f"{'':12}" + "".join(f"{f'after {budget} s':>18}" for budget in BUDGETS))
+    for (title, entry), bad in itertools.product(json.loads(arguments.table.read_text()).items(), (False, True)):
+        replay = Replay(entry, 0, bad)
+        start, begin = replay.slower(replay.candidates[0]), "worst" if bad else "default"
+        print(f"{title}: {len(replay.candidates)} schedules, the {begin} is {start:.1%} slower than the best")
+        if start < 0.03:
+            continue  # about what a search climbs upon
+        print(f"{'':12}" + "".join(f"{f'%, after {budget} s':>20}" for budget in BUDGETS))
         for name in names:
             found = []
             for seed in range(arguments.seeds):
-                replay = Replay(entry, seed)
+                replay = Replay(entry, seed, bad)
                 found.append(replay.search(SEARCHES[name](replay.candidates, seed)))
-            cells = [f"{statistics.fmean(at):.1%} ({max(at):.1%})" for at in zip(*found, strict=True)]
-            print(f"{name:12}" + "".join(f"{cell:>18}" for cell in cells))
+            cells = [
+                f"{100 * statistics.fmean(at):.1f} ±{100 * statistics.stdev(at) / len(at) ** 0.5:.1f} ({max(at):.1%})"
+                for at in zip(*found, strict=True)
+            ]
+            print(f"{name:12}" + "".join(f"{cell:>20}" for cell in cells))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python examples/search.py [--budget SECONDS] [--plot OUT.png]
 
 What is tried next, how contenders are measured and when one is kept are functions, and here the first of them differs:
-what is nearest to the best so far, which is what the library does; any order; and an evolution of the best ones, which
-is written below.  With `pip install "fq_tvm[search]"` there is optuna's estimator, too; `fq_tvm[plot]` draws.
+what has the knobs that gained most, as the library has it; what is nearest to the best so far; and an evolution of the
+best ones, which is written below.  With `pip install "fq_tvm[search]"` there is optuna's estimator, too; `fq_tvm[plot]`
+draws.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any
 from fq_tvm import FakeQuantSpec, Schedule
 from fq_tvm.bench import Case
 from fq_tvm.tuning.decision import SequentialTest
-from fq_tvm.tuning.experiment import History, Propose, experiment, nearest
+from fq_tvm.tuning.experiment import History, Propose, estimated, experiment, nearest
 from fq_tvm.tuning.jobs import Job, distance, distinct
 from fq_tvm.tuning.machines import Machines
 from fq_tvm.tuning.measure import measuring, spread_over
@@ -48,10 +49,9 @@ def evolution(candidates: Sequence[Schedule], seed: int = 0) -> Propose:
 
 def searches(candidates: Sequence[Schedule]) -> dict[str, Propose]:
     """What is compared, by name."""
-    shuffled = [candidates[0], *random.Random(0).sample(candidates[1:], len(candidates) - 1)]
     found = {
+        "estimated by knobs": estimated(candidates),
         "nearest to the best": nearest(candidates, distance),
-        "any order": nearest(shuffled, lambda *_: 0),
         "evolution": evolution(candidates),
     }
     if importlib.util.find_spec("optuna"):

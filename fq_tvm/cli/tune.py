@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     option("--seed", type=int, default=0, metavar="N", help="of the order of candidates (default: 0)"),
     option(
         "--search",
-        choices=["nearest", "tpe"],
-        default="nearest",
-        help="what is tried next: what is nearest to the best so far (the default), or what optuna samples",
+        choices=["estimated", "nearest", "tpe"],
+        default="estimated",
+        help="what is tried next: what has the knobs that gained most (estimated, the default), what is nearest to the "
+        "best so far, or what optuna samples (tpe)",
     ),
     option("--rpc", type=host_port, metavar="HOST:PORT", help="measure on the machines of this tvm.rpc tracker"),
     option("--key", default="", metavar="KEY", help="of the machines at the tracker; needs --rpc"),
@@ -115,5 +116,7 @@ def _print_results(results: Sequence[Result | tuple[str, str]]) -> None:
             continue
         gain = str(result.gain) if result.best != result.start else "-"
         kept = ("yes: " if result.kept else "no: ") + result.why
+        if machines := result.measured.get("machines"):
+            kept += f"; the least of {', '.join(machines)}" if len(machines) > 1 else f"; on {next(iter(machines))}"
         rows.append([result.name, gain, f"{result.measured.get('over_limit', math.nan):.3f}", kept, result.changes])
     print_table(["kernels", "gain over default", "/ limit", "kept", "best found"], rows)

@@ -32,7 +32,7 @@ from ..store.cache import digest
 from ..store.records import Record, RecordFile
 from ..target import Target
 from .decision import LEAST_GAIN, SequentialTest, interval_of_means
-from .experiment import Gain, History, Measure, Propose, Samples, Spread, Trial, experiment, nearest
+from .experiment import Gain, History, Measure, Propose, Samples, Spread, Trial, estimated, experiment, nearest
 from .jobs import CASE_MAX_BYTES, Job, candidates_of, distance, distinct, jobs_of, start_of
 from .log import FORMAT, Result, read_log
 from .machines import Machines
@@ -55,6 +55,7 @@ STEP_GAIN = 0.02
 """What a candidate has to gain over the best so far: where they lie makes equal kernels differ by a hundredth."""
 
 SEARCHES: dict[str, Callable[[Sequence[Schedule], int], Propose]] = {
+    "estimated": lambda candidates, _: estimated(candidates),
     "nearest": lambda candidates, _: nearest(candidates, distance),
     "tpe": tpe,
 }
@@ -111,7 +112,7 @@ class Settings:
     key: str = ""
     seconds: float = 0.1
     min_gain: float | None = None
-    search: str = "nearest"
+    search: str = "estimated"
     progress: Callable[[Progress], None] | None = None
     result: Callable[[Found], object] | None = None
 
@@ -270,7 +271,8 @@ def _conclude(search: _Search, job: Job, best: Schedule) -> Found:
         found["over_limit"] = round(math.exp(statistics.median(over_copy)) / limit, 4)
     found.update(cases=[case.name for case in job.cases], regime=dict(samples.regime))
     if search.settings.remote:
-        found["machines"] = {name: gain.to_json() for name, gain in by_machine[kept].items()}
+        told = kept if enough else best if best in by_machine else default
+        found["machines"] = {name: gain.to_json() for name, gain in by_machine[told].items()}
         del found["regime"]["machine"]
     record = Record(job.match, job.size_class, kept, found, job.spec.operator, job.extents)
     result = Found(job.name, default, best, bool(enough), gain, why, found, record=record)
@@ -483,9 +485,9 @@ def tune(spec: Any, shape: Sequence[int], axis: int | None = None, *, static: bo
     min_gain : float
         Fraction of the default's time that a schedule with code of its own has to gain to be kept; 0.03 by default, and
         0.1 in the folder of a checkout that is shipped.
-    search : {"nearest", "tpe"}
-        What is tried next: what differs from the best so far in the fewest knobs, or what optuna samples, which needs
-        the extra ``fq_tvm[search]``.
+    search : {"estimated", "nearest", "tpe"}
+        What is tried next: what has the knobs' values that gained most, the default; what differs from the best so far
+        in the fewest knobs; or what optuna samples, which needs the extra ``fq_tvm[search]``.
     progress : callable, optional
         Called with a :class:`Progress` before each trial.
     result : callable, optional
