@@ -170,6 +170,7 @@ def measure(name: str, rounds: int) -> dict[str, float]:
     for form in FORMS:
         connections[form], theirs = spawn.Pipe()
         spawn.Process(target=train, args=(theirs, name, form), daemon=True).start()
+        theirs.close()  # so that a process which ends is an error here, not a wait
     for turn in range(rounds + 1):
         for form, connection in connections.items():
             connection.send(STEPS_A_TURN)
