@@ -43,7 +43,7 @@ SAME = (Case((32, 2048), 0), Case((64, 16384), 0), Case((256, 32768), 0))
 BAD = Case((8, 64, 56, 56), 1)
 """Rows of 3136 elements: both knobs of the bad start count."""
 
-COMPARE_SECONDS = 20.0
+COMPARE_SECONDS = 10.0
 
 
 def bad_schedule(spec: Any, target: Target | None = None) -> Schedule:
