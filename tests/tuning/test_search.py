@@ -404,7 +404,7 @@ def test_command(double, few, tmp_path, capsys):
     assert "50.0 % (50.0 to 50.0)" in capsys.readouterr().out
     for bad in (
         ["tune"],
-        ["tune", "--all", "--min-gain", "100"],
+        ["tune", "--all", "-q", "--min-gain", "100"],
         ["tune", "--all", "--rpc", "here:1"],
         ["tune", "--case", "nothing"],
         ["tune", "--all", "--budget", "0"],
