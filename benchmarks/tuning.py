@@ -119,9 +119,9 @@ def main() -> None:
 def run(options: argparse.Namespace) -> None:
     """Make searches, and say what all of them come to."""
     vars(search).update(
-        {"space": same_space, "distinct": each_once}
+        {"space": same_space, "distinct": each_once, "candidates_of": lambda _job, listed, _target: each_once(listed)}
         if options.same_code
-        else {"space": bad_space, "default_schedule": bad_schedule}
+        else {"space": bad_space, "start_of": lambda job, target: bad_schedule(job.spec, target)}
     )
     results = (
         [json.loads(line) for line in options.results.read_text().splitlines()]
