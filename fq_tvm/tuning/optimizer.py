@@ -45,7 +45,7 @@ def tpe(space: Iterable[Any], seed: int = 0) -> Propose:
     knobs = [candidate.to_json() for candidate in candidates]
     values = {name: sorted({knob[name] for knob in knobs}) for name in (knobs[0] if knobs else {})}
     categorical = optuna.distributions.CategoricalDistribution
-    choices = {name: categorical(some) for name, some in values.items() if len(some) > 1}
+    choices: dict[str, Any] = {name: categorical(some) for name, some in values.items() if len(some) > 1}
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would say that there is a study
     try:
