@@ -18,6 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..environment import import_tvm
 from ..errors import FqError
+from ..interruption import fork_safe_lock
 from ..target import Target
 from .worker import LostError, TrialError, Worker
 
@@ -95,7 +96,7 @@ class _Place(threading.Thread):
         self.machine = ""
         self.target: Target | None = None
         self.work: queue.Queue[Callable[[], Any] | None] = queue.Queue()
-        self.closing = threading.Event()
+        self.closing = fork_safe_lock(threading.Event)
         self._events = events
 
     def run(self) -> None:

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from .. import environment
 from ..errors import FqError
+from ..interruption import fork_safe_lock
 
 
 class TrialError(FqError):
@@ -49,7 +50,7 @@ class Worker:
         self._process: subprocess.Popen[str] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._closed = False
-        self._lock = threading.Lock()  # one thread asks, another may close
+        self._lock = fork_safe_lock(threading.Lock)  # one thread asks, another may close
 
     def __enter__(self) -> Worker:
         return self

@@ -9,6 +9,7 @@ as one instruction of its pipe.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import itertools
 import math
@@ -63,11 +64,10 @@ class View:
         return self.base + -(-(last + 1) * self.bits // 8)
 
     def _check(self) -> None:
-        check(all(n >= 0 for n in self.sizes), f"negative extent in {self.sizes}")
-        check(
-            self.base >= 0 and self.offset >= 0 and self._end() <= self.buffer.size,
-            f"{self.space} access ends at byte {self._end()} of {self.buffer.size}",
-        )
+        check(not self.sizes or min(self.sizes) >= 0, "negative extent")
+        end = self._end()
+        if self.base < 0 or self.offset < 0 or end > self.buffer.size:
+            raise Violation(f"{self.space} access ends at byte {end} of {self.buffer.size}")
 
     def array(self) -> np.ndarray:
         """The elements as a writable array."""
@@ -186,11 +186,16 @@ def library_call(name: str, operands: list[Any]) -> None:
     NotImplementedError
         If the function is not known here.
     """
+    action, words = _library(name)
+    with np.errstate(all="ignore"):
+        action(*words, *operands)
+
+
+@functools.cache
+def _library(name: str) -> tuple[Any, tuple[Any, ...]]:
     for pattern, action in _LIBRARY:
         if found := re.fullmatch(pattern, name):
-            with np.errstate(all="ignore"):
-                action(*found.groups(), *operands)
-            return
+            return action, found.groups()
     raise NotImplementedError(f"library function {name}")
 
 
@@ -292,7 +297,8 @@ _PIPE = ((r"load_.*", MTE2), (r"store_.*", MTE3), (r".*", V))
 PIPE_NAMES = {"PIPE_S": S, "PIPE_V": V, "PIPE_MTE2": MTE2, "PIPE_MTE3": MTE3, "PIPE_ALL": ALL}
 
 
-def _first(table: Sequence[tuple[str, int]], name: str) -> int:
+@functools.cache
+def _first(table: tuple[tuple[str, int], ...], name: str) -> int:
     return next(value for pattern, value in table if re.fullmatch(pattern, name))
 
 
@@ -444,7 +450,7 @@ class Module:
         for name, argument in zip(block.args, arguments, strict=True):
             if isinstance(argument, np.ndarray):
                 # The tiling key comes as a bare pointer.
-                element = str(name.type.element_type) if hasattr(name.type, "element_type") else "i64"
+                element = written(name.type.element_type) if hasattr(name.type, "element_type") else "i64"
                 check(argument.dtype == DTYPES[element], f"{argument.dtype} given for {name.type}")
                 flat = argument.reshape(-1).view(np.uint8)
                 argument = View(flat, element, argument.shape, dense(argument.shape))
@@ -476,13 +482,17 @@ class Module:
         if name in IGNORED:
             return None
         if name in ("hivm.hir.set_flag", "hivm.hir.wait_flag"):
-            pipes = [PIPE_NAMES[re.search(r"PIPE_\w+", str(attribute(key)))[0]] for key in ("set_pipe", "wait_pipe")]
-            number = operands[0] if operands else int(re.search(r"EVENT_ID(\d+)", str(attribute("static_event_id")))[1])
+            pipes = [
+                PIPE_NAMES[re.search(r"PIPE_\w+", written(attribute(key)))[0]] for key in ("set_pipe", "wait_pipe")
+            ]
+            number = (
+                operands[0] if operands else int(re.search(r"EVENT_ID(\d+)", written(attribute("static_event_id")))[1])
+            )
             note = set_flag if name == "hivm.hir.set_flag" else wait_flag
             self.traces[-1].append(note(*pipes, number, self._site(operation)))
             return None
         if name == "hivm.hir.pipe_barrier":
-            pipe = PIPE_NAMES[re.search(r"PIPE_\w+", str(attribute("pipe")))[0]]
+            pipe = PIPE_NAMES[re.search(r"PIPE_\w+", written(attribute("pipe")))[0]]
             self.traces[-1].append(barrier(pipe, self._site(operation)))
             return None
         if name in ("func.return", "scf.yield"):
@@ -496,9 +506,9 @@ class Module:
             give(int({"apply": lambda v: v[0], "min": min, "max": max}[name[7:]](function(*operands))))
         elif name.startswith("arith.") and name[6:] in INTEGER:
             result = INTEGER[name[6:]](*map(int, operands))
-            give(result & 1 if str(operation.results[0].type) == "i1" else result)
+            give(result & 1 if written(operation.results[0].type) == "i1" else result)
         elif name.startswith("arith.") and name[6:] in SCALAR:
-            dtype = DTYPES[str(operation.results[0].type)]
+            dtype = DTYPES[written(operation.results[0].type)]
             with np.errstate(all="ignore"):
                 give(ARITHMETIC[SCALAR[name[6:]]](*map(dtype, operands)))
         elif name == "arith.cmpi":
@@ -553,14 +563,14 @@ class Module:
         kind = operation.results[0].type if operation.results else None
         if name == "memref.alloca":
             # The other build of the compiler, for aarch64, keeps a counter on the scalar unit's own stack.
-            sizes, element = tuple(kind.get_shape()), str(kind.element_type)
+            sizes, element = tuple(kind.get_shape()), written(kind.element_type)
             garbage = np.full(math.prod(sizes) * 8, 0xA5, np.uint8)
             return [View(garbage, element, sizes, dense(sizes), space="stack")]
         source = operands[0]
         if name == "hivm.hir.pointer_cast":
             sizes = tuple(kind.get_shape())
-            check("ub" in str(kind.memory_space), f"a buffer in {kind.memory_space}")
-            view = View(self.unified, str(kind.element_type), sizes, dense(sizes), base=source, space="ub")
+            check("ub" in written(kind.memory_space), f"a buffer in {kind.memory_space}")
+            view = View(self.unified, written(kind.element_type), sizes, dense(sizes), base=source, space="ub")
             view._check()
             return [view]
         if name == "memref.view":
@@ -568,7 +578,7 @@ class Module:
             remaining = iter(extents)
             sizes = tuple(next(remaining) if n < 0 else n for n in kind.get_shape())
             view = View(
-                source.buffer, str(kind.element_type), sizes, dense(sizes), 0, source.base + shift, source.space
+                source.buffer, written(kind.element_type), sizes, dense(sizes), 0, source.base + shift, source.space
             )
             needed = shift + -(-math.prod(sizes) * view.bits // 8)
             check(needed <= math.prod(source.sizes), f"a view of {needed} bytes in a buffer of {source.sizes}")
@@ -617,6 +627,16 @@ class Module:
             self._note(operation, S, (), [element])
             return []
         raise NotImplementedError(f"operation {name}")
+
+
+_texts: dict[int, tuple[Any, str]] = {}
+
+
+def written(attribute: Any) -> str:
+    """Return an attribute as text, which takes long to print and is asked for whenever its operation runs."""
+    if (found := _texts.get(id(attribute))) is None:
+        found = _texts[id(attribute)] = (attribute, str(attribute))  # kept, so that the number stays its own
+    return found[1]
 
 
 def _element(view: View, indices: Sequence[int]) -> View:

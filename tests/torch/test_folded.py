@@ -28,6 +28,15 @@ CLASSES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """Begin without our method, and see it go: where other threads live, such as the test runner's, it stays."""
+    monkeypatch.setattr("fq_tvm.torch.override.threading.active_count", lambda: 1)
+    with fq_tvm.torch.enabled():
+        pass
+    assert folded.FOLDED.__dict__[folded.METHOD] is STOCK
+
+
 @pytest.fixture
 def served(monkeypatch):
     """Let the kernel serve tensors of any size, and count what it serves."""
