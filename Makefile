@@ -87,7 +87,7 @@ hivmc: $(VENV)/installed-dev
 	$(BIN)/python tests/ascend/hivmc.py
 
 judge: hivmc
-	TEST_ASCEND_JUDGE=1 $(BIN)/python -m pytest --numprocesses 2 tests/ascend/test_ascend_hivmc.py -k "not redundant"
+	TEST_ASCEND_JUDGE=1 $(BIN)/python -m pytest --numprocesses 2 tests/ascend -k "(hivmc or large) and not redundant"
 	TEST_ASCEND_JUDGE=1 $(BIN)/python -m pytest tests/ascend -k redundant  # it prints counts
 
 clean:

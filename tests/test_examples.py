@@ -14,7 +14,7 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 OWN_TESTS = {"demo.py"}
 """Scripts that need an argument."""
-SHORT = {"qat_digits.py": ("--steps", 3), "search.py": ("--budget", 1)}
+SHORT = {"metaschedule.py": (1,), "qat_digits.py": ("--steps", 3), "search.py": ("--budget", 1)}
 """Options that make a script take seconds; the others run as they are."""
 
 
