@@ -229,9 +229,8 @@ def _observe(stock: Callable[..., Any], x: Any, observer_on: Any, fake_quant_on:
     if launch is STOCK or not (observes or quantizes):
         return None
     try:
-        current = (
-            channel_range(x.detach(), 0 if per_row else None) if observes else None
-        )  # a parameter is no plain tensor
+        # detached, as a parameter is no plain tensor
+        current = channel_range(x.detach(), 0 if per_row else None) if observes else None
     except CacheMissError:  # a library that was built without; torch is slower, not wrong
         return None
     observed = observer.channels if per_row else observer.tensor

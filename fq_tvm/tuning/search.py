@@ -121,7 +121,6 @@ class Settings:
             raise FqError(f"the budget is {self.budget} s; expected a positive number")
         if self.min_gain is not None and not 0 <= self.min_gain < 1:
             raise FqError(f"the least gain is {self.min_gain}; expected a fraction from 0 up, e.g. 0.03")
-
         if self.search not in SEARCHES:
             raise FqError(f"the search is {self.search!r}; expected one of {', '.join(SEARCHES)}")
 

@@ -64,7 +64,8 @@ class View:
         return self.base + -(-(last + 1) * self.bits // 8)
 
     def _check(self) -> None:
-        check(not self.sizes or min(self.sizes) >= 0, "negative extent")
+        if self.sizes and min(self.sizes) < 0:
+            raise Violation(f"negative extent in {self.sizes}")
         end = self._end()
         if self.base < 0 or self.offset < 0 or end > self.buffer.size:
             raise Violation(f"{self.space} access ends at byte {end} of {self.buffer.size}")

@@ -228,6 +228,12 @@ class Tally:
             self.caught[kind] += caught
             self.redundant[kind] += len(groups) - caught
 
+    def check(self) -> None:
+        """Require that both kinds of answers were given, and that one half of a flag never goes unnoticed."""
+        assert self.redundant["flags"] == 0
+        assert self.caught["barriers"] > self.redundant["barriers"] > 0
+        assert self.caught["flags with their waits"] > self.redundant["flags with their waits"]
+
     def __str__(self) -> str:
         return "".join(
             f"  {kind}: {self.caught[kind]} caught when taken away, {self.redundant[kind]} proven redundant "

@@ -194,10 +194,7 @@ def test_every_flag_and_barrier_is_needed_or_proven_redundant(lowered, tmp_path,
         tally.add(traces, kernel.size)
     with capsys.disabled():
         print(f"\n{tally}", end="")
-    # One half of a flag never goes unnoticed.
-    assert tally.redundant["flags"] == 0
-    assert tally.caught["barriers"] > tally.redundant["barriers"] > 0
-    assert tally.caught["flags with their waits"] > tally.redundant["flags with their waits"]
+    tally.check()
 
 
 @needs_akg

@@ -290,7 +290,4 @@ def test_every_flag_and_barrier_is_needed_or_proven_redundant(judged, library, c
         tally.add(traces, device.size)
     with capsys.disabled():
         print(f"\n{tally}", end="")
-    # One half of a flag never goes unnoticed.
-    assert tally.redundant["flags"] == 0
-    assert tally.caught["barriers"] > tally.redundant["barriers"] > 0
-    assert tally.caught["flags with their waits"] > tally.redundant["flags with their waits"]
+    tally.check()
