@@ -13,7 +13,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .layout import MAX_RANK
-from .spec import FakeQuantSpec, LearnableGradientSpec, QuotientGradientSpec, RangeSpec, StraightThroughSpec
+from .spec import (
+    FakeQuantSpec,
+    LearnableGradientSpec,
+    ObservedParametersSpec,
+    QuotientGradientSpec,
+    RangeSpec,
+    StraightThroughSpec,
+)
 from .target import Target
 
 ELEMENTWISE = ("self", "out", "mask")
@@ -304,3 +311,25 @@ def quotient_gradient_entry_points(spec: QuotientGradientSpec) -> EntryPoints:
     tensors, extents = ("self", "grad", "divisor", "out", "by_divisor"), ("outer", "channels", "inner")
     forms = (Form(name, tensors, ("out", "by_divisor"), integers=extents) for name in ("run", "long"))
     return EntryPoints(tensors, tuple(forms))
+
+
+def observed_parameters_entry_points(spec: ObservedParametersSpec) -> EntryPoints:
+    """State the function of a kernel of the parameters of an observed range, which runs in the calling thread.
+
+    Parameters
+    ----------
+    spec : ObservedParametersSpec
+        The kernel.
+
+    Returns
+    -------
+    EntryPoints
+        Vectors of a channel each; of the last tensor, one int32, 1 if the others were written and 0 if none was.
+        Scalars are the weight of what is current and the range of integers.  Integers: the channels; whether the
+        current range is taken in, and whether parameters are chosen.
+    """
+    del spec  # both are called alike
+    results = ("running_least", "running_greatest", "scale", "zero_point", "served")
+    tensors = ("least", "greatest", *results)
+    scalars, integers = ("constant", "quant_min", "quant_max"), ("channels", "observes", "chooses")
+    return EntryPoints(tensors, (Form("run", tensors, results, scalars, integers, ("serial",)),))

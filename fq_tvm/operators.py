@@ -13,20 +13,30 @@ from .entry_points import (
     EntryPoints,
     fake_quant_entry_points,
     learnable_gradient_entry_points,
+    observed_parameters_entry_points,
     quotient_gradient_entry_points,
     range_entry_points,
     straight_through_entry_points,
 )
 from .errors import FqError
-from .reference import channel_range, fake_quant, learnable_gradient, quotient_gradient, straight_through
+from .reference import (
+    channel_range,
+    fake_quant,
+    learnable_gradient,
+    observed_parameters,
+    quotient_gradient,
+    straight_through,
+)
 from .spec import (
     FakeQuantSpec,
     LearnableGradientSpec,
+    ObservedParametersSpec,
     QuotientGradientSpec,
     RangeSpec,
     StraightThroughSpec,
     catalogue,
     learnable_gradient_catalogue,
+    observed_parameters_catalogue,
     quotient_gradient_catalogue,
     range_catalogue,
     straight_through_catalogue,
@@ -114,7 +124,24 @@ QUOTIENT_GRADIENT = Operator(
 )
 """The gradient of a quotient by a divisor for each channel, which undoes the folding of batch norm."""
 
-OPERATORS = (FAKE_QUANT, STRAIGHT_THROUGH, CHANNEL_RANGE, LEARNABLE_GRADIENT, QUOTIENT_GRADIENT)
+OBSERVED_PARAMETERS = Operator(
+    ObservedParametersSpec.operator,
+    ObservedParametersSpec,
+    observed_parameters_entry_points,
+    "fq_tvm.codegen.observed:state",
+    observed_parameters,
+    observed_parameters_catalogue,
+)
+"""Moving averages of the range of each channel, and the scale and zero point that follow."""
+
+OPERATORS = (
+    FAKE_QUANT,
+    STRAIGHT_THROUGH,
+    CHANNEL_RANGE,
+    LEARNABLE_GRADIENT,
+    QUOTIENT_GRADIENT,
+    OBSERVED_PARAMETERS,
+)
 """Those of this library."""
 
 _operators = {operator.name: operator for operator in OPERATORS}

@@ -8,9 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .spec import NARROW_LIMIT, Formula
+from .spec import LEAST_SCALE, NARROW_LIMIT, NO_SCALE, Formula
 
-__all__ = ["channel_range", "fake_quant", "learnable_gradient", "quotient_gradient", "straight_through"]
+__all__ = [
+    "channel_range",
+    "fake_quant",
+    "learnable_gradient",
+    "observed_parameters",
+    "quotient_gradient",
+    "straight_through",
+]
 
 
 def fake_quant(
@@ -239,3 +246,76 @@ def _at_least(q: NDArray[np.float64], bound: int) -> NDArray[np.bool_]:
     """``q >= bound`` as integers."""
     limit = float(bound)
     return q >= (limit if int(limit) >= bound else math.nextafter(limit, math.inf))
+
+
+def observed_parameters(
+    current: tuple[ArrayLike, ArrayLike] | None,
+    running: tuple[ArrayLike, ArrayLike],
+    constant: float,
+    quant_min: int,
+    quant_max: int,
+    symmetric: bool,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]] | None:
+    """Moving averages of the range of each channel, and the scale and zero point that follow.
+
+    Parameters
+    ----------
+    current : tuple of array_like, or None
+        float32, shape (channels,): least and greatest element of each channel; None if there is nothing new.
+    running : tuple of array_like
+        float32, shape (channels,): their moving averages so far; an infinity where there is none yet.
+    constant : float
+        Weight of what is current; taken as a float32.
+    quant_min, quant_max : int
+        The range of integers, at least two wide, of at most ``2**23`` in magnitude.
+    symmetric : bool
+        Whether a range around zero is made symmetric first, with the zero point in the middle.
+
+    Returns
+    -------
+    least, greatest : numpy.ndarray
+        float32, shape (channels,): the moving averages.
+    scale : numpy.ndarray
+        float32, shape (channels,).
+    zero_point : numpy.ndarray
+        int32, shape (channels,).
+
+        None in the place of all four if an average is not finite, or the least above the greatest.
+
+    Notes
+    -----
+    Formula: ``calculate_moving_average`` of torch's ``FusedObsFakeQuant.cpp``, and ``ChooseQuantizationParams`` of its
+    ``ATen/native/quantized/cpu/QuantUtils.h``, which is that of FBGEMM; their float32 and float64 steps are the same
+    here.
+    """
+    f32, least_scale = np.float32, np.float32(LEAST_SCALE)
+    low, high = (np.asarray(bound, f32) for bound in running)
+    with np.errstate(all="ignore"):
+        if current is not None:
+            both = zip((low, high), (np.asarray(bound, f32) for bound in current), strict=True)
+            low, high = (np.where(np.isinf(r), c, r + f32(constant) * (c - r)) for r, c in both)
+        if not (np.isfinite(low) & np.isfinite(high) & (low <= high)).all():
+            return None
+        averages = low, high
+        around = (low < 0) & (high > 0) if symmetric else np.zeros(low.shape, bool)
+        half = (quant_max - quant_min) // 2
+        step = np.maximum(np.abs(low / f32(half + 1)), np.abs(high / f32(half)))
+        low = np.minimum(np.where(around, step * -f32(half + 1), low), f32(0))
+        high = np.maximum(np.where(around, step * f32(half), high), f32(0))
+        scale = (high.astype(np.float64) - low) / (quant_max - quant_min)
+        single = scale.astype(f32)
+        scale = np.where((single == 0) | np.isinf(f32(1) / single), NO_SCALE, scale)
+        small = scale < least_scale
+        # an end that is zero stays so, as torch would have it
+        factor, reach = least_scale / single, least_scale * f32(quant_max - quant_min)
+        low, high = (
+            np.where(small, np.where(other == 0, end, np.where(this == 0, f32(0), this * factor)), this)
+            for this, other, end in ((low, high, -reach), (high, low, reach))
+        )
+        scale = np.where(small, least_scale, scale)
+        below, above = low / scale, high / scale
+        nearer = abs(quant_min) - np.abs(below) < abs(quant_max) - np.abs(above)
+        zero_point = np.where(nearer, quant_min - below, quant_max - above)
+        zero_point = np.where(around & (low < 0) & (high > 0), (quant_min + quant_max) / 2, zero_point)
+        zero_point = np.rint(np.clip(zero_point, quant_min, quant_max))
+        return *averages, scale.astype(f32), zero_point.astype(np.int32)

@@ -37,6 +37,12 @@ NARROW_LIMIT = 2**23
 exact in float32, so clipping and comparing in float32 equals doing so in integers.  Also of a zero point that may be
 taken off the bounds, for the same reason."""
 
+LEAST_SCALE = 6.1e-5
+"""What torch makes of scales below, about where float16 becomes subnormal; as a float32."""
+
+NO_SCALE = 0.1
+"""What torch makes of scales that are zero, or have no finite reciprocal."""
+
 
 @dataclass(frozen=True)
 class Formula:
@@ -448,11 +454,55 @@ class QuotientGradientSpec:
         return asdict(self)
 
 
-def _check_fields(spec: Any, **allowed: tuple[str, ...]) -> None:
+@dataclass(frozen=True)
+class ObservedParametersSpec:
+    """One kernel of the parameters that follow from an observed range, whatever the number of channels.
+
+    Parameters
+    ----------
+    iteration : {"lanes"}
+        How the kernel walks memory, as in :class:`FakeQuantSpec`.
+    symmetric : bool
+        Whether a range around zero is made symmetric first, with the zero point in the middle.
+    dtype : {"float32"}
+        Element type of all tensors but the zero point.
+
+    Raises
+    ------
+    FqError
+        If a field holds a value outside the sets above.
+    """
+
+    operator: ClassVar[str] = "observed_parameters"
+    lanes: ClassVar[bool] = True
+    strided: ClassVar[bool] = False
+    nontemporal: ClassVar[bool] = False
+    out_dtype: ClassVar[str] = "float32"
+    element_bytes: ClassVar[int] = 32
+    """Bytes that move for each channel: of two bounds, read, of two more, read and written, and of both parameters."""
+
+    iteration: str
+    symmetric: bool
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        _check_fields(self, iteration=("lanes",), symmetric=(False, True), dtype=("float32",))
+
+    @property
+    def name(self) -> str:
+        """A name that states every field, for files, logs and symbols."""
+        return f"observed_{'symmetric' if self.symmetric else 'affine'}_f32"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a dictionary that :func:`json.dumps` takes."""
+        return asdict(self)
+
+
+def _check_fields(spec: Any, **allowed: tuple[Any, ...]) -> None:
     """Refuse a specification of which a field holds a value outside its set."""
     for field, values in allowed.items():
         if (value := getattr(spec, field)) not in values:
-            raise FqError(f"{type(spec).__name__}.{field} is {value!r}; expected one of {', '.join(values)}")
+            raise FqError(f"{type(spec).__name__}.{field} is {value!r}; expected one of {', '.join(map(str, values))}")
 
 
 def promote(dtype: str, scale_dtype: str) -> str:
@@ -561,3 +611,8 @@ def learnable_gradient_catalogue() -> tuple[LearnableGradientSpec, ...]:
 def quotient_gradient_catalogue() -> tuple[QuotientGradientSpec, ...]:
     """List every kernel of the gradient of a quotient."""
     return (QuotientGradientSpec("rows"),)
+
+
+def observed_parameters_catalogue() -> tuple[ObservedParametersSpec, ...]:
+    """List every kernel of the parameters of an observed range."""
+    return tuple(ObservedParametersSpec("lanes", symmetric) for symmetric in (False, True))

@@ -16,6 +16,7 @@ from ..spec import (
     FakeQuantSpec,
     catalogue,
     learnable_gradient_catalogue,
+    observed_parameters_catalogue,
     quotient_gradient_catalogue,
     range_catalogue,
     straight_through_catalogue,
@@ -79,6 +80,7 @@ def build(arguments: Arguments) -> None:
             *range_catalogue(arguments.extensions),
             *learnable_gradient_catalogue(),
             *quotient_gradient_catalogue(),
+            *observed_parameters_catalogue(),
         ]
     target, is_default = find_target(arguments.target), arguments.target in (None, environment.target_name())
     start = time.perf_counter()

@@ -11,9 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 from tvm import te, tirx
 
-from ..spec import CONTRACT, NARROW_LIMIT, ZERO_POINTS, Formula, promote, quant_range_scalars
+from ..spec import (
+    CONTRACT,
+    LEAST_SCALE,
+    NARROW_LIMIT,
+    NO_SCALE,
+    ZERO_POINTS,
+    Formula,
+    promote,
+    quant_range_scalars,
+)
 
 
 @dataclass(frozen=True)
@@ -598,3 +608,83 @@ def range_of(extremes: Extremes, dtype: str) -> tuple[Any, Any]:
     smallest = tirx.Select(unsigned >= const(sign), unsigned, least)
     nan = const(infinity | (infinity >> 1))
     return tirx.Select(is_nan, nan, smallest), tirx.Select(is_nan, nan, greatest)
+
+
+def moving_average(running: Any, current: Any, constant: Any) -> Any:
+    """State the moving average of a bound: what is current where there is none yet, which is an infinity.
+
+    Parameters
+    ----------
+    running, current, constant : tvm.ir.Expr
+        float32: the average so far, what is taken in, and its weight.
+
+    Notes
+    -----
+    A maximum with minus infinity keeps the product and the sum from being fused, as in :func:`fake_quant`; it changes a
+    NaN only, and what that becomes is not finite either.
+    """
+    infinity = tirx.const(math.inf, "float32")
+    none = tirx.any(tirx.EQ(running, infinity), tirx.EQ(running, -infinity))
+    return tirx.Select(none, current, running + te.max(constant * (current - running), -infinity))
+
+
+def observed_parameters(low: Any, high: Any, quant_range: QuantRange, symmetric: bool) -> tuple[Any, Any]:
+    """State the scale and the zero point that a range gets.
+
+    Parameters
+    ----------
+    low, high : tvm.ir.Expr
+        float32, finite: the least and the greatest element.
+    quant_range : QuantRange
+        The range of integers, as float32.
+    symmetric : bool
+        Whether a range around zero is made symmetric first.
+
+    Returns
+    -------
+    scale, zero_point : tvm.ir.Expr
+        float32 and int32.
+
+    Notes
+    -----
+    Formula: :func:`fq_tvm.reference.observed_parameters`, float32 and float64 where that has them.  No product meets a
+    sum but through a selection or a quotient, so none can be fused.
+    """
+
+    def single(value: float) -> Any:
+        return tirx.const(value, "float32")
+
+    def double(value: Any) -> Any:
+        return tirx.const(value, "float64") if isinstance(value, float) else value.astype("float64")
+
+    zero, least_scale = single(0.0), float(np.float32(LEAST_SCALE))
+    width = quant_range.high - quant_range.low
+    around = tirx.all(low < zero, high > zero)
+    if symmetric:
+        half = te.floor(width * single(0.5))
+        step = te.max(te.abs(low / (half + single(1.0))), te.abs(high / half))
+        low = tirx.Select(around, step * (single(-1.0) - half), low)
+        high = tirx.Select(around, step * half, high)
+    low, high = te.min(low, zero), te.max(high, zero)
+    scale = (double(high) - double(low)) / double(width)
+    rounded = scale.astype("float32")
+    none = tirx.any(tirx.EQ(rounded, zero), tirx.EQ(single(1.0) / rounded, single(math.inf)))
+    scale = tirx.Select(none, double(NO_SCALE), scale)
+    small = scale < double(least_scale)
+    factor, reach = single(least_scale) / rounded, single(least_scale) * width
+
+    def lengthened(this: Any, other: Any, end: Any) -> Any:
+        scaled = tirx.Select(tirx.EQ(this, zero), zero, this * factor)
+        return tirx.Select(small, tirx.Select(tirx.EQ(other, zero), end, scaled), this)
+
+    low, high = lengthened(low, high, -reach), lengthened(high, low, reach)
+    scale = tirx.Select(small, double(least_scale), scale)
+    first, last = double(quant_range.low), double(quant_range.high)
+    below, above = double(low) / scale, double(high) / scale
+    nearer = te.abs(first) - te.abs(below) < te.abs(last) - te.abs(above)
+    zero_point = tirx.Select(nearer, first - below, last - above)
+    if symmetric:
+        middle = (first + last) * double(0.5)
+        zero_point = tirx.Select(tirx.all(low < zero, high > zero), middle, zero_point)
+    zero_point = te.round(te.min(te.max(zero_point, first), last))
+    return scale.astype("float32"), zero_point.astype("int32")

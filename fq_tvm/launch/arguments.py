@@ -25,6 +25,7 @@ from ..spec import (
     FakeQuantSpec,
     Formula,
     LearnableGradientSpec,
+    ObservedParametersSpec,
     QuotientGradientSpec,
     RangeSpec,
     StraightThroughSpec,
@@ -287,6 +288,58 @@ class QuotientGradient(NamedTuple):
     def spec(self, iteration: str) -> QuotientGradientSpec:
         """Return the kernel that serves it, given the class of the loops."""
         return QuotientGradientSpec(iteration)
+
+
+class ObservedParameters(NamedTuple):
+    """What parameters of an observed range depend on; all vectors are contiguous.
+
+    Parameters
+    ----------
+    channels : int
+        Elements of each vector.
+    symmetric : bool
+        See :class:`~fq_tvm.spec.ObservedParametersSpec`.
+    constant : float
+        Weight of what is current.
+    quant_min, quant_max : int
+        The range of integers, at least two wide.
+    observes, chooses : bool
+        Whether the current range is taken in, and whether parameters are chosen.
+    """
+
+    channels: int
+    symmetric: bool
+    constant: float
+    quant_min: int
+    quant_max: int
+    observes: bool
+    chooses: bool
+
+    @property
+    def axis(self) -> int:
+        """Each element is a channel."""
+        return 0
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The numbers of entry points that the loops do not tell."""
+        scalars = {"quant_min": float(self.quant_min), "quant_max": float(self.quant_max), "constant": self.constant}
+        return {**scalars, "observes": int(self.observes), "chooses": int(self.chooses)}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of each vector."""
+        return (self.channels,)
+
+    @property
+    def strides(self) -> tuple[tuple[int, ...], ...]:
+        """Of a vector, in elements."""
+        return ((1,),)
+
+    def spec(self, iteration: str) -> ObservedParametersSpec:
+        """Return the kernel that serves it; what layouts call a row, one channel, is a lane here."""
+        del iteration
+        return ObservedParametersSpec("lanes", self.symmetric)
 
 
 class Reduction(NamedTuple):

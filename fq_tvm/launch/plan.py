@@ -110,7 +110,8 @@ def make_plan(
         form = points[name]
         whole = row % LINE_ELEMENTS == 0 or (points.workspace is None and row >= NONTEMPORAL_ROW_ELEMENTS[out_dtype])
         variant = "nontemporal" if past_caches and whole else "parallel"
-        threaded = form.function(variant if elements >= schedule.parallel_from else "serial")
+        spread = elements >= schedule.parallel_from and variant in form.variants
+        threaded = form.function(variant if spread else "serial")
         return Call(form, form.function("serial"), threaded, form.order({**values, **extents}))
 
     if "combine" in points:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any
@@ -18,9 +18,8 @@ import torch
 from torch import empty_like
 
 from ..errors import ArgumentError, CacheMissError
-from ..functional import channel_range
 from ..interruption import fork_safe_lock
-from ..launch.arguments import Operand, Operands, check, describe
+from ..launch.arguments import ObservedParameters, Operand, Operands, check, describe
 from ..launch.buffers import run
 from ..launch.registry import launch_of, launches, remember
 from ..launch.runtime import AddressTensor
@@ -50,15 +49,12 @@ Below it torch's own kernel serves the call.  Per channel there is no such bound
 does not fit an int64 must not depend on the size.
 """
 
+OBSERVED_MIN_ELEMENTS = 2**16
+"""Elements of a tensor from which the fused observer saves more than its launches from Python cost.
 
-OBSERVED_MIN_ELEMENTS = {False: 2**17, True: 2**15}
-"""Elements from which the fused observer saves more than its steps in Python cost: of a tensor, and of channels.
-
-What is below is observed by torch's kernel, which comes back for the quantization.
+What is below is observed by torch's kernel, which comes back for the quantization.  Per channel there is no such bound:
+torch's kernel writes scales and zero points one by one.
 """
-
-CHANNEL_ELEMENTS = 200
-"""As how many elements a channel counts there: as torch's kernel writes scales and zero points one by one."""
 
 
 def _launch(launch: Any, x: Any, scale: Any, zero_point: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -191,14 +187,11 @@ def _observed(stock: Callable[..., Any]) -> Callable[..., Any]:
     replaced = partial(stock, CPU)
 
     def kernel(x: Any, *rest: Any) -> Any:
-        if _depth and type(x) in PLAIN:
-            per_row, elements = len(rest) > 10 and bool(rest[10]), x.numel()
-            if per_row:
-                elements += CHANNEL_ELEMENTS * rest[4].numel()
-            if elements >= OBSERVED_MIN_ELEMENTS[per_row]:
-                result = _observe(replaced, x, *rest)
-                if result is not None:
-                    return result
+        per_row = len(rest) > 10 and rest[10]  # torch leaves it out where it has its default
+        if _depth and type(x) in PLAIN and (per_row or x.numel() >= OBSERVED_MIN_ELEMENTS):
+            result = _observe(replaced, x, *rest)
+            if result is not None:
+                return result
         return replaced(x, *rest)
 
     return kernel
@@ -212,7 +205,9 @@ def _observe(stock: Callable[..., Any], x: Any, observer_on: Any, fake_quant_on:
     channels = x.shape[0] if per_row and x.dim() else 1
     if not (
         x.dtype == least.dtype == greatest.dtype == scale.dtype == torch.float32 and zero_point.dtype == torch.int32
-        and all(type(t) in PLAIN and t.numel() == channels and t.is_contiguous() for t in buffers)
+        and all(
+            type(t) in PLAIN and t.numel() == channels and t.is_contiguous() and not t.requires_grad for t in buffers
+        )
         and scale.dim() == zero_point.dim() == 1
         and axis < x.dim() <= MAX_RANK and (not per_row or (x.dim() > 1 and axis == 0))
         and len({t.data_ptr() for t in buffers}) == 4
@@ -222,21 +217,30 @@ def _observe(stock: Callable[..., Any], x: Any, observer_on: Any, fake_quant_on:
     ):  # fmt: skip
         return None
     observes, quantizes = bool(observer_on.item()), bool(fake_quant_on.item())
+    parameters = ObservedParameters(channels, bool(symmetric), constant, low, high, observes, quantizes)
+    key = ("observed", x.shape, x.stride(), bool(per_row), *parameters)
+    if (observation := launches.get(key)) is None:
+        observation = remember(key, _plan_observation(x, buffers, bool(per_row), parameters))
+    if observation is STOCK or not observer.observe(observation, x, buffers):
+        return None
+    if not quantizes:
+        return stock(x, observer.OFF, fake_quant_on, *rest)
+    return _launch(observation.quantize, x, scale, zero_point)
+
+
+def _plan_observation(x: Any, buffers: Sequence[Any], per_row: bool, parameters: ObservedParameters) -> Any:
+    low, high = parameters.quant_min, parameters.quant_max
     if per_row:
+        *_, scale, zero_point = buffers
         launch = _find_per_channel(x, scale, zero_point, 0, low, high)
     else:
         launch = _find_per_tensor(x, low, high)
-    if launch is STOCK or not (observes or quantizes):
-        return None
+    if launch is STOCK or not (parameters.observes or parameters.chooses):
+        return STOCK
     try:
-        # detached, as a parameter is no plain tensor
-        current = channel_range(x.detach(), 0 if per_row else None) if observes else None
+        return observer.plan(x, per_row, parameters, launch)
     except CacheMissError:  # a library that was built without; torch is slower, not wrong
-        return None
-    observed = observer.channels if per_row else observer.tensor
-    if not observed(buffers, current, constant, (low, high) if quantizes else None, symmetric):
-        return None
-    return _launch(launch, x, scale, zero_point) if quantizes else stock(x, observer.OFF, fake_quant_on, *rest)
+        return STOCK
 
 
 def _learnable_per_channel_backward(stock: Callable[..., Any]) -> Callable[..., Any]:
@@ -298,14 +302,13 @@ def enable() -> None:
     ``aten::fake_quantize_per_tensor_affine_cachemask`` and
     ``aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams``.  All that torch has of fake quantization calls
     these: ``torch.fake_quantize_per_channel_affine`` and ``torch.fake_quantize_per_tensor_affine``, the modules of
-    ``torch.ao.quantization`` with their fused and learnable forms, and what torch.compile leaves to aten.  It also
-    replaces the operator of the fused modules, ``aten::_fused_moving_avg_obs_fq_helper``, for float32 of ``2**17``
-    elements and more, per channel of ``2**15`` where a channel counts as 200, with torch's bits in every buffer of the
-    module.  Of gradients it replaces the product with the mask,
-    ``aten::fake_quantize_per_{channel,tensor}_affine_cachemask_backward``, for float32 and float16 of 4096 elements and
-    more, where nothing differentiates it again; and the gradients of the learnable forms,
-    ``aten::_fake_quantize_learnable_per_{channel,tensor}_affine_backward``, for dense float32 of 8192 elements and more
-    whose channel is last or has 16 neighboring elements and more.
+    ``torch.ao.quantization`` with their fused and learnable forms, and what torch.compile leaves to aten. It also
+    replaces the operator of the fused modules, ``aten::_fused_moving_avg_obs_fq_helper``, for float32 of ``2**16``
+    elements and more, and per channel of any size, with torch's bits in every buffer of the module. Of gradients it
+    replaces the product with the mask, ``aten::fake_quantize_per_{channel,tensor}_affine_cachemask_backward``, for
+    float32 and float16 of 4096 elements and more, where nothing differentiates it again; and the gradients of the
+    learnable forms, ``aten::_fake_quantize_learnable_per_{channel,tensor}_affine_backward``, for dense float32 of
+    8192 elements and more whose channel is last or has 16 neighboring elements and more.
 
     Beside kernels it replaces a method, ``_ConvBnNd._forward_approximate`` of ``torch.ao.nn.intrinsic.qat``: where a
     convolution with folded batch norm is trained, the gradient of the quotient that undoes the folding takes one pass,

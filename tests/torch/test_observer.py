@@ -32,7 +32,7 @@ def served(monkeypatch):
         seen.append(result is not None)
         return result
 
-    monkeypatch.setattr(override, "OBSERVED_MIN_ELEMENTS", {False: 0, True: 0})
+    monkeypatch.setattr(override, "OBSERVED_MIN_ELEMENTS", 0)
     monkeypatch.setattr(override, "_observe", observe)
     return seen
 
@@ -177,67 +177,42 @@ def test_defaults_are_left_out(served):
     assert served == [True]
 
 
-def test_one_tensor_and_channels_choose_alike():
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        ends = np.sort((rng.standard_normal(2) * 10.0 ** rng.integers(-12, 30)).astype("f4"))
-        ends = np.sort(ends * rng.choice([0, 1, 1, 1], 2).astype("f4"))
-        running = np.float32(rng.choice([np.inf, 1.5, -3.25]))
-        (low, high), symmetric = BOUNDS[rng.integers(len(BOUNDS))], bool(rng.integers(2))
-        scale, zero_point = observer.parameters(ends[:1], ends[1:], low, high, symmetric)
-        found = observer.parameter(*ends.tolist(), low, high, symmetric)
-        assert found == (scale.item(), zero_point.item())
-        moved = observer.averages(running[None], ends[:1], 0.01).item()
-        assert observer.average(running.item(), ends[0].item(), 0.01) == moved
-
-
-def test_another_arithmetic_is_noticed(served, monkeypatch):
+def test_another_arithmetic_is_noticed():
     """Where torch was built to choose other scales, all is left to torch."""
+
+    def scaled(*args):
+        FUSED(*args)
+        args[5].mul_(1 + 2**-23)
+
+    def moved(*args):
+        FUSED(*args)
+        args[6].view(-1)[3] += 1
+
     assert observer._compare(FUSED)
-    for name, wrong in {"LEAST_SCALE": np.float32(1e-3), "NO_SCALE": 0.2}.items():
-        with monkeypatch.context() as patch:
-            patch.setattr(observer, name, wrong)
-            assert not observer._compare(FUSED)
-    monkeypatch.setattr(observer, "_agrees", False)
-    compare(lambda: of(X))
-    assert served == [False]
+    assert not observer._compare(scaled)
+    assert not observer._compare(moved)
 
 
 def test_a_library_without_the_range_leaves_it_to_torch(served, monkeypatch):
     def missing(*_):
         raise CacheMissError("there is none")
 
-    monkeypatch.setattr(override, "channel_range", missing)
-    compare(lambda: of(X))
+    monkeypatch.setattr(observer, "plan", missing)
+    compare(lambda: of(torch.linspace(-1, 2, 69).reshape(3, 23)))  # of which nobody else has a launch
     assert served == [False]
 
 
 @pytest.mark.parametrize(
     ("shape", "per_row", "kernels"),
-    [((2**17,), False, True), ((2**17 - 1,), False, False), ((2, 2**10), True, False), ((256, 1, 3, 3), True, True)],
+    [((2**16,), False, True), ((2**16 - 1,), False, False), ((2, 3), True, True), ((256, 1, 3, 3), True, True)],
 )
 def test_small_tensors_are_torchs(monkeypatch, shape, per_row, kernels):
-    """Many channels are none: torch writes their parameters one by one."""
+    """Channels are none: torch writes their parameters one by one."""
     inner, seen = override._observe, []
     monkeypatch.setattr(override, "_observe", lambda *args: seen.append(args) or inner(*args))
     x = torch.linspace(-1, 2, int(np.prod(shape))).reshape(shape)
     compare(lambda: of(x, per_row=per_row))
     assert len(seen) == kernels
-
-
-@pytest.mark.parametrize("bounds", BOUNDS)
-def test_parameters_of_channels_do_not_depend_on_each_other(bounds):
-    """Channels around zero, of which all or some are, are chosen for alike."""
-    ends = np.sort(np.random.default_rng(2).standard_normal((2, 40)).astype("f4"), axis=0)
-    ends[0, ::2], ends[1, ::2] = -np.abs(ends[0, ::2]), np.abs(ends[1, ::2])
-    ends[:, 2] = -1e-30, 1e-30
-    together = np.stack(observer.parameters(*ends, *bounds, True))
-    around = np.stack(observer.parameters(*ends[:, ::2], *bounds, True))
-    alone = np.concatenate(
-        [np.stack(observer.parameters(*ends[:, c : c + 1], *bounds, True)) for c in range(40)], axis=1
-    )
-    assert np.array_equal(together, alone)
-    assert np.array_equal(together[:, ::2], around)
 
 
 class Network(nn.Module):

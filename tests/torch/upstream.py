@@ -52,7 +52,7 @@ class Recorder:
 def enable(way: str) -> Counter[str]:
     """Put the kernels in torch's place; return what counts the tensors that they serve."""
     import fq_tvm.torch
-    from fq_tvm.torch import gradient, override
+    from fq_tvm.torch import gradient, observer, override
 
     served: Counter[str] = Counter()
 
@@ -65,10 +65,10 @@ def enable(way: str) -> Counter[str]:
 
     override._launch = counted("forward", override._launch)
     gradient.run = counted("gradient", gradient.run)
-    override.channel_range = counted("range", override.channel_range)
+    observer.observe = counted("range", observer.observe)
     if way == "every size":
         override.PER_TENSOR_MIN_ELEMENTS = gradient.KERNEL_MIN_ELEMENTS = 0
-        override.OBSERVED_MIN_ELEMENTS = {False: 0, True: 0}
+        override.OBSERVED_MIN_ELEMENTS = 0
     fq_tvm.torch.enable()
     return served
 
