@@ -114,34 +114,35 @@ def straight_through(grad: ArrayLike, mask: ArrayLike) -> NDArray[np.floating]:
 
 
 def quotient_gradient(
-    x: ArrayLike, grad: ArrayLike, divisor: ArrayLike, axis: int
+    quotient: ArrayLike, grad: ArrayLike, divisor: ArrayLike, axis: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Gradient of ``x / divisor``, with a divisor for each channel, before it is summed for the divisors.
 
     Parameters
     ----------
-    x, grad : array_like
-        float32, of one shape: what was divided, and the gradient of the quotient.
+    quotient, grad : array_like
+        float32, of one shape: ``x / divisor``, and its gradient.
     divisor : array_like
-        float32, shape (x.shape[axis],).
+        float32, shape (quotient.shape[axis],).
     axis : int
         Channel dimension, negative counts from the end.
 
     Returns
     -------
     by_x : numpy.ndarray
-        float32, x's shape.
+        float32, the quotient's shape.
     by_divisor : numpy.ndarray
-        float32, x's shape; the gradient by a divisor is the sum over its channel.
+        float32, the quotient's shape; the gradient by a divisor is the sum over its channel.
 
     Notes
     -----
-    Formula: ``div_tensor_self_backward`` and ``div_tensor_other_grad`` of torch, float32 at each step.
+    Formula: ``div_tensor_self_backward`` and ``div_tensor_other_grad`` of torch, float32 at each step; the latter
+    divides x by the divisor again, which gives the quotient.
     """
-    x, grad, divisor = (np.asarray(each, np.float32) for each in (x, grad, divisor))
-    divisor = divisor.reshape([-1 if d == axis % x.ndim else 1 for d in range(x.ndim)])
+    quotient, grad, divisor = (np.asarray(each, np.float32) for each in (quotient, grad, divisor))
+    divisor = divisor.reshape([-1 if d == axis % quotient.ndim else 1 for d in range(quotient.ndim)])
     with np.errstate(all="ignore"):
-        return grad / divisor, -grad * ((x / divisor) / divisor)
+        return grad / divisor, -grad * (quotient / divisor)
 
 
 def learnable_gradient(

@@ -436,7 +436,7 @@ class QuotientGradientSpec:
     nontemporal: ClassVar[bool] = False
     out_dtype: ClassVar[str] = "float32"
     element_bytes: ClassVar[int] = 16
-    """Bytes that move for each element: of the dividend, what comes in, and both results."""
+    """Bytes that move for each element: of the quotient, what comes in, and both results."""
 
     iteration: str
     dtype: str = "float32"

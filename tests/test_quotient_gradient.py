@@ -56,8 +56,8 @@ def test_by_the_reference(seed):
 
 
 def test_by_hand():
-    x, grad, divisor = np.float32([[6, 1], [-3, 0]]), np.float32([[1, 2], [4, -8]]), np.float32([2, -4])
-    for by_x, by_divisor in (reference.quotient_gradient(x, grad, divisor, 0), ours(x, grad, divisor, 0)):
+    quotient, grad, divisor = np.float32([[3, 0.5], [0.75, 0]]), np.float32([[1, 2], [4, -8]]), np.float32([2, -4])
+    for by_x, by_divisor in (reference.quotient_gradient(quotient, grad, divisor, 0), ours(quotient, grad, divisor, 0)):
         assert np.array_equal(by_x, [[0.5, 1], [-1, 2]])
         assert np.array_equal(by_divisor, [[-1.5, -0.5], [0.75, 0]])
 

@@ -455,32 +455,32 @@ def straight_through(grad: te.Tensor, mask: te.Tensor, name: str = "straight_thr
     return te.compute(grad.shape, body, name=name)
 
 
-def quotient_gradient(x: te.Tensor, grad: te.Tensor, divisor: te.Tensor, name: str = "quotient_gradient") -> Any:
+def quotient_gradient(quotient: te.Tensor, grad: te.Tensor, divisor: te.Tensor, name: str = "quotient_gradient") -> Any:
     """State the gradient of a quotient by a divisor for each channel.
 
     Parameters
     ----------
-    x, grad : te.Tensor
-        float32, (outer, channels, inner): the dividend, and what comes in.
+    quotient, grad : te.Tensor
+        float32, (outer, channels, inner): the quotient, and what comes in.
     divisor : te.Tensor
         float32, (channels,).
 
     Returns
     -------
     by_x, by_divisor : te.Tensor
-        As x; what the sum for a divisor is made of.
+        As the quotient: by what was divided; what the sum for a divisor is made of.
 
     Notes
     -----
-    Formula: ``div_tensor_self_backward`` and ``div_tensor_other_grad`` of torch, which negates grad where the product
-    is multiplied by -1 here.  That is exact: only a NaN can tell, by its sign.
+    Formula: :func:`fq_tvm.reference.quotient_gradient`, which negates grad where the product is multiplied by -1 here.
+    That is exact: only a NaN can tell, by its sign.
     """
 
     def body(*index: Any) -> Any:
         g, d = grad[index], divisor[index[1]]
-        return g / d, g * tirx.const(-1.0, "float32") * (x[index] / d / d)
+        return g / d, g * tirx.const(-1.0, "float32") * (quotient[index] / d)
 
-    return te.compute(x.shape, body, name=name)
+    return te.compute(quotient.shape, body, name=name)
 
 
 class Learned(NamedTuple):

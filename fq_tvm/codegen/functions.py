@@ -86,9 +86,9 @@ def state_quotient_gradient(spec: QuotientGradientSpec, schedule: Schedule) -> d
     for form in quotient_gradient_entry_points(spec).forms:
         numbers = variables(form)
         extents = tuple(numbers[name] for name in ("outer", "channels", "inner"))
-        x, grad = (te.placeholder(extents, spec.dtype, name) for name in ("x", "grad"))
+        quotient, grad = (te.placeholder(extents, spec.dtype, name) for name in ("quotient", "grad"))
         divisor = te.placeholder((extents[1],), spec.dtype, "divisor")
-        buffers = (x, grad, divisor, *quotient_gradient(x, grad, divisor))
+        buffers = (quotient, grad, divisor, *quotient_gradient(quotient, grad, divisor))
         views = [View(name, buffer) for name, buffer in zip(form.tensors, buffers, strict=True)]
         stated[form.name] = [Statement.of(form, views, numbers, "quotient_gradient", overlaps=form.name == "run")]
     return stated

@@ -257,17 +257,17 @@ class LearnableGradient(NamedTuple):
 
 
 class QuotientGradient(NamedTuple):
-    """The tensors of a gradient of a quotient: x, grad and both results dense and in one order, all of float32.
+    """The tensors of a gradient of a quotient, all of float32, dense and in one order but for the divisors.
 
     Parameters
     ----------
-    x : Operand
-        The dividend; the others lie like it.  Divisors are contiguous.
+    quotient : Operand
+        What grad and both results lie like.  Divisors are contiguous.
     axis : int
         The dimension that has a divisor each, counted from the front.
     """
 
-    x: Operand
+    quotient: Operand
     axis: int
 
     @property
@@ -277,13 +277,13 @@ class QuotientGradient(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of x."""
-        return self.x.shape
+        """Of the quotient."""
+        return self.quotient.shape
 
     @property
     def strides(self) -> tuple[tuple[int, ...], ...]:
-        """Of x, in elements."""
-        return (self.x.strides,)
+        """Of the quotient, in elements."""
+        return (self.quotient.strides,)
 
     def spec(self, iteration: str) -> QuotientGradientSpec:
         """Return the kernel that serves it, given the class of the loops."""

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import nn
 from torch.ao.nn.intrinsic.qat.modules import conv_fused
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
@@ -23,12 +24,15 @@ from ..launch.buffers import run
 from ..launch.registry import launches, prepare, remember
 from ..layout import MAX_RANK
 from .plain import NO_MODE, PLAIN, included_keys, keys_of
-from .results import DTYPES, POOLED_ELEMENTS, result_like
+from .results import result_like
 
 FOLDED = conv_fused._ConvBnNd
 """What the modules derive from, one for each number of dimensions and with or without a ReLU behind."""
 
 METHOD = "_forward_approximate"
+
+CONVOLVE = frozenset(each._conv_forward for each in (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+"""What gives a tensor that nobody else has."""
 
 MIN_ELEMENTS = 2**18
 """Elements of what comes of the convolution from which one kernel saves more than its way through Python costs."""
@@ -54,58 +58,62 @@ def _nobody_looks_on() -> bool:
 
 
 class Quotient(_SingleLevelFunction):  # type: ignore[misc]  # torch's stub says Any
-    """``x / divisor``, of which the gradient takes one pass over x.
+    """``x / divisor`` in the place of x, of which the gradient takes one pass.
+
+    torch keeps x for the gradient, and batch norm keeps the quotient.  Here both keep the quotient, from which batch
+    norm's gradient has just been made when this one begins: it is still in a cache, and a tensor less was written.
 
     Of a single level, as it is used where no transform of torch.func is; to look for one again would cost time.
     """
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, divisor: torch.Tensor) -> torch.Tensor:
-        """Divide.
+        """Divide in place.
 
         Parameters
         ----------
         x : torch.Tensor
-            Shape (outer, channels, ...).
+            Shape (outer, channels, ...); nobody else has it.
         divisor : torch.Tensor
             Shape (1, channels, 1, ...).
         """
+        ctx.mark_dirty(x.div_(divisor))
         ctx.save_for_backward(x, divisor)
-        if x.numel() < POOLED_ELEMENTS or x.dtype not in DTYPES:
-            return x / divisor
-        return torch.div(x, divisor, out=result_like(x, x.dtype))
+        return x
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Return the gradients by both."""
-        x, divisor = ctx.saved_tensors
+        quotient, divisor = ctx.saved_tensors
         both = None
         if all(ctx.needs_input_grad) and not torch.is_grad_enabled():
-            both = _both(x, divisor, grad)
+            both = _both(quotient, divisor, grad)
         if both is None:  # in operators that can be differentiated again
             by_x = grad / divisor if ctx.needs_input_grad[0] else None
-            both = by_x, -grad * ((x / divisor) / divisor) if ctx.needs_input_grad[1] else None
+            both = by_x, -grad * (quotient / divisor) if ctx.needs_input_grad[1] else None
         by_x, by_divisor = both
         return by_x, None if by_divisor is None else by_divisor.sum_to_size(divisor.shape)
 
 
-def _both(x: torch.Tensor, divisor: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+def _both(
+    quotient: torch.Tensor, divisor: torch.Tensor, grad: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Return the gradient by x, and what is to be summed for that by the divisor; None where torch is to make them."""
     if not (
-        x.dtype == divisor.dtype == grad.dtype == torch.float32
-        and x.dim() <= MAX_RANK and x.shape == grad.shape
-        and x.is_contiguous() and grad.is_contiguous() and divisor.is_contiguous()
-        and _is_plain(x) and _is_plain(divisor) and _is_plain(grad)
+        quotient.dtype == divisor.dtype == grad.dtype == torch.float32
+        and quotient.dim() <= MAX_RANK and quotient.shape == grad.shape
+        and quotient.is_contiguous() and grad.is_contiguous() and divisor.is_contiguous()
+        and _is_plain(quotient) and _is_plain(divisor) and _is_plain(grad)
         and included_keys().raw_repr() in NO_MODE
     ):  # fmt: skip
         return None
-    key = ("quotient", x.shape)
+    key = ("quotient", quotient.shape)
     if (launch := launches.get(key)) is None:
-        launch = remember(key, _plan(x))
+        launch = remember(key, _plan(quotient))
     if launch is _STOCK:
         return None
-    by_x, by_divisor = result_like(x, x.dtype), result_like(x, x.dtype)
-    tensors = (each.detach() for each in (x, grad, divisor))  # tvm-ffi refuses those that require a gradient
+    by_x, by_divisor = (result_like(quotient, quotient.dtype) for _ in range(2))
+    tensors = (each.detach() for each in (quotient, grad, divisor))  # tvm-ffi refuses those that require a gradient
     run(launch, *tensors, by_x, by_divisor, from_torch=True)
     return by_x, by_divisor
 
@@ -113,9 +121,9 @@ def _both(x: torch.Tensor, divisor: torch.Tensor, grad: torch.Tensor) -> tuple[t
 _STOCK = "stock"
 
 
-def _plan(x: torch.Tensor) -> Any:
+def _plan(quotient: torch.Tensor) -> Any:
     try:
-        return prepare(QuotientGradient(describe(x.detach(), "x"), 1), iteration="rows")
+        return prepare(QuotientGradient(describe(quotient.detach(), "quotient"), 1), iteration="rows")
     except CacheMissError:  # a library that was built without; torch is slower, not wrong
         return _STOCK
 
@@ -129,8 +137,8 @@ def _approximate(module: Any, x: torch.Tensor, least: int = 0) -> torch.Tensor:
     zeros = torch.zeros(module.out_channels, device=weight.device, dtype=x.dtype)
     convolved = module._conv_forward(x, weight, zeros)
     divisor = factor.reshape(1, -1, *ones)
-    large = convolved.numel() >= least
-    quotient = Quotient.apply(convolved, divisor) if large else convolved / divisor
+    in_place = convolved.numel() >= least and convolved.dtype == divisor.dtype
+    quotient = Quotient.apply(convolved, divisor) if in_place else convolved / divisor
     return norm(quotient if module.bias is None else quotient + module.bias.reshape(1, -1, *ones))
 
 
@@ -152,6 +160,7 @@ def _method(stock: Callable[..., torch.Tensor], is_on: Callable[[], bool]) -> Ca
             and _is_plain(input) and input.dtype == torch.float32
             and self.bn.running_var is not None and self.bn.weight is not None and self.bn.weight.requires_grad
             and _is_plain(self.bn.weight) and _is_plain(self.weight)
+            and getattr(self._conv_forward, "__func__", None) in CONVOLVE
             and agrees(stock)
         ):  # fmt: skip
             return _approximate(self, input, MIN_ELEMENTS)
