@@ -27,6 +27,9 @@ BLOCK = 64
 TOGETHER = 8
 """Runs of lanes that are taken at a time, so that what is kept goes to memory and back once for them."""
 
+LINE_BYTES = 64
+"""Of what is asked for beforehand at a time."""
+
 
 def state(spec: RangeSpec, schedule: Schedule) -> dict[str, list[Statement]]:
     """State what a kernel of the range computes: the forms of :func:`~fq_tvm.entry_points.range_entry_points`."""
@@ -103,7 +106,10 @@ def _lanes(spec: RangeSpec, form: Form, workspace: Workspace, lanes: int) -> Sta
 
             def row(k: Any) -> Any:
                 where = tirx.min((first + b * TOGETHER + k) * run, size - run) + lane
-                return kept.each(lanes, lambda v: ends_of(x[where + v], spec.bits))
+                taken = kept.each(lanes, lambda v: ends_of(x[where + v], spec.bits))
+                # The CPU sees a new stream in each row, and asks for too little of it.
+                ahead = range(0, lanes, LINE_BYTES * 8 // spec.bits) if lanes > 1 else ()
+                return tirx.SeqStmt([*(_prefetch(x, where + TOGETHER * run + v) for v in ahead), taken])
 
             load = vector(lanes, lambda v: tirx.SeqStmt(kept.store(v, _load(aside, slot + v))))
             keep = vector(lanes, lambda v: tirx.SeqStmt(_store(aside, slot + v, kept[v])))
@@ -235,6 +241,12 @@ def _load(buffers: Extremes | Ends, at: Any) -> Any:
 
 def _store(buffers: Extremes | Ends, at: Any, value: Extremes | Ends) -> list[Any]:
     return [tirx.BufferStore(buffer, each, [at]) for buffer, each in zip(buffers, value, strict=True)]
+
+
+def _prefetch(x: Any, at: Any) -> Any:
+    """Ask for a line for the second-level cache; there may be no memory."""
+    hints = (tirx.const(hint, "int32") for hint in (0, 2, 1))  # to be read, some levels up, data
+    return tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", tirx.address_of(x[at]), *hints))
 
 
 def _dense(spec: RangeSpec, size: Any) -> Any:
