@@ -35,6 +35,9 @@ RANGE_VECTOR = 32
 RANGE_TILE = 2048
 """Elements of a run that make a task: few enough for what is kept of them to stay in the first-level cache."""
 
+LINE = 16
+"""Elements of 4 bytes that fill a line of the caches."""
+
 SPREAD = ("parallel", "nontemporal")
 """Variants that spread their tasks over threads."""
 
@@ -91,6 +94,8 @@ class Form:
 class Workspace:
     """What an expansion leaves for the forms that read it: vectors as long as a run side by side, then a flag.
 
+    Behind them may lie what a form needs for itself while it runs, from the next line of the caches on.
+
     Parameters
     ----------
     vectors : tuple of str
@@ -106,9 +111,13 @@ class Workspace:
         """Return where a vector or the flag begins, in elements of 4 bytes, for runs of so many elements."""
         return run * (*self.vectors, self.flag).index(name)
 
-    def size(self, run: int) -> int:
-        """Return the bytes that runs of so many elements need."""
-        return 4 * (len(self.vectors) * run + bool(self.flag))
+    def scratch(self, run: Any) -> Any:
+        """Return where the memory of a form begins that no other one reads, in elements of 4 bytes."""
+        return (len(self.vectors) * run + (bool(self.flag) + LINE - 1)) // LINE * LINE
+
+    def size(self, run: int, scratch: int = 0) -> int:
+        """Return the bytes that runs of so many elements need, and a form that has so many of 4 bytes for itself."""
+        return 4 * (self.scratch(run) + scratch if scratch else len(self.vectors) * run + bool(self.flag))
 
 
 @dataclass(frozen=True)
@@ -265,6 +274,17 @@ def range_entry_points(spec: RangeSpec) -> EntryPoints:
         "combine", ("workspace", "least", "greatest"), tensors[1:], integers=("shares", "copies", "channels", "inner")
     )
     return EntryPoints(tensors, (*forms, combine), Workspace(("signed", "unsigned", "smallest")))
+
+
+def range_scratch(run: Any, tiles: Any) -> Any:
+    """Return how many elements a task of lanes keeps for itself: two for each lane of its vectors.
+
+    Parameters
+    ----------
+    run, tiles : int or Expr
+        The numbers of these names.  The last tile is the longest, and its last vector overlaps.
+    """
+    return (run - run // tiles * (tiles - 1) + (RANGE_VECTOR - 1)) // RANGE_VECTOR * (2 * RANGE_VECTOR)
 
 
 def learnable_gradient_entry_points(spec: LearnableGradientSpec) -> EntryPoints:

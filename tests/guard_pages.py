@@ -19,7 +19,7 @@ import numpy as np
 from support import assert_same, checked_arguments, expected, launch_on, make
 
 from fq_tvm import FakeQuantSpec, catalogue, reference
-from fq_tvm.launch.arguments import CheckedArguments, LearnableGradient, describe
+from fq_tvm.launch.arguments import CheckedArguments, LearnableGradient, check_range_of, describe
 from fq_tvm.launch.kernel import EmptyLaunch, Launch
 from fq_tvm.launch.registry import prepare
 from fq_tvm.launch.runtime import AddressTensor
@@ -105,6 +105,27 @@ def learnable_gradients(rng: np.random.Generator) -> int:
     return launches
 
 
+def ranges(rng: np.random.Generator) -> int:
+    """The same for the range of a channel, whose tasks keep what they have in the workspace."""
+    memory = {name: Guarded(1 << 23) for name in ("x", "least", "greatest", "workspace")}
+    rows = [((2, 3, n), 1) for n in boundaries(1, 32, 256)] + [((n,), None) for n in boundaries(16384)]
+    lanes = [((o, c), 1) for o in (1, 9, 33) for c in (3, 31, 33, 65, 2047, 2049, 4099)] + [((600, 2049), 1)]
+    launches = 0
+    for iteration, listed in (("rows", rows), ("lanes", lanes)):
+        for (shape, axis), at_end in ((c, e) for c in listed for e in (False, True)):
+            x = memory["x"].array(shape, "float32", at_end)
+            x[...] = rng.standard_normal(shape)
+            call = check_range_of(describe(x, "x"), axis)
+            launch = prepare(call, iteration=iteration)
+            found = [memory[name].array(call.result_shape, "float32", at_end) for name in ("least", "greatest")]
+            workspace = memory["workspace"].array((launch.workspace_size,), "u1", at_end)
+            tensors = [AddressTensor(a.ctypes.data) for a in (x, *found)]
+            launch_on(launch, tensors, AddressTensor(workspace.ctypes.data))
+            assert_same(found, reference.channel_range(x, axis))
+            launches += 1
+    return launches
+
+
 def main() -> None:
     memory = {name: Guarded(1 << 22) for name in ("x", "scale", "zero_point", "out", "mask", "workspace")}
     rng = np.random.default_rng(2)
@@ -137,7 +158,7 @@ def main() -> None:
                 launch_on(each, tensors, AddressTensor(workspace.ctypes.data))
                 assert_same((out, mask), wanted)
                 launches += 1
-    print("ok", launches + learnable_gradients(rng))
+    print("ok", launches + learnable_gradients(rng) + ranges(rng))
 
 
 def fault(side: str) -> None:

@@ -582,6 +582,56 @@ def extremes_of(value: Any) -> Extremes:
     return Extremes(tirx.reinterpret(str(value.ty.dtype).removeprefix("u"), value), value, value)
 
 
+class Ends(NamedTuple):
+    """The greatest and the least of floats, as signed integers in the order of the floats.
+
+    Parameters
+    ----------
+    greatest, least : tvm.ir.Expr
+        Bits of a float, all of which but the sign are inverted where that is set.
+
+    Notes
+    -----
+    A NaN lies beyond the infinity of its sign, and -0.0 before 0.0, as with :class:`Extremes`.  There is one integer
+    less to keep, for two instructions more an element.
+    """
+
+    greatest: Any
+    least: Any
+
+    def union(self, other: Ends) -> Ends:
+        """Return the ends of two sets of floats together."""
+        return Ends(tirx.max(self.greatest, other.greatest), tirx.min(self.least, other.least))
+
+    @staticmethod
+    def dtypes(bits: int) -> tuple[str, str]:
+        """Return the dtypes of the fields, for floats of so many bits."""
+        return f"int{bits}", f"int{bits}"
+
+    @classmethod
+    def none(cls, bits: int) -> Ends:
+        """Return the ends of no float."""
+        least, greatest = (tirx.const(bound, f"int{bits}") for bound in (-(1 << (bits - 1)), (1 << (bits - 1)) - 1))
+        return cls(least, greatest)
+
+    def extremes(self, bits: int) -> Extremes:
+        """Return the extremes of the two floats, whose range is that of all."""
+        greatest, least = (tirx.reinterpret(f"uint{bits}", _in_order(end, bits)) for end in self)
+        return extremes_of(greatest).union(extremes_of(least))
+
+
+def ends_of(value: Any, bits: int) -> Ends:
+    """Return the ends of one float, given as the unsigned integer that its bits are."""
+    end = _in_order(tirx.reinterpret(f"int{bits}", value), bits)
+    return Ends(end, end)
+
+
+def _in_order(value: Any, bits: int) -> Any:
+    """Take the bits of a float for an integer in the order of floats, or back."""
+    sign, rest = (tirx.const(n, f"int{bits}") for n in (bits - 1, (1 << (bits - 1)) - 1))
+    return value ^ ((value >> sign) & rest)
+
+
 def range_of(extremes: Extremes, dtype: str) -> tuple[Any, Any]:
     """State the least and the greatest float, both NaN if there is a NaN.
 

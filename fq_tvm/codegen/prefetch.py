@@ -41,4 +41,6 @@ def prefetch(ll: str, ahead: int) -> str:
 
     if not ahead:
         return ll
-    return f"{_LOAD.sub(with_prefetch, ll)}\ndeclare void @llvm.prefetch.p0(ptr, i32, i32, i32)\n"
+    # It is declared already where the loops state some of their own.
+    declared = "" if "@llvm.prefetch.p0(" in ll else "\ndeclare void @llvm.prefetch.p0(ptr, i32, i32, i32)\n"
+    return f"{_LOAD.sub(with_prefetch, ll)}{declared}"

@@ -12,11 +12,11 @@ from typing import Any
 
 from tvm import tirx
 
-from ..entry_points import LOOPS, RANGE_TILE, RANGE_VECTOR, Form, Workspace, range_entry_points
+from ..entry_points import LOOPS, RANGE_TILE, RANGE_VECTOR, Form, Workspace, range_entry_points, range_scratch
 from ..layout import MAX_RANK
 from ..schedule import Schedule
 from ..spec import RangeSpec
-from .expression import Extremes, extremes_of, range_of
+from .expression import Ends, Extremes, ends_of, extremes_of, range_of
 from .loop_nests import loop, nest, over, statement, vector
 from .statement import Statement, View, variables
 from .vector_loops import int64
@@ -26,6 +26,9 @@ BLOCK = 64
 
 TOGETHER = 8
 """Runs of lanes that are taken at a time, so that what is kept goes to memory and back once for them."""
+
+LINE_BYTES = 64
+"""Of what is asked for beforehand at a time."""
 
 
 def state(spec: RangeSpec, schedule: Schedule) -> dict[str, list[Statement]]:
@@ -48,7 +51,7 @@ def _rows(spec: RangeSpec, form: Form, workspace: Workspace, lanes: int) -> Stat
     channels, inner, per, pieces, length = (n[name] for name in ("channels", "inner", "per", "pieces", "length"))
     x = _dense(spec, n["outer"] * channels * inner)
     found, views = _partial(spec, workspace, n["parts"] * pieces * channels)
-    kept = _Kept(spec, lanes)
+    kept = _Kept(Extremes, spec.bits, lanes)
 
     def task(t: Any) -> list[Any]:
         share = t // channels
@@ -77,13 +80,19 @@ def _rows(spec: RangeSpec, form: Form, workspace: Workspace, lanes: int) -> Stat
 def _lanes(spec: RangeSpec, form: Form, workspace: Workspace, lanes: int) -> Statement:
     """State a task for each tile of a run and share of the runs; the last run begins where it ends with x.
 
-    Within a tile, what vectors would leave over, the last one has twice.
+    Within a tile, what vectors would leave over, the last one has twice.  Until its last runs, a task keeps what it has
+    where only it does, in the order in which it goes there: vectors a run apart would take one another's place in the
+    first-level cache where a run is a power of two.
     """
     n = variables(form)
     size, run, per, tiles = (n[name] for name in ("size", "run", "per", "tiles"))
     x = _dense(spec, size)
     found, views = _partial(spec, workspace, n["parts"] * run)
-    kept = _Kept(spec, lanes)
+    own = range_scratch(run, tiles)
+    aside = _buffers(Ends, spec.bits, n["parts"] * tiles * own, "aside")
+    start = workspace.scratch(n["parts"] * run) * (32 // spec.bits)
+    views += [View("workspace", buffer, start + i * lanes) for i, buffer in enumerate(aside)]
+    kept = _Kept(Ends, spec.bits, lanes)
 
     def task(t: Any) -> list[Any]:
         first, tile = t // tiles * per, t % tiles * (run // tiles)
@@ -93,17 +102,23 @@ def _lanes(spec: RangeSpec, form: Form, workspace: Workspace, lanes: int) -> Sta
 
         def some(b: Any, c: Any) -> Any:
             lane = tile + tirx.min(c * lanes, extent - lanes)
-            place = t // tiles * run + lane
+            place, slot = t // tiles * run + lane, t * own + c * (len(aside) * lanes)
 
             def row(k: Any) -> Any:
                 where = tirx.min((first + b * TOGETHER + k) * run, size - run) + lane
-                return kept.each(lanes, lambda v: extremes_of(x[where + v]))
+                taken = kept.each(lanes, lambda v: ends_of(x[where + v], spec.bits))
+                # The CPU sees a new stream in each row, and asks for too little of it.
+                ahead = range(0, lanes, LINE_BYTES * 8 // spec.bits) if lanes > 1 else ()
+                return tirx.SeqStmt([*(_prefetch(x, where + TOGETHER * run + v) for v in ahead), taken])
 
-            load = vector(lanes, lambda v: tirx.SeqStmt(kept.store(v, _load(found, place + v))))
-            store = vector(lanes, lambda v: tirx.SeqStmt(_store(found, place + v, kept[v])))
+            load = vector(lanes, lambda v: tirx.SeqStmt(kept.store(v, _load(aside, slot + v))))
+            keep = vector(lanes, lambda v: tirx.SeqStmt(_store(aside, slot + v, kept[v])))
+            leave = vector(lanes, lambda v: tirx.SeqStmt(_store(found, place + v, kept[v].extremes(spec.bits))))
             # Of an extent that LLVM does not know: it would take all rows of a constant one at a time, and spill.
             rows = loop("k", tirx.min(int64(TOGETHER), share - b * TOGETHER), row)
-            return tirx.SeqStmt([tirx.IfThenElse(tirx.EQ(b, int64(0)), kept.clear(lanes), load), rows, store])
+            begin = tirx.IfThenElse(tirx.EQ(b, int64(0)), kept.clear(lanes), load)
+            last = tirx.EQ(b + 1, over(share, TOGETHER))
+            return tirx.SeqStmt([begin, rows, tirx.IfThenElse(last, leave, keep)])
 
         return [loop("b", over(share, TOGETHER), lambda b: loop("c", over(extent, lanes), some, b))]
 
@@ -117,7 +132,7 @@ def _strided_rows(spec: RangeSpec, form: Form, workspace: Workspace) -> Statemen
     x, strides = _strided(spec, n)
     *outer, channels, inner = (n[name] for name in LOOPS)
     found, views = _partial(spec, workspace, n["parts"] * channels)
-    kept = _Kept(spec, 1)
+    kept = _Kept(Extremes, spec.bits, 1)
 
     def task(t: Any) -> list[Any]:
         first = t // channels * n["per"]
@@ -163,7 +178,7 @@ def _combine(spec: RangeSpec, form: Form, workspace: Workspace) -> Statement:
     shares, copies, channels, inner = (n[name] for name in ("shares", "copies", "channels", "inner"))
     found, views = _partial(spec, workspace, shares * copies * channels * inner)
     results = [tirx.decl_buffer((channels,), f"uint{spec.bits}", name) for name in ("least", "greatest")]
-    kept = _Kept(spec, BLOCK)
+    kept = _Kept(Extremes, spec.bits, BLOCK)
 
     def task(t: Any) -> list[Any]:
         first = t * BLOCK
@@ -192,29 +207,26 @@ def _combine(spec: RangeSpec, form: Form, workspace: Workspace) -> Statement:
 
 
 class _Kept:
-    """What a task has seen so far, in registers: extremes of several lanes."""
+    """What a task has seen so far, in registers: that of several lanes, of a kind."""
 
-    def __init__(self, spec: RangeSpec, lanes: int) -> None:
-        self.bits = spec.bits
-        self.buffers = [
-            tirx.decl_buffer((lanes,), dtype, f"kept_{name}")  # up to 1 KB is put on the stack
-            for name, dtype in zip(Extremes._fields, Extremes.dtypes(spec.bits), strict=True)
-        ]
+    def __init__(self, kind: type[Extremes | Ends], bits: int, lanes: int) -> None:
+        self.bits, self.kind = bits, kind
+        self.buffers = _buffers(kind, bits, lanes, "kept")  # up to 1 KB is put on the stack
 
-    def __getitem__(self, lane: Any) -> Extremes:
+    def __getitem__(self, lane: Any) -> Any:
         return _load(self.buffers, lane)
 
-    def beyond(self, width: int, lane: Any) -> Extremes:
+    def beyond(self, width: int, lane: Any) -> Any:
         """Return what lies so many lanes further."""
         return self[lane + width]
 
-    def store(self, lane: Any, value: Extremes) -> list[Any]:
+    def store(self, lane: Any, value: Extremes | Ends) -> list[Any]:
         return _store(self.buffers, lane, value)
 
     def clear(self, lanes: int) -> Any:
-        return vector(lanes, lambda v: tirx.SeqStmt(self.store(v, Extremes.none(self.bits))))
+        return vector(lanes, lambda v: tirx.SeqStmt(self.store(v, self.kind.none(self.bits))))
 
-    def each(self, lanes: int, value: Callable[[Any], Extremes]) -> Any:
+    def each(self, lanes: int, value: Callable[[Any], Any]) -> Any:
         """Take in a value for each of the first lanes."""
         return vector(lanes, lambda v: tirx.SeqStmt(self.store(v, self[v].union(value(v)))))
 
@@ -223,12 +235,18 @@ class _Kept:
         return tirx.SeqStmt([*(tirx.AllocBuffer(buffer) for buffer in self.buffers), *steps])
 
 
-def _load(buffers: Sequence[Any], at: Any) -> Extremes:
-    return Extremes(*(tirx.BufferLoad(buffer, [at]) for buffer in buffers))
+def _load(buffers: Extremes | Ends, at: Any) -> Any:
+    return type(buffers)(*(tirx.BufferLoad(buffer, [at]) for buffer in buffers))
 
 
-def _store(buffers: Sequence[Any], at: Any, value: Extremes) -> list[Any]:
+def _store(buffers: Extremes | Ends, at: Any, value: Extremes | Ends) -> list[Any]:
     return [tirx.BufferStore(buffer, each, [at]) for buffer, each in zip(buffers, value, strict=True)]
+
+
+def _prefetch(x: Any, at: Any) -> Any:
+    """Ask for a line for the second-level cache; there may be no memory."""
+    hints = (tirx.const(hint, "int32") for hint in (0, 2, 1))  # to be read, some levels up, data
+    return tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", tirx.address_of(x[at]), *hints))
 
 
 def _dense(spec: RangeSpec, size: Any) -> Any:
@@ -240,9 +258,14 @@ def _strided(spec: RangeSpec, numbers: dict[str, Any]) -> tuple[Any, tuple[Any, 
     return x, tuple(numbers[f"self_stride{i}"] for i in range(MAX_RANK))
 
 
-def _partial(spec: RangeSpec, workspace: Workspace, extent: Any) -> tuple[list[Any], list[View]]:
+def _buffers(kind: type[Extremes | Ends], bits: int, extent: Any, name: str) -> Any:
+    """Return a buffer for each field of what is kept."""
+    fields = zip(kind._fields, kind.dtypes(bits), strict=True)
+    return kind(*(tirx.decl_buffer((extent,), dtype, f"{name}_{field}") for field, dtype in fields))
+
+
+def _partial(spec: RangeSpec, workspace: Workspace, extent: Any) -> tuple[Extremes, list[View]]:
     """Return the buffers of partial results, and where they lie in the workspace."""
-    dtypes = Extremes.dtypes(spec.bits)
-    buffers = [tirx.decl_buffer((extent,), d, name) for name, d in zip(workspace.vectors, dtypes, strict=True)]
+    found = _buffers(Extremes, spec.bits, extent, "found")
     starts = (workspace.start(name, extent) * (32 // spec.bits) for name in workspace.vectors)
-    return buffers, [View("workspace", buffer, start) for buffer, start in zip(buffers, starts, strict=True)]
+    return found, [View("workspace", buffer, start) for buffer, start in zip(found, starts, strict=True)]

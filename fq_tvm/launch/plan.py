@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..entry_points import ELEMENTWISE, LOOPS, RANGE_TILE, RANGE_VECTOR, EntryPoints, Form
+from ..entry_points import ELEMENTWISE, LOOPS, RANGE_TILE, RANGE_VECTOR, EntryPoints, Form, range_scratch
 from ..layout import MAX_RANK, Layout
 from ..schedule import Schedule
 
@@ -157,7 +157,7 @@ def _reduction(points: EntryPoints, layout: Layout, schedule: Schedule, values: 
     strided = _strided_loops(layout) if layout.strides else {}
     outer = strided[LOOPS[0]] if strided else math.prod(layout.outer)
     shares = min(MAX_SHARES, size // SHARE_ELEMENTS)
-    name, copies, period, pieces = "run", 1, channels, 1
+    name, copies, period, pieces, scratch = "run", 1, channels, 1, 0
     if layout.iteration.endswith("rows"):
         # Rows of one channel lie far apart: those that are long are read in the order of memory instead.
         alone = min(outer, MOST_PARTS) if inner >= ROW_ALONE and not strided else 1
@@ -176,12 +176,13 @@ def _reduction(points: EntryPoints, layout: Layout, schedule: Schedule, values: 
             name = "run" if copies * period >= RANGE_VECTOR else "short"
         runs, tiles = -(-outer // copies), -(-copies * period // RANGE_TILE)
         parts, per = _divide(runs, min(shares // tiles, runs // SHARE_RUNS if joined else runs))
+        scratch = parts * tiles * range_scratch(copies * period, tiles) if joined else 0
         numbers = {"size": size, "run": copies * period, "tiles": tiles, "outer": outer, "channels": channels}
     first = call(name, size, **strided, **numbers, parts=parts, per=per)
     partial = {"shares": parts * pieces, "copies": copies, "channels": channels, "inner": inner}
     elements = math.prod(partial.values())
     assert points.workspace is not None
-    return Plan((first, call("combine", elements, **partial)), points.workspace.size(elements))
+    return Plan((first, call("combine", elements, **partial)), points.workspace.size(elements, scratch))
 
 
 def _divide(extent: int, shares: int) -> tuple[int, int]:
