@@ -57,7 +57,6 @@ def tune(arguments: Arguments) -> None:
     tunes code for a lesser CPU. Leave the machine alone meanwhile.
     """
     from ..bench import find_cases
-    from ..tuning.log import searches
     from ..tuning.plot import plot_trials
     from ..tuning.search import Found, Progress, Settings, log_path, tune_cases
 
@@ -68,15 +67,8 @@ def tune(arguments: Arguments) -> None:
     if arguments.plot and importlib.util.find_spec("matplotlib") is None:
         raise FqError('--plot needs matplotlib; `pip install "fq_tvm[plot]"`')
     if arguments.show:
-        logged = searches(arguments.show)
-        if arguments.plot:
-            plot_trials(arguments.show, arguments.plot)
-        if arguments.json:
-            shown = [s.result.to_json() if s.result else {"name": s.name, "error": s.error} for s in logged]
-            return print_json({"log": arguments.show, "results": shown})
-        _print_results([s.result or (s.name, s.error) for s in logged])
-        return print_line(f"{sum(len(s.history.trials) for s in logged)} trials of {len(logged)} searches")
-    cases, results = find_cases(arguments.case), list[Found]()
+        return _show(arguments.show, arguments.plot, arguments.json)
+    cases, results = find_cases(arguments.case), list[Found | tuple[str, str]]()
     names = ("budget", "seed", "output", "log", "rpc", "key", "seconds", "search")
     options = {name: getattr(arguments, name) for name in names}
     if arguments.min_gain is not None:
@@ -92,18 +84,40 @@ def tune(arguments: Arguments) -> None:
             bar.set_postfix_str(f"{gain}, {step.seconds_left:.0f} s and {step.jobs_left} jobs left")
             bar.update(step.trial - 1 - bar.n)
 
-        reports = {"progress": show, "result": results.append}
+        def failure(name: str, error: str) -> None:
+            results.append((name, error))
+
+        reports = {"progress": show, "result": results.append, "failure": failure}
         path, content = tune_cases(cases, **options, **reports, boundary=arguments.all)
     log = arguments.log or log_path(path)
     if arguments.plot:
         plot_trials(log, arguments.plot)
     if arguments.json:
-        found = [result.to_json() for result in results]
-        return print_json({"path": path, "log": log, **content.to_json(), "results": found})
+        return print_json({"path": path, "log": log, **content.to_json(), "results": _to_json(results)})
     _print_results(results)
     if content.rows_min_inner is not None:
         print_line(f"rows from an inner extent of {content.rows_min_inner}")
     print_line(f"wrote {path}; trials are in {log}")
+
+
+def _show(log: str, picture: str | None, as_json: bool) -> None:
+    """Print what a log says, and perhaps draw it."""
+    from ..tuning.log import searches
+    from ..tuning.plot import plot_trials
+
+    logged = searches(log)
+    results = [search.result or (search.name, search.error) for search in logged]
+    if picture:
+        plot_trials(log, picture)
+    if as_json:
+        return print_json({"log": log, "results": _to_json(results)})
+    _print_results(results)
+    print_line(f"{sum(len(s.history.trials) for s in logged)} trials of {len(logged)} searches")
+
+
+def _to_json(results: Sequence[Result | tuple[str, str]]) -> list[dict[str, object]]:
+    """Return a dictionary a search: its result, or its name and why there is none."""
+    return [{"name": r[0], "error": r[1]} if isinstance(r, tuple) else r.to_json() for r in results]
 
 
 def _print_results(results: Sequence[Result | tuple[str, str]]) -> None:

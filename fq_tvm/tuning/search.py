@@ -115,6 +115,7 @@ class Settings:
     search: str = "estimated"
     progress: Callable[[Progress], None] | None = None
     result: Callable[[Found], object] | None = None
+    failure: Callable[[str, str], object] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.budget < math.inf:
@@ -430,6 +431,8 @@ def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tu
             except TrialError as error:
                 # the default itself cannot be measured here, so nothing is known about this job
                 search.write(job, {"kind": "result", "error": str(error)})
+                if settings.failure is not None:
+                    settings.failure(job.name, str(error))
                 continue
             if settings.result is not None:
                 settings.result(found[-1])
@@ -491,6 +494,8 @@ def tune(spec: Any, shape: Sequence[int], axis: int | None = None, *, static: bo
         Called with a :class:`Progress` before each trial.
     result : callable, optional
         Called with the :class:`Found` of each search.
+    failure : callable, optional
+        Called with the name of a search and why it has no result: its default could not be measured.
 
     Returns
     -------
@@ -541,7 +546,7 @@ def tune_cases(cases: Iterable[Case], *, boundary: bool = False, **options: Any)
         Whether the boundary between rows and lanes is measured, too.
     budget : float
         Seconds to search for, about; 600 by default.
-    seed, output, log, rpc, key, seconds, min_gain, search, progress, result
+    seed, output, log, rpc, key, seconds, min_gain, search, progress, result, failure
         As for :func:`tune`.
 
     Returns

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from lab import lab
+from simulated import Simulated
 from tune_worker_double import CRASHES, HANGS, LUCKY, WRONG
 
 import fq_tvm
@@ -27,7 +28,7 @@ from fq_tvm.tuning.jobs import Job, distance, distinct
 from fq_tvm.tuning.machines import Done, Machines
 from fq_tvm.tuning.plot import plot_trials
 from fq_tvm.tuning.space import space
-from fq_tvm.tuning.worker import Worker
+from fq_tvm.tuning.worker import TrialError, Worker
 
 ROWS = FakeQuantSpec("rows")
 SMALL = (64, 300)
@@ -411,6 +412,30 @@ def test_command(double, few, tmp_path, capsys):
     ):
         assert cli.main(bad) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_search_that_failed_is_in_the_answer(tmp_path, monkeypatch, capsys):
+    """Beside those that did not: the default of lanes cannot be measured, that of rows can."""
+
+    def time_of(iteration, schedule):
+        if iteration == "lanes":
+            raise TrialError("it crashed")
+        return 0.5 if schedule.tile == LUCKY else 1.0
+
+    Simulated(time_of).install(monkeypatch)
+    arguments = ["tune", "--case", "256x768@1:float32", "--case", "64x256@0:float32", "--budget", "60", "-q"]
+    assert cli.main([*arguments, "-o", str(tmp_path / "x.json")]) == 0
+    lanes, rows = capsys.readouterr().out.splitlines()[1:3]
+    assert "lanes float32 mid" in lanes
+    assert "no: it crashed" in lanes
+    assert "rows float32 cache" in rows
+    assert "50.0 % (50.0 to 50.0)" in rows
+    assert cli.main([*arguments, "-o", str(tmp_path / "y.json"), "--json"]) == 0
+    lanes, rows = json.loads(capsys.readouterr().out)["results"]
+    assert lanes == {"name": "lanes float32 mid", "error": "it crashed"}
+    assert rows["best"]["tile"] == LUCKY
+    [record] = records.read(tmp_path / "y.json").records
+    assert dict(record.match)["iteration"] == "rows"
 
 
 def test_info_says_which_file_applies(tmp_path, monkeypatch, capsys):
