@@ -32,9 +32,9 @@ from ..store.cache import digest
 from ..store.records import Record, RecordFile
 from ..target import Target
 from .decision import LEAST_GAIN, SequentialTest, interval_of_means
-from .experiment import Gain, History, Measure, Propose, Samples, Spread, Trial, estimated, experiment, nearest
+from .experiment import Gain, History, Measure, Propose, Samples, Spread, estimated, experiment, nearest
 from .jobs import CASE_MAX_BYTES, Job, candidates_of, distance, distinct, jobs_of, start_of
-from .log import FORMAT, Result, read_log
+from .log import DAMAGED, FORMAT, Result, go_on, read_log
 from .machines import Machines
 from .measure import measuring, spread_over, time_contenders
 from .optimizer import tpe
@@ -204,8 +204,8 @@ class _Search:
         history, identity = History(start), self.identity(job)
         for entry in read_log(self.log):
             if entry.get("job") == identity and entry.get("kind") in ("trial", "check"):
-                with contextlib.suppress(KeyError, TypeError, ValueError):
-                    history.add(Trial.from_json(entry, Schedule.from_json))
+                with contextlib.suppress(*DAMAGED):
+                    go_on(history, entry)
         return history
 
 

@@ -131,9 +131,10 @@ def test_a_search_goes_on_where_it_was_interrupted(double, few, tmp_path, monkey
         fq_tvm.tune(ROWS, SMALL, budget=60, output=output, log=log, progress=interrupt)
     assert len(trials(log)) == 2
     with log.open("a") as file:
+        file.write(json.dumps({**trials(log)[0], "at": 10**400}) + "\n")  # what no search wrote
         file.write('{"kind": "tri')  # what a killed process leaves
     fq_tvm.tune(ROWS, SMALL, budget=60, output=output, log=log)
-    assert [entry["trial"] for entry in trials(log)] == [1, 2, 3]
+    assert [entry["trial"] for entry in trials(log)] == [1, 2, 1, 3]
     monkeypatch.setattr(experiment, "race", None)  # another trial would fail
     assert fq_tvm.tune(ROWS, SMALL, budget=60, output=output, log=log) == Schedule(tile=LUCKY)
 
