@@ -21,7 +21,13 @@ if TYPE_CHECKING:
         option("--all", action="store_true", help="every case, and the boundary between rows and lanes"),
         option("--show", metavar="LOG", help="search nothing; print, and perhaps draw, what a log says"),
     ),
-    option("--budget", type=seconds, default=600.0, metavar="SECONDS", help="of the whole search (default: 600)"),
+    option(
+        "--budget",
+        type=seconds,
+        default=600.0,
+        metavar="SECONDS",
+        help="of all, with the last comparisons (default: 600)",
+    ),
     option("--seconds", type=seconds, default=0.1, metavar="S", help="between two decisions (default: 0.1)"),
     option(
         "--min-gain",

@@ -36,7 +36,7 @@ from .experiment import Gain, History, Measure, Propose, Samples, Spread, estima
 from .jobs import CASE_MAX_BYTES, Job, candidates_of, distance, distinct, jobs_of, start_of
 from .log import DAMAGED, FORMAT, Result, go_on, read_log
 from .machines import Machines
-from .measure import measuring, spread_over, time_contenders
+from .measure import Paced, measuring, spread_over, time_contenders
 from .optimizer import tpe
 from .space import space
 from .worker import TrialError
@@ -61,8 +61,9 @@ SEARCHES: dict[str, Callable[[Sequence[Schedule], int], Propose]] = {
 }
 """What chooses the next candidate, by name, given the space and a seed; decision 28 compares them."""
 
-TRIAL_SHARE = 0.1
-"""The most of a job's budget that one trial takes, about."""
+TRIAL_SHARE, COMPARISON_SHARE = 0.1, 0.5
+"""The most of a job's budget that one trial takes, about, and that is kept for the comparison in the end: half of a
+budget is searched for, even where the rest is less than the comparison takes."""
 
 BOUNDARY_INNER, BOUNDARY_CHANNELS, BOUNDARY_ELEMENTS = (28, 32, 64, 128, 256, 512), 64, 2**17
 """Tensors on which rows and lanes are compared: inner extents, and a size that fits in a second-level cache."""
@@ -97,6 +98,9 @@ class Progress:
 @dataclass(frozen=True)
 class Settings:
     """The options of a search; :func:`tune` says what each means.
+
+    The budget is of all that is measured, but for the boundary between rows and lanes: a search stops trying when what
+    is left of its share is what the comparison with the default will take, going by its own trials.
 
     Raises
     ------
@@ -210,7 +214,7 @@ class _Search:
 
 
 def _run(search: _Search, job: Job, budget: float, show: Callable[[int, int, float], None]) -> History:
-    """Search one job until time is up; return its trials.
+    """Search one job until what is left of its budget is what :func:`_conclude` will take; return its trials.
 
     What comes next of what was not tried yet, :data:`SEARCHES` says.
     """
@@ -224,14 +228,21 @@ def _run(search: _Search, job: Job, budget: float, show: Callable[[int, int, flo
     begun.update(cases=[case.name for case in job.cases], candidates=len(candidates), start=candidates[0].to_json())
     search.write(job, {**begun, "budget": round(budget, 3), "min_gain": search.min_gain, "test": asdict(decide)})
 
+    paced = Paced(search.measure(job), search.machines.renew)
+
+    def is_time_left() -> bool:
+        processes = PROCESSES[job.size_class] if history.incumbent != history.start else 0
+        comparison = paced.estimate(max(processes, 1) * PORTIONS, processes)
+        return time.monotonic() + min(comparison, budget * COMPARISON_SHARE) < deadline
+
     def propose(history: History) -> Schedule | None:
         if (candidate := chosen(history)) is None:
             return None
         show(1 + sum(not trial.check for trial in history.trials), len(candidates), history.gain)
-        return candidate if time.monotonic() < deadline else None
+        return candidate if is_time_left() else None
 
-    measure, machines = search.measure(job), search.machines
-    for trial in experiment(history, propose, measure, decide, budget * TRIAL_SHARE, machines.renew, search.spread()):
+    patience = budget * TRIAL_SHARE
+    for trial in experiment(history, propose, paced.measure, decide, patience, paced.renew, search.spread()):
         search.write(job, trial.to_json())
     return history
 
@@ -473,7 +484,8 @@ def tune(spec: Any, shape: Sequence[int], axis: int | None = None, *, static: bo
         kernel; for other shapes nothing changes.  What is found has to be better than the schedule that launches of the
         shape had before.
     budget : float
-        Seconds to search for, about; 60 by default.
+        Seconds that it takes, about, with the comparison in the end, for which up to half of them are kept; 60 by
+        default.
     seed : int
         Of the order of candidates; 0 by default.
     output : path, optional
@@ -545,7 +557,7 @@ def tune_cases(cases: Iterable[Case], *, boundary: bool = False, **options: Any)
     boundary : bool
         Whether the boundary between rows and lanes is measured, too.
     budget : float
-        Seconds to search for, about; 600 by default.
+        Seconds that it takes, about, with the comparisons in the end; 600 by default.
     seed, output, log, rpc, key, seconds, min_gain, search, progress, result, failure
         As for :func:`tune`.
 

@@ -10,7 +10,7 @@ from typing import Any
 from fq_tvm import Schedule
 from fq_tvm.launch.registry import current_target
 from fq_tvm.target import Target
-from fq_tvm.tuning import experiment, search
+from fq_tvm.tuning import experiment, measure, search
 from fq_tvm.tuning.machines import Done
 from fq_tvm.tuning.worker import TrialError
 
@@ -34,7 +34,7 @@ class Simulated:
 
     def install(self, monkeypatch: Any) -> None:
         monkeypatch.setattr(search, "Machines", lambda *_: self)
-        for module in (search, experiment):
+        for module in (search, experiment, measure):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
 
     def __enter__(self) -> Simulated:

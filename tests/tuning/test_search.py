@@ -439,6 +439,30 @@ def test_a_search_that_failed_is_in_the_answer(tmp_path, monkeypatch, capsys):
     assert dict(record.match)["iteration"] == "rows"
 
 
+@pytest.mark.parametrize("faster", [True, False])
+def test_a_budget_is_of_the_comparison_in_the_end_too(faster, tmp_path, monkeypatch):
+    """Seconds of a clock that is simulated; a process takes one to start, a kernel two to be built."""
+    monkeypatch.setattr(tuning, "PROCESSES", dict.fromkeys(tuning.PROCESSES, 6))
+    machine = Simulated(lambda _, schedule: 0.5 if faster and schedule.tile == LUCKY else 1.0, build=2.0)
+    machine.install(monkeypatch)
+    best = fq_tvm.tune(FakeQuantSpec("lanes"), (2000, 64), budget=60, output=tmp_path / "x.json")
+    assert (best.tile == LUCKY) == faster
+    assert 55 < machine.now < 63
+    begun, *_ = tuning.read_log(tmp_path / "x.trials.jsonl")
+    assert len(trials(tmp_path / "x.trials.jsonl")) < begun["candidates"] - 1  # it was the budget that ended it
+
+
+def test_a_budget_below_the_comparison_is_searched_for_by_half(tmp_path, monkeypatch):
+    """Processes that take ten seconds each to start: six of them are more than half of the budget."""
+    monkeypatch.setattr(tuning, "PROCESSES", dict.fromkeys(tuning.PROCESSES, 6))
+    machine = Simulated(lambda _, schedule: 0.5 if schedule.tile == LUCKY else 1.0, start=10.0, build=2.0)
+    machine.install(monkeypatch)
+    fq_tvm.tune(FakeQuantSpec("lanes"), (2000, 64), budget=100, output=tmp_path / "x.json")
+    searched = max(entry.get("at", 0.0) for entry in tuning.read_log(tmp_path / "x.trials.jsonl"))
+    assert 50 < searched < 50 + 10 + 2 * 2.5  # and the rest of what began before that
+    assert 60 < machine.now - searched < 65
+
+
 def test_info_says_which_file_applies(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(records, "shipped_folder", lambda: None)
     monkeypatch.setattr(records, "user_folder", lambda: tmp_path)
