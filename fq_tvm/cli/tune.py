@@ -22,6 +22,12 @@ if TYPE_CHECKING:
         option("--show", metavar="LOG", help="search nothing; print, and perhaps draw, what a log says"),
     ),
     option(
+        "--static",
+        action="store_true",
+        help="search each case by itself, for a record of its shape alone, with the extents in the code perhaps; "
+        "needs --case",
+    ),
+    option(
         "--budget",
         type=seconds,
         default=600.0,
@@ -54,7 +60,8 @@ if TYPE_CHECKING:
 def tune(arguments: Arguments) -> None:
     """Find faster schedules by measuring, and keep them.
 
-    Cases are grouped by class, dtype and size; each group is searched for its share of the budget. Candidates are
+    Cases are grouped by class, dtype and size; each group is searched for its share of the budget. With --static each
+    case is a group, and what is found serves tensors of its shape alone, before what serves its size. Candidates are
     built, checked bit for bit and timed in another process, in turns with the best so far, where tensors of their size
     live. A sequential test decides: the chance that a search takes over anything that is no faster is at most one in
     twenty. What was found is compared with the default once more. Every trial is a line of the log; a search that was
@@ -68,6 +75,8 @@ def tune(arguments: Arguments) -> None:
 
     if not arguments.all and not arguments.case and not arguments.show:
         raise FqError("give --case TEXT, --all, or --show LOG")
+    if arguments.static and not arguments.case:
+        raise FqError("--static needs --case, which says the shapes")
     if bool(arguments.rpc) != bool(arguments.key):
         raise FqError("--rpc and --key need each other")
     if arguments.plot and importlib.util.find_spec("matplotlib") is None:
@@ -94,7 +103,7 @@ def tune(arguments: Arguments) -> None:
             results.append((name, error))
 
         reports = {"progress": show, "result": results.append, "failure": failure}
-        path, content = tune_cases(cases, **options, **reports, boundary=arguments.all)
+        path, content = tune_cases(cases, **options, **reports, static=arguments.static, boundary=arguments.all)
     log = arguments.log or log_path(path)
     if arguments.plot:
         plot_trials(log, arguments.plot)

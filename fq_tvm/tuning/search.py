@@ -33,7 +33,7 @@ from ..store.records import Record, RecordFile
 from ..target import Target
 from .decision import LEAST_GAIN, SequentialTest, interval_of_means
 from .experiment import Gain, History, Measure, Propose, Samples, Spread, estimated, experiment, nearest
-from .jobs import CASE_MAX_BYTES, Job, candidates_of, distance, distinct, jobs_of, start_of
+from .jobs import CASE_MAX_BYTES, Job, candidates_of, distance, distinct, jobs_of, jobs_of_shapes, start_of
 from .log import DAMAGED, FORMAT, Result, go_on, read_log
 from .machines import Machines
 from .measure import Paced, measuring, spread_over, time_contenders
@@ -547,13 +547,18 @@ def _extents(spec: Any, case: Case) -> tuple[int, ...]:
     return extents_of(spec, case.shape, case.axis)
 
 
-def tune_cases(cases: Iterable[Case], *, boundary: bool = False, **options: Any) -> tuple[Path, RecordFile]:
-    """Find schedules for the classes, dtypes and sizes that cases stand for.
+def tune_cases(
+    cases: Iterable[Case], *, static: bool = False, boundary: bool = False, **options: Any
+) -> tuple[Path, RecordFile]:
+    """Find schedules for the classes, dtypes and sizes that cases stand for, or for their shapes.
 
     Parameters
     ----------
     cases : iterable of Case
         Grouped by :func:`~fq_tvm.tuning.jobs.jobs_of`; the budget is shared by the groups.
+    static : bool
+        Whether each case is a search of its own, for a record of its shape alone, as for :func:`tune`; such records are
+        for kernels of a class and dtype, as those of the groups are.
     boundary : bool
         Whether the boundary between rows and lanes is measured, too.
     budget : float
@@ -572,7 +577,7 @@ def tune_cases(cases: Iterable[Case], *, boundary: bool = False, **options: Any)
         As :func:`tune`.
     """
     settings = Settings(**{"budget": 600.0, **options})
-    jobs = jobs_of(cases)
+    jobs = jobs_of_shapes(cases, current_target()) if static else jobs_of(cases)
     if not jobs:
         raise FqError(f"no case moves {CASE_MAX_BYTES / 1e6:.0f} MB or less; larger ones are not tuned on")
     path, content, _ = _tune(jobs, settings, boundary)

@@ -439,6 +439,28 @@ def test_a_search_that_failed_is_in_the_answer(tmp_path, monkeypatch, capsys):
     assert dict(record.match)["iteration"] == "rows"
 
 
+def test_command_for_shapes(tmp_path, monkeypatch, capsys):
+    """A search and a record a case; each serves its shape alone, and all kernels of the class and dtype."""
+    target = current_target()
+    monkeypatch.setattr(records, "shipped_folder", lambda: None)
+    Simulated(lambda _, schedule: 1.0 - 0.5 * schedule.static).install(monkeypatch)
+    arguments = ["tune", "--case", "8x64x14x14@1:float32", "--static", "--budget", "60", "-q"]
+    assert cli.main([*arguments, "-o", str(tmp_path / f"{target.cpu}.json")]) == 0
+    one, other = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[1:3])
+    assert one.startswith("rows float32 8x64x196 50.0 % (50.0 to 50.0)")
+    assert other.startswith("lanes float32 1568x64x1 50.0 % (50.0 to 50.0)")
+    assert all("static 1" in line for line in (one, other))
+    monkeypatch.setattr(records, "user_folder", lambda: tmp_path)
+    records.forget()
+    for spec in (ROWS, FakeQuantSpec("rows", mask=False)):
+        assert schedule_for(spec, target, "cache", (8, 64, 196)).static
+        assert not schedule_for(spec, target, "cache", (8, 64, 195)).static
+    assert schedule_for(FakeQuantSpec("lanes"), target, "cache", (1568, 64, 1)).static
+    for group in ("--all", "--show=log"):
+        assert cli.main(["tune", group, "--static"]) == 2
+        assert "--static needs --case" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("faster", [True, False])
 def test_a_budget_is_of_the_comparison_in_the_end_too(faster, tmp_path, monkeypatch):
     """Seconds of a clock that is simulated; a process takes one to start, a kernel two to be built."""
@@ -550,6 +572,17 @@ def test_three_machines_do_the_work_of_three(servers, with_all, tmp_path, monkey
         made[key] = len(trials(output.with_suffix(".trials.jsonl")))
     assert made["one"] >= 5
     assert made["three"] >= 2.5 * made["one"]
+
+
+def test_a_shape_is_tuned_on_another_machine_as_launches_visit_it(servers, with_all, tmp_path, monkeypatch):
+    """The channel lies last, so the extents in the code are those of lanes; others would give another result."""
+    monkeypatch.setattr(tuning, "space", lambda spec, *_: [default_schedule(spec)])
+    monkeypatch.setenv("FQ_TVM_NUM_THREADS", "1")
+    case, options = Case((8, 16, 6, 6), 1, memory="channels_last"), {"rpc": servers.address, "key": "one"}
+    path, _ = tuning.tune_cases([case], static=True, budget=2, seconds=0.01, output=tmp_path / "x.json", **options)
+    made = trials(path.with_suffix(".trials.jsonl"))
+    assert 1 in {trial["schedule"]["static"] for trial in made}
+    assert not [trial["why"] for trial in made if trial["verdict"] == "failed"]
 
 
 def test_no_tracker_is_one_error(tmp_path):
