@@ -228,12 +228,14 @@ def _run(search: _Search, job: Job, budget: float, show: Callable[[int, int, flo
     begun.update(cases=[case.name for case in job.cases], candidates=len(candidates), start=candidates[0].to_json())
     search.write(job, {**begun, "budget": round(budget, 3), "min_gain": search.min_gain, "test": asdict(decide)})
 
-    paced = Paced(search.measure(job), search.machines.renew)
+    paced, took = Paced(search.measure(job), search.machines.renew), [0.0]
 
     def is_time_left() -> bool:
         processes = PROCESSES[job.size_class] if history.incumbent != history.start else 0
         comparison = paced.estimate(max(processes, 1) * PORTIONS, processes)
-        return time.monotonic() + min(comparison, budget * COMPARISON_SHARE) < deadline
+        kept = min(comparison, budget * COMPARISON_SHARE)
+        # half of a trial, as those that begin in time end as much before the deadline as after it then
+        return time.monotonic() + kept + statistics.median(took) / 2 < deadline
 
     def propose(history: History) -> Schedule | None:
         if (candidate := chosen(history)) is None:
@@ -243,6 +245,7 @@ def _run(search: _Search, job: Job, budget: float, show: Callable[[int, int, flo
 
     patience = budget * TRIAL_SHARE
     for trial in experiment(history, propose, paced.measure, decide, patience, paced.renew, search.spread()):
+        took.append(trial.took)
         search.write(job, trial.to_json())
     return history
 
