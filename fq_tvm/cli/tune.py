@@ -21,7 +21,19 @@ if TYPE_CHECKING:
         option("--all", action="store_true", help="every case, and the boundary between rows and lanes"),
         option("--show", metavar="LOG", help="search nothing; print, and perhaps draw, what a log says"),
     ),
-    option("--budget", type=seconds, default=600.0, metavar="SECONDS", help="of the whole search (default: 600)"),
+    option(
+        "--static",
+        action="store_true",
+        help="search each case by itself, for a record of its shape alone, with the extents in the code perhaps; "
+        "needs --case",
+    ),
+    option(
+        "--budget",
+        type=seconds,
+        default=600.0,
+        metavar="SECONDS",
+        help="of all, with the last comparisons (default: 600)",
+    ),
     option("--seconds", type=seconds, default=0.1, metavar="S", help="between two decisions (default: 0.1)"),
     option(
         "--min-gain",
@@ -48,7 +60,8 @@ if TYPE_CHECKING:
 def tune(arguments: Arguments) -> None:
     """Find faster schedules by measuring, and keep them.
 
-    Cases are grouped by class, dtype and size; each group is searched for its share of the budget. Candidates are
+    Cases are grouped by class, dtype and size; each group is searched for its share of the budget. With --static each
+    case is a group, and what is found serves tensors of its shape alone, before what serves its size. Candidates are
     built, checked bit for bit and timed in another process, in turns with the best so far, where tensors of their size
     live. A sequential test decides: the chance that a search takes over anything that is no faster is at most one in
     twenty. What was found is compared with the default once more. Every trial is a line of the log; a search that was
@@ -57,26 +70,20 @@ def tune(arguments: Arguments) -> None:
     tunes code for a lesser CPU. Leave the machine alone meanwhile.
     """
     from ..bench import find_cases
-    from ..tuning.log import searches
     from ..tuning.plot import plot_trials
     from ..tuning.search import Found, Progress, Settings, log_path, tune_cases
 
     if not arguments.all and not arguments.case and not arguments.show:
         raise FqError("give --case TEXT, --all, or --show LOG")
+    if arguments.static and not arguments.case:
+        raise FqError("--static needs --case, which says the shapes")
     if bool(arguments.rpc) != bool(arguments.key):
         raise FqError("--rpc and --key need each other")
     if arguments.plot and importlib.util.find_spec("matplotlib") is None:
         raise FqError('--plot needs matplotlib; `pip install "fq_tvm[plot]"`')
     if arguments.show:
-        logged = searches(arguments.show)
-        if arguments.plot:
-            plot_trials(arguments.show, arguments.plot)
-        if arguments.json:
-            shown = [s.result.to_json() if s.result else {"name": s.name, "error": s.error} for s in logged]
-            return print_json({"log": arguments.show, "results": shown})
-        _print_results([s.result or (s.name, s.error) for s in logged])
-        return print_line(f"{sum(len(s.history.trials) for s in logged)} trials of {len(logged)} searches")
-    cases, results = find_cases(arguments.case), list[Found]()
+        return _show(arguments.show, arguments.plot, arguments.json)
+    cases, results = find_cases(arguments.case), list[Found | tuple[str, str]]()
     names = ("budget", "seed", "output", "log", "rpc", "key", "seconds", "search")
     options = {name: getattr(arguments, name) for name in names}
     if arguments.min_gain is not None:
@@ -92,18 +99,40 @@ def tune(arguments: Arguments) -> None:
             bar.set_postfix_str(f"{gain}, {step.seconds_left:.0f} s and {step.jobs_left} jobs left")
             bar.update(step.trial - 1 - bar.n)
 
-        reports = {"progress": show, "result": results.append}
-        path, content = tune_cases(cases, **options, **reports, boundary=arguments.all)
+        def failure(name: str, error: str) -> None:
+            results.append((name, error))
+
+        reports = {"progress": show, "result": results.append, "failure": failure}
+        path, content = tune_cases(cases, **options, **reports, static=arguments.static, boundary=arguments.all)
     log = arguments.log or log_path(path)
     if arguments.plot:
         plot_trials(log, arguments.plot)
     if arguments.json:
-        found = [result.to_json() for result in results]
-        return print_json({"path": path, "log": log, **content.to_json(), "results": found})
+        return print_json({"path": path, "log": log, **content.to_json(), "results": _to_json(results)})
     _print_results(results)
     if content.rows_min_inner is not None:
         print_line(f"rows from an inner extent of {content.rows_min_inner}")
     print_line(f"wrote {path}; trials are in {log}")
+
+
+def _show(log: str, picture: str | None, as_json: bool) -> None:
+    """Print what a log says, and perhaps draw it."""
+    from ..tuning.log import searches
+    from ..tuning.plot import plot_trials
+
+    logged = searches(log)
+    results = [search.result or (search.name, search.error) for search in logged]
+    if picture:
+        plot_trials(log, picture)
+    if as_json:
+        return print_json({"log": log, "results": _to_json(results)})
+    _print_results(results)
+    print_line(f"{sum(len(s.history.trials) for s in logged)} trials of {len(logged)} searches")
+
+
+def _to_json(results: Sequence[Result | tuple[str, str]]) -> list[dict[str, object]]:
+    """Return a dictionary a search: its result, or its name and why there is none."""
+    return [{"name": r[0], "error": r[1]} if isinstance(r, tuple) else r.to_json() for r in results]
 
 
 def _print_results(results: Sequence[Result | tuple[str, str]]) -> None:

@@ -15,9 +15,11 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from .worker import LostError, TrialError
+
+T = TypeVar("T")
 
 KEEP, DROP, MORE = "keep", "drop", "more"
 """What a decision says: the candidate takes over; it does not; it cannot be told from these rounds."""
@@ -30,6 +32,26 @@ CHECK_AFTER = 4
 
 MOST_PORTIONS = 16
 """How often a trial asks for samples at most; what is undecided then is dropped."""
+
+MOST = 1e9
+"""Seconds, rounds and ratios that no search comes near: what is read as more is damage, and would overflow what is made
+of it."""
+
+
+def of_type(value: Any, kind: type[T]) -> T:
+    """Return what was read, if it is of a type; raise a :class:`TypeError` if not."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r}; expected a value of type {kind.__name__}")
+    return value
+
+
+def number(value: Any, least: float, most: float) -> float:
+    """Return a number that was read, if it lies between two others; raise a TypeError or ValueError if not."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{value!r}; expected a number")
+    if not least <= value <= most:  # nor is NaN
+        raise ValueError(f"{value!r}; expected a number from {least} to {most}")
+    return float(value)
 
 
 class Gain(NamedTuple):
@@ -56,14 +78,18 @@ class Gain(NamedTuple):
 
     @classmethod
     def from_json(cls, values: Sequence[float | None]) -> Gain:
-        """Make a gain of what :meth:`to_json` returned.
+        """Make a gain of what :meth:`to_json` returned, if its median is known.
 
         Raises
         ------
         TypeError, ValueError
             If it is anything else.
         """
-        return cls(*(unknown if v is None else float(v) for v, unknown in zip(values, UNKNOWN, strict=True)))
+        pairs = zip(values, UNKNOWN, strict=True)
+        gain = cls(*(unknown if v is None else number(v, -MOST, 1) for v, unknown in pairs))
+        if not gain.low <= gain.median <= gain.high:
+            raise ValueError(f"{gain}; expected a median in its interval")
+        return gain
 
     def __str__(self) -> str:
         """Say it in percent: ``4.6 % (4.4 to 4.8)``."""
@@ -206,22 +232,25 @@ class Trial:
         KeyError, TypeError, ValueError
             If something is missing or no such value.
         """
-        gain, at, took = value["gain"], float(value["at"]), float(value["took"])
-        if not 0 <= at < math.inf or not 0 <= took < math.inf:
-            raise ValueError(f"at is {at}, took is {took}; expected seconds")
+        verdict, gain = value["verdict"], None if value["gain"] is None else Gain.from_json(value["gain"])
+        if verdict not in (KEEP, DROP, UNDECIDED, FAILED):
+            raise ValueError(f"the verdict is {verdict!r}; expected {KEEP}, {DROP}, {UNDECIDED} or {FAILED}")
+        if verdict == KEEP and (gain is None or gain.median < 0):
+            raise ValueError(f"it was kept and gains {gain}; expected more than nothing")
+        seconds = of_type(value["seconds"], dict).items()
         return cls(
             parse(value["schedule"]),
             parse(value["incumbent"]),
-            str(value["verdict"]),
-            str(value["why"]),
-            None if gain is None else Gain.from_json(gain),
-            int(value["rounds"]),
-            dict(value["regime"]),
-            dict(value["seconds"]),
+            verdict,
+            of_type(value["why"], str),
+            gain,
+            int(number(value["rounds"], 0, MOST)),
+            of_type(value["regime"], dict),
+            {case: [number(time, 0, MOST) for time in times] for case, times in seconds},
             value["kind"] == "check",
-            int(value["trial"]),
-            at,
-            took,
+            int(number(value["trial"], 0, MOST)),
+            number(value["at"], 0, MOST),
+            number(value["took"], 0, MOST),
         )
 
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from ..bench.cases import Case
 from ..errors import FqError
-from ..launch.choose import choose, schedule_for
-from ..launch.plan import Plan
+from ..launch.choose import Choice, choose, schedule_for
 from ..schedule import Schedule, default_schedule
 from ..spec import FakeQuantSpec
 from ..store import records
@@ -86,8 +85,38 @@ def jobs_of(cases: Iterable[Case]) -> list[Job]:
         group.sort(key=lambda case: (case.moved_bytes, case.name))
         chosen = dict.fromkeys((group[0], group[-1], min(group, key=_row), max(group, key=_row)))
         spec = FakeQuantSpec(iteration, dtype, out_dtype=dtype)
-        jobs.append(Job(spec, (("dtype", dtype), ("iteration", iteration)), size, tuple(chosen)))
+        jobs.append(Job(spec, _match(spec), size, tuple(chosen)))
     return jobs
+
+
+def jobs_of_shapes(cases: Iterable[Case], target: Target) -> list[Job]:
+    """Make a search of each case, for a record of its shape alone.
+
+    Parameters
+    ----------
+    cases : iterable of Case
+        Those that move more than :data:`CASE_MAX_BYTES` are left out, and those that the same loops visit as another.
+    target : Target
+        The CPU, which decides the class of kernels that launches take.
+
+    Returns
+    -------
+    list of Job
+        With one case each.
+    """
+    jobs: dict[tuple[Any, tuple[int, ...]], Job] = {}
+    for case in cases:
+        if case.moved_bytes <= CASE_MAX_BYTES:
+            choice = choose(call_without(case, FakeQuantSpec("rows", case.dtype, out_dtype=case.dtype)), target)
+            spec, extents = choice.spec, choice.layout.extents
+            size = records.size_class_of(spec, case.elements)
+            jobs.setdefault((spec, extents), Job(spec, _match(spec), size, (case,), extents))
+    return list(jobs.values())
+
+
+def _match(spec: FakeQuantSpec) -> tuple[tuple[str, str | bool], ...]:
+    """What a record of the command is for: kernels of a class and dtype, whatever their formula."""
+    return ("dtype", spec.dtype), ("iteration", spec.iteration)
 
 
 def start_of(job: Job, target: Target) -> Schedule:
@@ -106,7 +135,7 @@ def _row(case: Case) -> int:
     return case.layout.inner * (case.layout.channels if "lanes" in case.iteration else 1)
 
 
-def plan_of(case: Case, spec: Any, schedule: Schedule, target: Target) -> Plan:
+def launch_of(case: Case, spec: Any, schedule: Schedule, target: Target) -> Choice:
     """Return what a launch of a case is in a schedule, by the class of a kernel wherever the boundary of classes lies.
 
     Raises
@@ -114,7 +143,7 @@ def plan_of(case: Case, spec: Any, schedule: Schedule, target: Target) -> Plan:
     FqError
         If a kernel of this class cannot do the case.
     """
-    return choose(call_without(case, spec), target, schedule, spec.iteration).plan
+    return choose(call_without(case, spec), target, schedule, spec.iteration)
 
 
 def distinct(schedules: Iterable[Schedule], job: Job, target: Target) -> list[Schedule]:
@@ -134,7 +163,7 @@ def _behavior(schedule: Schedule, job: Job, target: Target) -> tuple[Any, ...]:
     plans = []
     for case in job.cases:
         with contextlib.suppress(FqError):  # where no schedule does this case, the first trial says so
-            plans.append(plan_of(case, job.spec, schedule, target))
+            plans.append(launch_of(case, job.spec, schedule, target).plan)
     # Of lanes, rows choose among functions and are an integer of those; of rows, they are in the code of all but those
     # for long rows.  Runs are integers of a launch.
     short = any(call.form.name != "long" for plan in plans for call in plan.calls)

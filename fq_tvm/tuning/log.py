@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,13 @@ from typing import Any
 
 from ..errors import FqError
 from ..schedule import Schedule
-from .experiment import Gain, History, Trial
+from .experiment import MOST, Gain, History, Trial, number, of_type
 
 FORMAT = 2
 """Version of the lines; trials of another are not gone on from, nor shown."""
+
+DAMAGED = (KeyError, TypeError, ValueError, FqError)
+"""What is raised of a line that no search wrote; it is passed over."""
 
 
 def read_log(path: str | Path) -> Iterator[dict[str, Any]]:
@@ -105,24 +109,51 @@ def searches(path: str | Path) -> list[LoggedSearch]:
     """
     Path(path).stat()
     found: dict[str, LoggedSearch] = {}
-    names: list[str] = []
+    named: Counter[str] = Counter()
     for entry in read_log(path):
-        with contextlib.suppress(KeyError, TypeError, ValueError, FqError):
-            kind, job = entry["kind"], str(entry["job"])
+        with contextlib.suppress(*DAMAGED):
+            kind, job = entry["kind"], of_type(entry["job"], str)
             if kind == "search" and entry["format"] == FORMAT and job not in found:
-                name, start = str(entry["name"]), Schedule.from_json(entry["start"])
-                names.append(name)
-                name = name if names.count(name) == 1 else f"{name}, search {names.count(name)}"
+                name, start = _name(entry), Schedule.from_json(entry["start"])
+                named[name] += 1
+                name = name if named[name] == 1 else f"{name}, search {named[name]}"
                 found[job] = LoggedSearch(name, History(start))
             elif kind in ("trial", "check") and job in found:
-                found[job].history.add(Trial.from_json(entry, Schedule.from_json))
+                go_on(found[job].history, entry)
+            elif kind == "result" and job in found and "error" in entry:
+                found[job].error = of_type(entry["error"], str)
             elif kind == "result" and job in found:
-                logged = found[job]
-                logged.error = str(entry.get("error", logged.error))
-                best, gain = Schedule.from_json(entry["best"]), Gain.from_json(entry["gain"])
-                measured = {**entry["measured"], "over_limit": float(entry["measured"].get("over_limit", math.nan))}
-                said = bool(entry["kept"]), gain, str(entry["why"]), measured
-                logged.result = Result(logged.name, logged.history.start, best, *said)
+                found[job].result = _result(found[job], entry)
     if not found:
         raise FqError(f"{path} has no searches that this version reads; expected a log of fq-tvm tune, format {FORMAT}")
     return list(found.values())
+
+
+def go_on(history: History, entry: Mapping[str, Any]) -> None:
+    """Take the trial of a line into the history of its search.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, FqError
+        If it is none that a search wrote, see :data:`DAMAGED`.
+    """
+    trial = Trial.from_json(entry, Schedule.from_json)
+    if trial.gain and not math.isfinite(history.over_start(trial)):  # losses of losses, without end
+        raise ValueError(f"it gains {trial.gain} over what gains nothing that is a number")
+    history.add(trial)
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    name = of_type(entry["name"], str)
+    name.encode()  # a part of a character is a ValueError here, and one of who draws it otherwise
+    return name
+
+
+def _result(search: LoggedSearch, entry: Mapping[str, Any]) -> Result:
+    measured = of_type(entry["measured"], dict)
+    for gain in of_type(measured.get("machines", {}), dict).values():
+        Gain.from_json(gain)
+    over_limit = number(measured["over_limit"], 0, MOST) if "over_limit" in measured else math.nan
+    best, gain = Schedule.from_json(entry["best"]), Gain.from_json(entry["gain"])
+    said = of_type(entry["kept"], bool), gain, of_type(entry["why"], str), {**measured, "over_limit": over_limit}
+    return Result(search.name, search.history.start, best, *said)

@@ -6,6 +6,9 @@ Knows what :mod:`fq_tvm.tuning.trial` is asked; not what is searched for, nor wh
 from __future__ import annotations
 
 import itertools
+import statistics
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -94,6 +97,47 @@ def measuring(machines: Machines, job: Job, seconds: float = 0.1, copy: bool = F
         return Samples(times, regime, copies)
 
     return samples
+
+
+class Paced:
+    """Measures as another function does, perhaps in several threads, and knows how long that takes.
+
+    Parameters
+    ----------
+    measure, renew : callable
+        As for :func:`~fq_tvm.tuning.experiment.race`.
+    """
+
+    def __init__(self, measure: Measure, renew: Callable[[], object]) -> None:
+        self._measure, self._renew = measure, renew
+        self._thread = threading.local()
+        self._anew: list[float] = []
+        self._going_on: list[float] = []
+
+    def renew(self) -> None:
+        """Have everything loaded anew, which takes until this thread has its next samples."""
+        self._thread.renewed = time.monotonic()
+        self._renew()
+
+    def measure(self, contenders: Sequence[Any]) -> Samples:
+        """Return samples."""
+        begin = time.monotonic()
+        renewed = vars(self._thread).pop("renewed", None)
+        samples = self._measure(contenders)
+        (self._going_on if renewed is None else self._anew).append(time.monotonic() - (renewed or begin))
+        return samples
+
+    def estimate(self, portions: int, processes: int) -> float:
+        """Return how many seconds portions of rounds will take, in so many new processes; 0 before any was measured.
+
+        Of kernels that were measured before, so nothing is built: a portion takes what the shortest one took, and the
+        first of a process what the median of these took; before there was one, as much as the longest portion, for
+        which tensors were made.
+        """
+        if not self._going_on:
+            return 0.0
+        anew = statistics.median(self._anew or [max(self._going_on)])
+        return processes * anew + (portions - processes) * min(self._going_on)
 
 
 def spread_over(machines: Machines) -> Spread:

@@ -13,6 +13,9 @@ from .log import searches
 LOWEST = -50.0
 """Percent; what loses more is drawn there, as a triangle."""
 
+LETTERS = 80
+"""Of a name, which a log may have of any length, beside the picture."""
+
 
 def plot_trials(log: str | Path, path: str | Path) -> None:
     """Draw a log: of each search the gain of every trial over the default, by time, and that of the best so far.
@@ -52,7 +55,7 @@ def plot_trials(log: str | Path, path: str | Path) -> None:
             line.append((trial.at, 100 * history.gain))
         for mark, points in marks.items():
             axes.plot(*zip(*points, strict=True), mark, color=color, alpha=0.5) if points else None
-        axes.step(*zip(*line, strict=True), where="post", color=color, label=search.name)
+        axes.step(*zip(*line, strict=True), where="post", color=color, label=" ".join(search.name.split())[:LETTERS])
         if search.result is not None and search.result.best != search.result.start:
             low, gain, high = (min(max(100 * value, LOWEST), 100) for value in search.result.gain)
             axes.errorbar([line[-1][0]], [gain], [[gain - low], [high - gain]], color=color, capsize=4, marker="s")
@@ -63,5 +66,6 @@ def plot_trials(log: str | Path, path: str | Path) -> None:
     ):  # fmt: skip
         axes.plot([], [], mark, alpha=0.5, label=meaning)
     axes.set(xlabel="seconds of the search", ylabel="gain over the default schedule, %")
-    axes.legend(fontsize="small")
+    for text in axes.legend(fontsize="small").get_texts():
+        text.set_parse_math(False)  # names are no formulas, whatever signs of dollars a log has in them
     figure.savefig(path, dpi=120)

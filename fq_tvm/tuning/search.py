@@ -32,11 +32,11 @@ from ..store.cache import digest
 from ..store.records import Record, RecordFile
 from ..target import Target
 from .decision import LEAST_GAIN, SequentialTest, interval_of_means
-from .experiment import Gain, History, Measure, Propose, Samples, Spread, Trial, estimated, experiment, nearest
-from .jobs import CASE_MAX_BYTES, Job, candidates_of, distance, distinct, jobs_of, start_of
-from .log import FORMAT, Result, read_log
+from .experiment import Gain, History, Measure, Propose, Samples, Spread, estimated, experiment, nearest
+from .jobs import CASE_MAX_BYTES, Job, candidates_of, distance, distinct, jobs_of, jobs_of_shapes, start_of
+from .log import DAMAGED, FORMAT, Result, go_on, read_log
 from .machines import Machines
-from .measure import measuring, spread_over, time_contenders
+from .measure import Paced, measuring, spread_over, time_contenders
 from .optimizer import tpe
 from .space import space
 from .worker import TrialError
@@ -61,8 +61,9 @@ SEARCHES: dict[str, Callable[[Sequence[Schedule], int], Propose]] = {
 }
 """What chooses the next candidate, by name, given the space and a seed; decision 28 compares them."""
 
-TRIAL_SHARE = 0.1
-"""The most of a job's budget that one trial takes, about."""
+TRIAL_SHARE, COMPARISON_SHARE = 0.1, 0.5
+"""The most of a job's budget that one trial takes, about, and that is kept for the comparison in the end: half of a
+budget is searched for, even where the rest is less than the comparison takes."""
 
 BOUNDARY_INNER, BOUNDARY_CHANNELS, BOUNDARY_ELEMENTS = (28, 32, 64, 128, 256, 512), 64, 2**17
 """Tensors on which rows and lanes are compared: inner extents, and a size that fits in a second-level cache."""
@@ -98,6 +99,9 @@ class Progress:
 class Settings:
     """The options of a search; :func:`tune` says what each means.
 
+    The budget is of all that is measured, but for the boundary between rows and lanes: a search stops trying when what
+    is left of its share is what the comparison with the default will take, going by its own trials.
+
     Raises
     ------
     FqError
@@ -115,6 +119,7 @@ class Settings:
     search: str = "estimated"
     progress: Callable[[Progress], None] | None = None
     result: Callable[[Found], object] | None = None
+    failure: Callable[[str, str], object] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.budget < math.inf:
@@ -203,13 +208,13 @@ class _Search:
         history, identity = History(start), self.identity(job)
         for entry in read_log(self.log):
             if entry.get("job") == identity and entry.get("kind") in ("trial", "check"):
-                with contextlib.suppress(KeyError, TypeError, ValueError):
-                    history.add(Trial.from_json(entry, Schedule.from_json))
+                with contextlib.suppress(*DAMAGED):
+                    go_on(history, entry)
         return history
 
 
 def _run(search: _Search, job: Job, budget: float, show: Callable[[int, int, float], None]) -> History:
-    """Search one job until time is up; return its trials.
+    """Search one job until what is left of its budget is what :func:`_conclude` will take; return its trials.
 
     What comes next of what was not tried yet, :data:`SEARCHES` says.
     """
@@ -223,14 +228,24 @@ def _run(search: _Search, job: Job, budget: float, show: Callable[[int, int, flo
     begun.update(cases=[case.name for case in job.cases], candidates=len(candidates), start=candidates[0].to_json())
     search.write(job, {**begun, "budget": round(budget, 3), "min_gain": search.min_gain, "test": asdict(decide)})
 
+    paced, took = Paced(search.measure(job), search.machines.renew), [0.0]
+
+    def is_time_left() -> bool:
+        processes = PROCESSES[job.size_class] if history.incumbent != history.start else 0
+        comparison = paced.estimate(max(processes, 1) * PORTIONS, processes)
+        kept = min(comparison, budget * COMPARISON_SHARE)
+        # half of a trial, as those that begin in time end as much before the deadline as after it then
+        return time.monotonic() + kept + statistics.median(took) / 2 < deadline
+
     def propose(history: History) -> Schedule | None:
         if (candidate := chosen(history)) is None:
             return None
         show(1 + sum(not trial.check for trial in history.trials), len(candidates), history.gain)
-        return candidate if time.monotonic() < deadline else None
+        return candidate if is_time_left() else None
 
-    measure, machines = search.measure(job), search.machines
-    for trial in experiment(history, propose, measure, decide, budget * TRIAL_SHARE, machines.renew, search.spread()):
+    patience = budget * TRIAL_SHARE
+    for trial in experiment(history, propose, paced.measure, decide, patience, paced.renew, search.spread()):
+        took.append(trial.took)
         search.write(job, trial.to_json())
     return history
 
@@ -430,6 +445,8 @@ def _tune(jobs: Sequence[Job], settings: Settings, boundary: bool = False) -> tu
             except TrialError as error:
                 # the default itself cannot be measured here, so nothing is known about this job
                 search.write(job, {"kind": "result", "error": str(error)})
+                if settings.failure is not None:
+                    settings.failure(job.name, str(error))
                 continue
             if settings.result is not None:
                 settings.result(found[-1])
@@ -470,7 +487,8 @@ def tune(spec: Any, shape: Sequence[int], axis: int | None = None, *, static: bo
         kernel; for other shapes nothing changes.  What is found has to be better than the schedule that launches of the
         shape had before.
     budget : float
-        Seconds to search for, about; 60 by default.
+        Seconds that it takes, about, with the comparison in the end, for which up to half of them are kept; 60 by
+        default.
     seed : int
         Of the order of candidates; 0 by default.
     output : path, optional
@@ -491,6 +509,8 @@ def tune(spec: Any, shape: Sequence[int], axis: int | None = None, *, static: bo
         Called with a :class:`Progress` before each trial.
     result : callable, optional
         Called with the :class:`Found` of each search.
+    failure : callable, optional
+        Called with the name of a search and why it has no result: its default could not be measured.
 
     Returns
     -------
@@ -530,18 +550,23 @@ def _extents(spec: Any, case: Case) -> tuple[int, ...]:
     return extents_of(spec, case.shape, case.axis)
 
 
-def tune_cases(cases: Iterable[Case], *, boundary: bool = False, **options: Any) -> tuple[Path, RecordFile]:
-    """Find schedules for the classes, dtypes and sizes that cases stand for.
+def tune_cases(
+    cases: Iterable[Case], *, static: bool = False, boundary: bool = False, **options: Any
+) -> tuple[Path, RecordFile]:
+    """Find schedules for the classes, dtypes and sizes that cases stand for, or for their shapes.
 
     Parameters
     ----------
     cases : iterable of Case
         Grouped by :func:`~fq_tvm.tuning.jobs.jobs_of`; the budget is shared by the groups.
+    static : bool
+        Whether each case is a search of its own, for a record of its shape alone, as for :func:`tune`; such records are
+        for kernels of a class and dtype, as those of the groups are.
     boundary : bool
         Whether the boundary between rows and lanes is measured, too.
     budget : float
-        Seconds to search for, about; 600 by default.
-    seed, output, log, rpc, key, seconds, min_gain, search, progress, result
+        Seconds that it takes, about, with the comparisons in the end; 600 by default.
+    seed, output, log, rpc, key, seconds, min_gain, search, progress, result, failure
         As for :func:`tune`.
 
     Returns
@@ -555,7 +580,7 @@ def tune_cases(cases: Iterable[Case], *, boundary: bool = False, **options: Any)
         As :func:`tune`.
     """
     settings = Settings(**{"budget": 600.0, **options})
-    jobs = jobs_of(cases)
+    jobs = jobs_of_shapes(cases, current_target()) if static else jobs_of(cases)
     if not jobs:
         raise FqError(f"no case moves {CASE_MAX_BYTES / 1e6:.0f} MB or less; larger ones are not tuned on")
     path, content, _ = _tune(jobs, settings, boundary)

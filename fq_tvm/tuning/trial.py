@@ -27,12 +27,12 @@ from .. import bench, environment
 from ..bench.timing import MIN_ROUNDS, sweeper
 from ..errors import FqError
 from ..launch.buffers import empty_like, on_memory
-from ..launch.choose import constants_of, extents_of
+from ..launch.choose import constants_of
 from ..launch.registry import current_target, prepare
 from ..operators import operator_of, spec_of
 from ..schedule import Schedule
 from ..target import PORTABLE
-from .jobs import plan_of
+from .jobs import launch_of
 from .subjects import arrays_of, call_on, subject_of
 
 SESSION_SECONDS = 3600
@@ -264,8 +264,8 @@ class Remote:
         import tvm
 
         # A worker measures static schedules on the one case of a job alone.
-        module = self.module(contender, extents_of(contender.spec, at.case.shape, at.case.axis))
-        plan = plan_of(at.case, contender.spec, contender.schedule, self.target)
+        launch = launch_of(at.case, contender.spec, contender.schedule, self.target)
+        module, plan = self.module(contender, launch.layout.extents), launch.plan
         workspace = tvm.runtime.empty((max(plan.workspace_size, 1),), "uint8", self.device)
         signature = operator_of(contender.spec).entry_points(contender.spec).tensors
         places = dict(zip((*signature, "workspace"), (*at.sent, workspace), strict=True))

@@ -10,9 +10,11 @@ run in processes of their own, as an input may end one.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import faulthandler
 import hashlib
+import io
 import json
 import math
 import os
@@ -36,15 +38,20 @@ from support import assert_same, bits, expected
 import fq_tvm
 from fq_tvm import FqError, aclnn
 from fq_tvm.cli.cache import _describe_entry
+from fq_tvm.cli.tune import _show
 from fq_tvm.store import records
 from fq_tvm.store.cache import Store, digest
 from fq_tvm.target import Target
+from fq_tvm.tuning.log import FORMAT, LoggedSearch, searches
 from fq_tvm.weights.files import open_tensors, unfit, write_npz
 
 CORPUS = Path(__file__).with_name("corpus")
 
 MEGABYTES = 400
 """That a target may take beyond what it had at first: every input is small."""
+
+DRAWN = 101
+"""One log in so many is drawn, which takes a fifth of a second."""
 
 HANG = 20
 """Seconds that an input may take."""
@@ -137,6 +144,37 @@ def fuzz_note(data: bytes, folder: Path) -> str:
     target = Target.from_json(Store(folder).recall(question))
     assert Target.from_json(json.loads(json.dumps(target.to_json()))) == target
     return f"{len(target.features)} features"
+
+
+def fuzz_log(data: bytes, folder: Path) -> str:
+    """What a log says can be shown, of some even drawn, and written down again as the same."""
+    path, again = folder / "log", folder / "again"
+    path.write_bytes(data)
+    found = searches(path)
+    lines = []
+    for number, search in enumerate(found):
+        job, start = {"job": str(number), "name": search.name}, search.history.start
+        assert math.isfinite(search.history.gain)
+        lines.append({"kind": "search", "format": FORMAT, "start": start.to_json(), **job})
+        lines += [{**trial.to_json(), **job} for trial in search.history.trials]
+        if (result := search.result) is not None:
+            measured = {name: value for name, value in result.measured.items() if value == value}
+            lines.append({"kind": "result", **result.to_json(), "measured": measured, **job})
+    again.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def said(search: LoggedSearch) -> str:
+        result = None if search.result is None else {**search.result.to_json(), "name": ""}
+        return json.dumps([search.history.incumbent.to_json(), [t.to_json() for t in search.history.trials], result])
+
+    assert list(map(said, searches(again))) == list(map(said, found))
+    drawn = folder / "drawn.png" if len(data) % DRAWN == 0 and any(search.history.trials for search in found) else None
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # of names in letters that the font has not
+        _show(str(path), drawn and str(drawn), as_json=False)
+        _show(str(path), None, as_json=True)
+    verdicts = {trial.verdict for search in found for trial in search.history.trials}
+    results = {search.result and search.result.changes for search in found}
+    return f"{sorted(verdicts)} {sorted(map(str, results))}"
 
 
 def fuzz_file(suffix: str) -> Callable[[bytes, Path], str]:
@@ -335,6 +373,7 @@ TARGETS: dict[str, Callable[[bytes, Path], str]] = {
     "record": fuzz_record,
     "entry": fuzz_entry,
     "note": fuzz_note,
+    "log": fuzz_log,
     "npy": fuzz_file(".npy"),
     "npz": fuzz_file(".npz"),
     "safetensors": fuzz_file(".safetensors"),

@@ -10,7 +10,7 @@ from fq_tvm.codegen.llvm import resolve
 from fq_tvm.schedule import Schedule, default_schedule
 from fq_tvm.store import records
 from fq_tvm.tuning import jobs
-from fq_tvm.tuning.jobs import CASE_MAX_BYTES, Job, distinct, jobs_of, plan_of
+from fq_tvm.tuning.jobs import CASE_MAX_BYTES, Job, distinct, jobs_of, jobs_of_shapes, launch_of
 from fq_tvm.tuning.space import space
 
 
@@ -23,6 +23,22 @@ def test_jobs_cover_every_class_and_size_of_the_table():
         assert 1 <= len(job.cases) <= 4
         assert all(case.moved_bytes <= CASE_MAX_BYTES for case in job.cases)
         assert len(distinct(space(job.spec), job, resolve("x86-64-v4"))) > 5
+
+
+def test_a_job_of_a_shape_has_what_launches_of_it_take(monkeypatch):
+    """However it lies in memory, and wherever the boundary of this CPU lies; what the same loops visit is one job."""
+    target = resolve("x86-64-v4")
+    last, stepped = Case((8, 64, 14, 14), 1, "float16", "channels_last"), Case((16, 300), 0, memory="stepped")
+    cases = [Case((64, 512, 7, 7), 1), Case((64, 512, 49), 1), last, stepped, Case((2**20, 512), 0)]
+    rows, lanes, strided = jobs_of_shapes(cases, target)
+    assert (rows.cases, rows.extents, rows.spec) == (tuple(cases[:1]), (64, 512, 49), FakeQuantSpec("rows"))
+    assert (lanes.cases, lanes.extents) == ((last,), (8 * 14 * 14, 64, 1))
+    assert lanes.spec == FakeQuantSpec("lanes", "float16", out_dtype="float16")
+    assert (strided.spec.iteration, strided.extents) == ("strided_rows", (16, 300))
+    assert rows.match == (("dtype", "float32"), ("iteration", "rows"))
+    assert [job.size_class for job in (rows, lanes, strided)] == ["mid", "cache", "cache"]
+    monkeypatch.setattr("fq_tvm.launch.choose.rows_min_inner", lambda target: 64)
+    assert jobs_of_shapes(cases[:1], target)[0].spec.iteration == "lanes"
 
 
 def test_a_search_for_one_shape_starts_from_what_its_launches_have(monkeypatch):
@@ -64,7 +80,7 @@ def test_a_case_is_for_kernels_of_its_class():
         for iteration in ("rows", "lanes", "strided_rows", "strided_lanes"):
             spec = FakeQuantSpec(iteration)
             if iteration in iterations:
-                assert plan_of(case, spec, Schedule(), target).calls
+                assert launch_of(case, spec, Schedule(), target).plan.calls
             else:
                 with pytest.raises(FqError, match=f"is for kernels of class .*, not {iteration}"):
-                    plan_of(case, spec, Schedule(), target)
+                    launch_of(case, spec, Schedule(), target)

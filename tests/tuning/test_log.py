@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -62,6 +63,58 @@ def test_a_log_is_read_whatever_else_is_in_it(tmp_path):
     assert one.result is not None
     assert one.result.changes == "rows 64"
     assert one.result.gain == (0.044, 0.046, 0.048)
+
+
+HUGE = 10**400
+DAMAGE = {
+    "job": [5, None, ["1234"]],
+    "schedule": [None, [], "tile", {"tile": -1}, {"tile": 1.5}, {"tile": True}, {"tile": HUGE}, {"\ud800": 1}],
+    "verdict": ["kept", None, 3, ["keep"]],
+    "why": [None, 3, []],
+    "gain": [0.1, "abc", [0.1], [0.1] * 4, ["0.1"] * 3, [0.2, 0.1, 0.3], [0.1, None, 0.3], [math.nan] * 3, [True] * 3,
+             [0, 0, math.inf], [-math.inf, 0, 0], [-HUGE] * 3, [-0.1] * 3, [1.5] * 3, None, {"0": 1, "1": 2, "2": 3}],
+    "rounds": [-1, None, "20", math.inf, math.nan, HUGE, True],
+    "trial": [-1, "1", HUGE, None],
+    "at": [-1, "2.0", math.inf, math.nan, 1e300, HUGE, None, True],
+    "took": [-1, "2.0", math.inf, math.nan, HUGE],
+    "regime": [None, [["threads", 2]], "x", 3],
+    "seconds": [None, [["a", 2]], {"case": 3}, {"case": "12"}, {"case": [-1]}, {"case": [math.nan]}, {"case": [HUGE]}],
+}  # fmt: skip
+"""By field of a trial that was kept."""
+
+DAMAGED_RESULTS = {
+    "best": DAMAGE["schedule"],
+    "gain": [gain for gain in DAMAGE["gain"] if gain != [-0.1] * 3],
+    "kept": [None, 1, "yes"],
+    "why": DAMAGE["why"],
+    "measured": [
+        None, [], "x", {"over_limit": HUGE}, {"over_limit": math.inf}, {"over_limit": None}, {"over_limit": -1},
+        {"machines": ["a", 1]}, {"machines": 3}, {"machines": {"a": "fast"}}, {"machines": {"a": [1]}},
+    ],
+    "error": [None, 3, ["it crashed"]],
+}  # fmt: skip
+
+
+def test_a_line_with_a_field_that_no_search_wrote_is_passed_over(tmp_path):
+    """Numbers that are not finite, or beyond what searches take; other types; and losses of losses without end."""
+    first, _, kept, *_, result = lines()
+    for field, values in {**DAMAGE, "incumbent": DAMAGE["schedule"]}.items():
+        log = write(tmp_path / "log", [first, *({**kept, field: value} for value in values)])
+        assert searches(log)[0].history.trials == [], field
+    for field, values in DAMAGED_RESULTS.items():
+        log = write(tmp_path / "log", [first, *({**result, field: value} for value in values)])
+        assert searches(log)[0].result is None, field
+        assert searches(log)[0].error == "the log has no result"
+    lost = [
+        {**kept, "verdict": DROP, "gain": [-1e9] * 3, "schedule": Schedule(tile=a).to_json(),
+         "incumbent": Schedule(tile=a - 1).to_json()} for a in range(2, 60)
+    ]  # fmt: skip
+    [search] = searches(write(tmp_path / "log", [first, *lost]))
+    assert 30 < len(search.history.trials) < len(lost)
+    assert all(map(math.isfinite, search.history.gains.values()))
+    for name in (3, None, "\ud800"):
+        with pytest.raises(FqError, match="no searches"):
+            searches(write(tmp_path / "log", [{**first, "name": name}]))
 
 
 def test_what_is_no_log_is_said(tmp_path):

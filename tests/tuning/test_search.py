@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from lab import lab
+from simulated import Simulated
 from tune_worker_double import CRASHES, HANGS, LUCKY, WRONG
 
 import fq_tvm
@@ -27,7 +28,7 @@ from fq_tvm.tuning.jobs import Job, distance, distinct
 from fq_tvm.tuning.machines import Done, Machines
 from fq_tvm.tuning.plot import plot_trials
 from fq_tvm.tuning.space import space
-from fq_tvm.tuning.worker import Worker
+from fq_tvm.tuning.worker import TrialError, Worker
 
 ROWS = FakeQuantSpec("rows")
 SMALL = (64, 300)
@@ -130,9 +131,10 @@ def test_a_search_goes_on_where_it_was_interrupted(double, few, tmp_path, monkey
         fq_tvm.tune(ROWS, SMALL, budget=60, output=output, log=log, progress=interrupt)
     assert len(trials(log)) == 2
     with log.open("a") as file:
+        file.write(json.dumps({**trials(log)[0], "at": 10**400}) + "\n")  # what no search wrote
         file.write('{"kind": "tri')  # what a killed process leaves
     fq_tvm.tune(ROWS, SMALL, budget=60, output=output, log=log)
-    assert [entry["trial"] for entry in trials(log)] == [1, 2, 3]
+    assert [entry["trial"] for entry in trials(log)] == [1, 2, 1, 3]
     monkeypatch.setattr(experiment, "race", None)  # another trial would fail
     assert fq_tvm.tune(ROWS, SMALL, budget=60, output=output, log=log) == Schedule(tile=LUCKY)
 
@@ -413,6 +415,76 @@ def test_command(double, few, tmp_path, capsys):
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_a_search_that_failed_is_in_the_answer(tmp_path, monkeypatch, capsys):
+    """Beside those that did not: the default of lanes cannot be measured, that of rows can."""
+
+    def time_of(iteration, schedule):
+        if iteration == "lanes":
+            raise TrialError("it crashed")
+        return 0.5 if schedule.tile == LUCKY else 1.0
+
+    Simulated(time_of).install(monkeypatch)
+    arguments = ["tune", "--case", "256x768@1:float32", "--case", "64x256@0:float32", "--budget", "60", "-q"]
+    assert cli.main([*arguments, "-o", str(tmp_path / "x.json")]) == 0
+    lanes, rows = capsys.readouterr().out.splitlines()[1:3]
+    assert "lanes float32 mid" in lanes
+    assert "no: it crashed" in lanes
+    assert "rows float32 cache" in rows
+    assert "50.0 % (50.0 to 50.0)" in rows
+    assert cli.main([*arguments, "-o", str(tmp_path / "y.json"), "--json"]) == 0
+    lanes, rows = json.loads(capsys.readouterr().out)["results"]
+    assert lanes == {"name": "lanes float32 mid", "error": "it crashed"}
+    assert rows["best"]["tile"] == LUCKY
+    [record] = records.read(tmp_path / "y.json").records
+    assert dict(record.match)["iteration"] == "rows"
+
+
+def test_command_for_shapes(tmp_path, monkeypatch, capsys):
+    """A search and a record a case; each serves its shape alone, and all kernels of the class and dtype."""
+    target = current_target()
+    monkeypatch.setattr(records, "shipped_folder", lambda: None)
+    Simulated(lambda _, schedule: 1.0 - 0.5 * schedule.static).install(monkeypatch)
+    arguments = ["tune", "--case", "8x64x14x14@1:float32", "--static", "--budget", "60", "-q"]
+    assert cli.main([*arguments, "-o", str(tmp_path / f"{target.cpu}.json")]) == 0
+    one, other = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[1:3])
+    assert one.startswith("rows float32 8x64x196 50.0 % (50.0 to 50.0)")
+    assert other.startswith("lanes float32 1568x64x1 50.0 % (50.0 to 50.0)")
+    assert all("static 1" in line for line in (one, other))
+    monkeypatch.setattr(records, "user_folder", lambda: tmp_path)
+    records.forget()
+    for spec in (ROWS, FakeQuantSpec("rows", mask=False)):
+        assert schedule_for(spec, target, "cache", (8, 64, 196)).static
+        assert not schedule_for(spec, target, "cache", (8, 64, 195)).static
+    assert schedule_for(FakeQuantSpec("lanes"), target, "cache", (1568, 64, 1)).static
+    for group in ("--all", "--show=log"):
+        assert cli.main(["tune", group, "--static"]) == 2
+        assert "--static needs --case" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_a_budget_is_of_the_comparison_in_the_end_too(faster, tmp_path, monkeypatch):
+    """Seconds of a clock that is simulated; a process takes one to start, a kernel two to be built."""
+    monkeypatch.setattr(tuning, "PROCESSES", dict.fromkeys(tuning.PROCESSES, 6))
+    machine = Simulated(lambda _, schedule: 0.5 if faster and schedule.tile == LUCKY else 1.0, build=2.0)
+    machine.install(monkeypatch)
+    best = fq_tvm.tune(FakeQuantSpec("lanes"), (2000, 64), budget=60, output=tmp_path / "x.json")
+    assert (best.tile == LUCKY) == faster
+    assert 55 < machine.now < 63
+    begun, *_ = tuning.read_log(tmp_path / "x.trials.jsonl")
+    assert len(trials(tmp_path / "x.trials.jsonl")) < begun["candidates"] - 1  # it was the budget that ended it
+
+
+def test_a_budget_below_the_comparison_is_searched_for_by_half(tmp_path, monkeypatch):
+    """Processes that take ten seconds each to start: six of them are more than half of the budget."""
+    monkeypatch.setattr(tuning, "PROCESSES", dict.fromkeys(tuning.PROCESSES, 6))
+    machine = Simulated(lambda _, schedule: 0.5 if schedule.tile == LUCKY else 1.0, start=10.0, build=2.0)
+    machine.install(monkeypatch)
+    fq_tvm.tune(FakeQuantSpec("lanes"), (2000, 64), budget=100, output=tmp_path / "x.json")
+    searched = max(entry.get("at", 0.0) for entry in tuning.read_log(tmp_path / "x.trials.jsonl"))
+    assert 50 < searched < 50 + 10 + 2 * 2.5  # and the rest of what began before that
+    assert 60 < machine.now - searched < 65
+
+
 def test_info_says_which_file_applies(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(records, "shipped_folder", lambda: None)
     monkeypatch.setattr(records, "user_folder", lambda: tmp_path)
@@ -500,6 +572,17 @@ def test_three_machines_do_the_work_of_three(servers, with_all, tmp_path, monkey
         made[key] = len(trials(output.with_suffix(".trials.jsonl")))
     assert made["one"] >= 5
     assert made["three"] >= 2.5 * made["one"]
+
+
+def test_a_shape_is_tuned_on_another_machine_as_launches_visit_it(servers, with_all, tmp_path, monkeypatch):
+    """The channel lies last, so the extents in the code are those of lanes; others would give another result."""
+    monkeypatch.setattr(tuning, "space", lambda spec, *_: [default_schedule(spec)])
+    monkeypatch.setenv("FQ_TVM_NUM_THREADS", "1")
+    case, options = Case((8, 16, 6, 6), 1, memory="channels_last"), {"rpc": servers.address, "key": "one"}
+    path, _ = tuning.tune_cases([case], static=True, budget=2, seconds=0.01, output=tmp_path / "x.json", **options)
+    made = trials(path.with_suffix(".trials.jsonl"))
+    assert 1 in {trial["schedule"]["static"] for trial in made}
+    assert not [trial["why"] for trial in made if trial["verdict"] == "failed"]
 
 
 def test_no_tracker_is_one_error(tmp_path):
