@@ -36,6 +36,9 @@ shares with its neighbors cost, which are written both ways; rows that begin wit
 SHARE_ELEMENTS, MAX_SHARES = 16384, 64
 """Least elements of a share of a reduction, and most shares: enough for the threads of most CPUs."""
 
+JOINED_TILE = {"float32": RANGE_TILE, "float16": 2 * RANGE_TILE, "bfloat16": 2 * RANGE_TILE}
+"""Elements of a run that make a task where runs are dense, by dtype: the same bytes."""
+
 SHARE_RUNS = 256
 """Least runs of a share, which leaves three elements for each of one, to be written and read again."""
 
@@ -115,7 +118,7 @@ def make_plan(
         return Call(form, form.function("serial"), threaded, form.order({**values, **extents}))
 
     if "combine" in points:
-        return _reduction(points, layout, schedule, values)
+        return _reduction(points, layout, schedule, values, out_dtype)
     size, outer, channels, inner = layout.size, math.prod(layout.outer), layout.channels, layout.inner
     if points.workspace is None:
         if layout.strides:
@@ -145,7 +148,9 @@ def make_plan(
     return Plan(tuple(calls), points.workspace.size(run))
 
 
-def _reduction(points: EntryPoints, layout: Layout, schedule: Schedule, values: Mapping[str, float]) -> Plan:
+def _reduction(
+    points: EntryPoints, layout: Layout, schedule: Schedule, values: Mapping[str, float], dtype: str
+) -> Plan:
     """Divide a reduction into shares, which depend on the tensor alone, and say how their results are put together."""
 
     def call(name: str, elements: int, **numbers: int) -> Call:
@@ -174,7 +179,7 @@ def _reduction(points: EntryPoints, layout: Layout, schedule: Schedule, values: 
         if joined:
             copies = min(outer, max(_copies(outer, period, schedule.run, 1), -(-RANGE_VECTOR // period)))
             name = "run" if copies * period >= RANGE_VECTOR else "short"
-        runs, tiles = -(-outer // copies), -(-copies * period // RANGE_TILE)
+        runs, tiles = -(-outer // copies), -(-copies * period // (JOINED_TILE[dtype] if joined else RANGE_TILE))
         parts, per = _divide(runs, min(shares // tiles, runs // SHARE_RUNS if joined else runs))
         scratch = parts * tiles * range_scratch(copies * period, tiles) if joined else 0
         numbers = {"size": size, "run": copies * period, "tiles": tiles, "outer": outer, "channels": channels}
