@@ -1,12 +1,14 @@
 """What fake quantization costs a training step: float, with torch's kernels, and with ``fq_tvm.torch.enable()``.
 
-    python benchmarks/training_step.py [--rounds N] [--plot OUT.png]
+    python benchmarks/training_step.py [--processes N] [--rounds N] [--plot OUT.png]
 
 Four networks as people write them, prepared by ``torch.ao`` for quantization-aware training on x86 with its default
 configuration: a residual network, a multilayer perceptron, a transformer block and a mobile network of a hundred small
 quantizers.  The three forms of a network take turns, each in a process of its own, as a program has it: what a form
-leaves in the heap decides how many fresh pages the next one touches.  A time is the median of the steps, and what fake
-quantization adds is the difference to the float network's.
+leaves in the heap decides how many fresh pages the next one touches.  Where a process puts what lives long decides the
+time of its steps as long as it lives, so each form has several, one after another: a time is the median of processes,
+of which each gives the median of its steps.  What fake quantization adds is the difference to the float network's.  The
+last column is what one process of each form would have given, from the least to the greatest.
 """
 
 from __future__ import annotations
@@ -163,13 +165,14 @@ def train(connection: Any, name: str, form: str) -> None:
 
 
 def measure(name: str, rounds: int) -> dict[str, float]:
-    """Return the median milliseconds of a step in each form."""
+    """Return the median milliseconds of a step in each form, in one process of each."""
     spawn = multiprocessing.get_context("spawn")
     times: dict[str, list[float]] = {form: [] for form in FORMS}
-    connections = {}
+    connections, processes = {}, []
     for form in FORMS:
         connections[form], theirs = spawn.Pipe()
-        spawn.Process(target=train, args=(theirs, name, form), daemon=True).start()
+        processes.append(spawn.Process(target=train, args=(theirs, name, form), daemon=True))
+        processes[-1].start()
         theirs.close()  # so that a process which ends is an error here, not a wait
     for turn in range(rounds + 1):
         for form, connection in connections.items():
@@ -178,6 +181,8 @@ def measure(name: str, rounds: int) -> dict[str, float]:
             times[form] += each if turn else []
     for connection in connections.values():
         connection.send(0)
+    for process in processes:
+        process.join()
     return {form: statistics.median(each) for form, each in times.items()}
 
 
@@ -207,14 +212,21 @@ def plot(results: Mapping[str, Mapping[str, float]], path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a line a network."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=8, metavar="N", help="turns of each form (default: 8)")
+    parser.add_argument("--processes", type=int, default=5, metavar="N", help="of each form (default: 5)")
+    parser.add_argument("--rounds", type=int, default=4, metavar="N", help="turns of each process (default: 4)")
     parser.add_argument("--plot", type=Path, metavar="OUT.png", help="draw the times")
     arguments = parser.parse_args(argv)
     results = {}
-    print(f"{'training step, ms':44}{'float':>8}{'stock':>8}{'enabled':>8}  added, enabled over stock")
+    print(f"{'training step, ms':58}{'float':>8}{'stock':>8}{'enabled':>8}  added, enabled over stock (of one process)")
     for name in networks():
-        results[name] = times = measure(name, arguments.rounds)
-        print(f"{name:44}" + "".join(f"{times[form]:8.1f}" for form in FORMS) + f"{added(times):10.2f}", flush=True)
+        each = [measure(name, arguments.rounds) for _ in range(arguments.processes)]
+        results[name] = times = {form: statistics.median(process[form] for process in each) for form in FORMS}
+        alone = sorted(map(added, each))
+        print(
+            f"{name:58}" + "".join(f"{times[form]:8.1f}" for form in FORMS) + f"{added(times):10.2f}"
+            f"  ({alone[0]:.2f} to {alone[-1]:.2f})",
+            flush=True,
+        )
     if arguments.plot:
         plot(results, arguments.plot)
 
