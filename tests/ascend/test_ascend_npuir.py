@@ -82,7 +82,7 @@ def differences(artifact, problem: Problem, special: bool = True) -> tuple[int, 
 
 def is_large(case):
     """Whether interpreting it takes a quarter of a minute."""
-    return math.prod(case.problem.shape) > 2**20
+    return math.prod(case.problem.shape) > 2**20 or case.problem.shape == (4, 1000, 7, 1, 1)
 
 
 @pytest.mark.parametrize("case", [case for case in covering() if not is_large(case)], ids=str)
@@ -111,17 +111,32 @@ OPEN = [
     ((None, None, 3), 1, [(2, 1, 3), (2, 300, 3)]),
     ((None, None, 1000), 1, [(1, 3, 1000), (2, 16, 1000)]),
     ((None, None, None), 1, [(1, 1, 1), (3, 1000, 1), (2, 16, 7), (2, 3, 15), (5, 16, 32), (1, 200, 17), (3, 3, 1000)]),
-    ((2, 1000, None), 1, [(2, 1000, 1), (2, 1000, 16)]),
     ((None, 16, None, None), 1, [(2, 16, 1, 1), (2, 16, 1, 7), (1, 16, 4, 8), (2, 16, 10, 100)]),
 ]
 
 
-@pytest.mark.parametrize("dtypes", [("float32", "float32"), ("float16", "float16")], ids="-".join)
-@pytest.mark.parametrize(("shape", "axis", "real"), OPEN, ids=str)
-def test_dynamic_shapes_with_their_tiling_function(shape, axis, real, dtypes, lowered):
-    artifact = lowered(Problem(shape, axis, *dtypes, -128, 127))
+def check_dynamic(lowered, shape, axis, real, dtype):
+    """Compare what one module makes of several shapes."""
+    artifact = lowered(Problem(shape, axis, dtype, dtype, -128, 127))
     for known in real:
-        assert differences(artifact, Problem(known, axis, *dtypes, -128, 127)) == (0, 0), known
+        assert differences(artifact, Problem(known, axis, dtype, dtype, -128, 127)) == (0, 0), known
+
+
+@pytest.mark.parametrize(("shape", "axis", "real"), OPEN, ids=str)
+def test_dynamic_shapes_with_their_tiling_function(shape, axis, real, lowered):
+    check_dynamic(lowered, shape, axis, real, "float32")
+
+
+SLOW = (2, 1000, None), 1, [(2, 1000, 1), (2, 1000, 16)]
+"""Tiles so short that interpreting them takes a quarter of a minute."""
+
+
+@pytest.mark.skipif(not JUDGE, reason="`make judge` runs it")
+@pytest.mark.parametrize(
+    ("shape", "axis", "real", "dtype"), [*((*case, "float16") for case in (*OPEN, SLOW)), (*SLOW, "float32")], ids=str
+)
+def test_dynamic_shapes_of_a_larger_matrix(shape, axis, real, dtype, lowered):
+    check_dynamic(lowered, shape, axis, real, dtype)
 
 
 @pytest.mark.parametrize("range_name", ["uint8", "int4", "int16"])
