@@ -252,7 +252,16 @@ class FakeQuantSpec:
 
 
 @dataclass(frozen=True)
-class StraightThroughSpec:
+class _Fields:
+    """A specification that its fields tell whole."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a dictionary that :func:`json.dumps` takes."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class StraightThroughSpec(_Fields):
     """One kernel of the gradient of fake quantization, whatever the extents.
 
     Parameters
@@ -302,13 +311,9 @@ class StraightThroughSpec:
         """A name that states every field, for files, logs and symbols."""
         return f"ste_{self.iteration}_{self.dtype.replace('float', 'f')}"
 
-    def to_json(self) -> dict[str, str]:
-        """Return the fields as a dictionary that :func:`json.dumps` takes."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class RangeSpec:
+class RangeSpec(_Fields):
     """One kernel of the range of channels, whatever the extents.
 
     Parameters
@@ -363,13 +368,9 @@ class RangeSpec:
         """A name that states every field, for files, logs and symbols."""
         return f"range_{self.iteration}_{self.dtype.replace('float', 'f')}"
 
-    def to_json(self) -> dict[str, str]:
-        """Return the fields as a dictionary that :func:`json.dumps` takes."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class LearnableGradientSpec:
+class LearnableGradientSpec(_Fields):
     """One kernel of the gradient of fake quantization by x, scale and zero point, whatever the extents.
 
     Parameters
@@ -408,13 +409,9 @@ class LearnableGradientSpec:
         """A name that states every field, for files, logs and symbols."""
         return f"learnable_{self.iteration}_f32"
 
-    def to_json(self) -> dict[str, str]:
-        """Return the fields as a dictionary that :func:`json.dumps` takes."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class QuotientGradientSpec:
+class QuotientGradientSpec(_Fields):
     """One kernel of the gradient of a quotient by a divisor for each channel, whatever the extents.
 
     Parameters
@@ -449,13 +446,9 @@ class QuotientGradientSpec:
         """A name that states every field, for files, logs and symbols."""
         return f"quotient_{self.iteration}_f32"
 
-    def to_json(self) -> dict[str, str]:
-        """Return the fields as a dictionary that :func:`json.dumps` takes."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class ObservedParametersSpec:
+class ObservedParametersSpec(_Fields):
     """One kernel of the parameters that follow from an observed range, whatever the number of channels.
 
     Parameters
@@ -492,10 +485,6 @@ class ObservedParametersSpec:
     def name(self) -> str:
         """A name that states every field, for files, logs and symbols."""
         return f"observed_{'symmetric' if self.symmetric else 'affine'}_f32"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as a dictionary that :func:`json.dumps` takes."""
-        return asdict(self)
 
 
 def _check_fields(spec: Any, **allowed: tuple[Any, ...]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tvm import tirx
 
-from ..entry_points import LOOPS, RANGE_TILE, RANGE_VECTOR, Form, Workspace, range_entry_points, range_scratch
+from ..entry_points import LINE, LOOPS, RANGE_TILE, RANGE_VECTOR, Form, Workspace, range_entry_points, range_scratch
 from ..layout import MAX_RANK
 from ..schedule import Schedule
 from ..spec import RangeSpec
@@ -26,9 +26,6 @@ BLOCK = 64
 
 TOGETHER = 8
 """Runs of lanes that are taken at a time, so that what is kept goes to memory and back once for them."""
-
-LINE_BYTES = 64
-"""Of what is asked for beforehand at a time."""
 
 
 def state(spec: RangeSpec, schedule: Schedule) -> dict[str, list[Statement]]:
@@ -108,7 +105,7 @@ def _lanes(spec: RangeSpec, form: Form, workspace: Workspace, lanes: int) -> Sta
                 where = tirx.min((first + b * TOGETHER + k) * run, size - run) + lane
                 taken = kept.each(lanes, lambda v: ends_of(x[where + v], spec.bits))
                 # The CPU sees a new stream in each row, and asks for too little of it.
-                ahead = range(0, lanes, LINE_BYTES * 8 // spec.bits) if lanes > 1 else ()
+                ahead = range(0, lanes, LINE * 32 // spec.bits) if lanes > 1 else ()
                 return tirx.SeqStmt([*(_prefetch(x, where + TOGETHER * run + v) for v in ahead), taken])
 
             load = vector(lanes, lambda v: tirx.SeqStmt(kept.store(v, _load(aside, slot + v))))
