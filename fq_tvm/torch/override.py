@@ -302,17 +302,17 @@ def enable() -> None:
     ``aten::fake_quantize_per_tensor_affine_cachemask`` and
     ``aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams``.  All that torch has of fake quantization calls
     these: ``torch.fake_quantize_per_channel_affine`` and ``torch.fake_quantize_per_tensor_affine``, the modules of
-    ``torch.ao.quantization`` with their fused and learnable forms, and what torch.compile leaves to aten. It also
+    ``torch.ao.quantization`` with their fused and learnable forms, and what torch.compile leaves to aten.  It also
     replaces the operator of the fused modules, ``aten::_fused_moving_avg_obs_fq_helper``, for float32 of ``2**16``
-    elements and more, and per channel of any size, with torch's bits in every buffer of the module. Of gradients it
+    elements and more, and per channel of any size, with torch's bits in every buffer of the module.  Of gradients it
     replaces the product with the mask, ``aten::fake_quantize_per_{channel,tensor}_affine_cachemask_backward``, for
     float32 and float16 of 4096 elements and more, where nothing differentiates it again; and the gradients of the
     learnable forms, ``aten::_fake_quantize_learnable_per_{channel,tensor}_affine_backward``, for dense float32 of
     8192 elements and more whose channel is last or has 16 neighboring elements and more.
 
     Beside kernels it replaces a method, ``_ConvBnNd._forward_approximate`` of ``torch.ao.nn.intrinsic.qat``: where a
-    convolution with folded batch norm is trained, the gradient of the quotient that undoes the folding takes one pass,
-    for contiguous float32 of ``2**18`` elements and more.
+    convolution with folded batch norm is trained, the quotient that undoes the folding takes the place of what it is
+    made of, and its gradient one pass, for contiguous float32 of ``2**18`` elements and more.
 
     Each call asks for one :func:`disable`; until the last of them the kernels stay replaced, for all threads, which may
     call both at any time.  The first call of a process must not run while another thread quantizes: torch writes its
@@ -325,10 +325,11 @@ def enable() -> None:
 
     Notes
     -----
-    Results are torch's bits, with three exceptions (docs/numerics.md).  Gradients by scale and zero point are sums, in
+    Results are torch's bits, with four exceptions (docs/numerics.md).  Gradients by scale and zero point are sums, in
     another order than torch's.  Where q does not fit an int64, +inf included, torch's per-channel kernel and its
     gradients by a scale overflow to quant_min, and these give quant_max.  A NaN in a bfloat16 out, which takes an
-    infinite scale or one that is NaN, can have the other sign.  Errors are torch's, which its own kernels raise.
+    infinite scale or one that is NaN, can have the other sign.  Where the gradient through folded batch norm is
+    differentiated again, terms are added up in another order.  Errors are torch's, which its own kernels raise.
     These also serve, silently, what this library's do not: float64, scales other than float32, zero points of floats,
     empty tensors, more than 8 dimensions, a quant_min of ``-2**63``, and per tensor ranges beyond ``2**23`` and fewer
     than 512 elements, for which they are faster.
