@@ -184,6 +184,8 @@ static Claims claims_next(Claims c, uint64_t helpers, uint64_t shares) {
 typedef struct {
   _Alignas(CACHE_LINE) _Atomic uint32_t asleep; /* futex: 1 while it sleeps, or is about to */
   _Atomic int busy;                             /* may have shares that it has not reported */
+  _Atomic int held;                             /* somebody chooses its CPUs, and gives back these */
+  cpu_set_t given;
   pid_t thread;                                 /* these two are written before it is busy */
   clockid_t clock;
 } Helper;
@@ -208,19 +210,32 @@ static struct {
   Helper helpers[MOST_HELPERS];
 } pool;
 
+/* Choose a helper's CPUs for a moment, until `let_go`.  One thread at a time may: the caller fetches helpers that another
+ * helper is just waking, and would take what that one chose for what they were given. */
+static int hold(Helper *helper) {
+  if (atomic_exchange(&helper->held, 1)) return 0;
+  if (!sched_getaffinity(helper->thread, sizeof helper->given, &helper->given)) return 1;
+  atomic_store(&helper->held, 0);
+  return 0;
+}
+
+static void let_go(Helper *helper) {
+  sched_setaffinity(helper->thread, sizeof helper->given, &helper->given); /* moves nobody from an allowed CPU */
+  atomic_store(&helper->held, 0);
+}
+
 /* Wake a helper if it sleeps, on another CPU than the caller's, where the scheduler likes to put it and where it would only be
  * in the way.  Which CPUs it may use is as before when this returns. */
 static void wake(Helper *helper) {
   if (!atomic_load(&helper->asleep) || !atomic_exchange(&helper->asleep, 0)) return;
-  cpu_set_t given, others;
-  int narrowed = !sched_getaffinity(helper->thread, sizeof given, &given);
-  if (narrowed) {
-    others = given;
+  int held = hold(helper);
+  if (held) {
+    cpu_set_t others = helper->given;
     CPU_CLR((size_t)atomic_load_explicit(&pool.cpu, memory_order_relaxed), &others);
-    narrowed = CPU_COUNT(&others) && !sched_setaffinity(helper->thread, sizeof others, &others);
+    if (CPU_COUNT(&others)) sched_setaffinity(helper->thread, sizeof others, &others);
   }
   futex_wake(&helper->asleep);
-  if (narrowed) sched_setaffinity(helper->thread, sizeof given, &given); /* moves nobody from an allowed CPU */
+  if (held) let_go(helper);
 }
 
 /* Wake helpers that sleep, two before each share: so the number of threads doubles, no wake-up is the task of a thread that
@@ -328,6 +343,7 @@ static int belongs_to(pid_t process) {
   for (int i = 0; i < MOST_HELPERS; i++) {
     atomic_store_explicit(&pool.helpers[i].asleep, 0, memory_order_relaxed);
     atomic_store_explicit(&pool.helpers[i].busy, 0, memory_order_relaxed);
+    atomic_store_explicit(&pool.helpers[i].held, 0, memory_order_relaxed);
   }
   atomic_store(&pool.taken, 0);
   atomic_store(&pool.process, process);
@@ -336,7 +352,7 @@ static int belongs_to(pid_t process) {
 
 /* Bring helpers to this CPU that have shares and no CPU: somebody else runs on theirs, perhaps for milliseconds, and the
  * scheduler is in no hurry to move them.  The caller is about to sleep.  Returns whether there were any; `moved` says who. */
-static int fetch_stalled(int helpers, uint64_t *moved, cpu_set_t *before) {
+static int fetch_stalled(int helpers, uint64_t *moved) {
   cpu_set_t here;
   int found = 0;
   CPU_ZERO(&here);
@@ -345,8 +361,9 @@ static int fetch_stalled(int helpers, uint64_t *moved, cpu_set_t *before) {
     Helper *helper = &pool.helpers[i];
     if (!atomic_load(&helper->busy) || moved[i / 64] >> i % 64 & 1 || all_run(&helper->clock, 1)) continue;
     found = 1;
-    if (sched_getaffinity(helper->thread, sizeof *before, before)) continue;
-    if (!sched_setaffinity(helper->thread, sizeof here, &here)) moved[i / 64] |= 1ULL << i % 64;
+    if (!hold(helper)) continue;
+    moved[i / 64] |= 1ULL << i % 64;
+    sched_setaffinity(helper->thread, sizeof here, &here);
   }
   return found;
 }
@@ -354,19 +371,18 @@ static int fetch_stalled(int helpers, uint64_t *moved, cpu_set_t *before) {
 /* Wait until helpers have done so many shares. */
 static void wait_for(uint32_t shares, int helpers) {
   uint64_t moved[(MOST_HELPERS + 63) / 64] = {0};
-  cpu_set_t before;
   for (int64_t start = now(), asked = start, time; atomic_load(&pool.done) != shares;) {
     for (int i = 0; i < 8; i++) relax();
     if ((time = now()) - asked < PATIENCE_NS) continue;
     asked = time;
-    if (!fetch_stalled(helpers, moved, &before) && time - start < 5 * PATIENCE_NS) continue;
+    if (!fetch_stalled(helpers, moved) && time - start < 5 * PATIENCE_NS) continue;
     atomic_store(&pool.waiting, 1);
     uint32_t done = atomic_load(&pool.done);
     if (done != shares) futex_wait(&pool.done, done, LOOK_AGAIN_NS);
   }
   atomic_store_explicit(&pool.waiting, 0, memory_order_relaxed);
   for (int i = 0; i < helpers; i++)
-    if (moved[i / 64] >> i % 64 & 1) sched_setaffinity(pool.helpers[i].thread, sizeof before, &before);
+    if (moved[i / 64] >> i % 64 & 1) let_go(&pool.helpers[i]);
 }
 
 /* What a caller does that leaves the pool alone; `ended` tells how closely launches follow one another. */

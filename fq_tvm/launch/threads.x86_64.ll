@@ -5,14 +5,14 @@ target triple = "x86_64-unknown-linux-gnu"
 
 %struct.anon.1 = type { i64, [120 x i8], i32, i32, [120 x i8], ptr, ptr, i32, i32, i32, i32, i64, [88 x i8], i32, i32, i32, i32, i32, i64, i32, i32, [64 x i64], %struct.Debt, [80 x i8], [511 x %struct.Helper] }
 %struct.Debt = type { i64 }
-%struct.Helper = type { i32, i32, i32, i32, [112 x i8] }
+%struct.Helper = type { i32, i32, i32, %struct.cpu_set_t, i32, i32, [104 x i8] }
+%struct.cpu_set_t = type { [16 x i64] }
 %struct.Part = type { i64, i64, i64 }
 %struct.timespec = type { i64, i64 }
 %struct.Group = type { ptr, i32 }
 %struct.TeamJob = type { ptr, ptr, ptr, i64, i32 }
 %union.pthread_attr_t = type { i64, [48 x i8] }
 %struct.__sigset_t = type { [16 x i64] }
-%struct.cpu_set_t = type { [16 x i64] }
 
 @has_callers = internal unnamed_addr global i32 0, align 4
 @callers = internal global i32 0, align 4
@@ -683,16 +683,22 @@ for.body.i:                                       ; preds = %for.body.i.3, %if.e
   store atomic i32 0, ptr %arrayidx.i monotonic, align 128
   %busy.i = getelementptr inbounds nuw i8, ptr %arrayidx.i, i64 4
   store atomic i32 0, ptr %busy.i monotonic, align 4
+  %held.i = getelementptr inbounds nuw i8, ptr %arrayidx.i, i64 8
+  store atomic i32 0, ptr %held.i monotonic, align 8
   %indvars.iv.next.i = or disjoint i64 %indvars.iv.i, 1
   %arrayidx.i.1 = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %indvars.iv.next.i
   store atomic i32 0, ptr %arrayidx.i.1 monotonic, align 128
   %busy.i.1 = getelementptr inbounds nuw i8, ptr %arrayidx.i.1, i64 4
   store atomic i32 0, ptr %busy.i.1 monotonic, align 4
+  %held.i.1 = getelementptr inbounds nuw i8, ptr %arrayidx.i.1, i64 8
+  store atomic i32 0, ptr %held.i.1 monotonic, align 8
   %indvars.iv.next.i.1 = or disjoint i64 %indvars.iv.i, 2
   %arrayidx.i.2 = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %indvars.iv.next.i.1
   store atomic i32 0, ptr %arrayidx.i.2 monotonic, align 128
   %busy.i.2 = getelementptr inbounds nuw i8, ptr %arrayidx.i.2, i64 4
   store atomic i32 0, ptr %busy.i.2 monotonic, align 4
+  %held.i.2 = getelementptr inbounds nuw i8, ptr %arrayidx.i.2, i64 8
+  store atomic i32 0, ptr %held.i.2 monotonic, align 8
   %exitcond.not.i.2 = icmp eq i64 %indvars.iv.i, 508
   br i1 %exitcond.not.i.2, label %for.cond.cleanup.i, label %for.body.i.3, !llvm.loop !9
 
@@ -702,6 +708,8 @@ for.body.i.3:                                     ; preds = %for.body.i
   store atomic i32 0, ptr %arrayidx.i.3 monotonic, align 128
   %busy.i.3 = getelementptr inbounds nuw i8, ptr %arrayidx.i.3, i64 4
   store atomic i32 0, ptr %busy.i.3 monotonic, align 4
+  %held.i.3 = getelementptr inbounds nuw i8, ptr %arrayidx.i.3, i64 8
+  store atomic i32 0, ptr %held.i.3 monotonic, align 8
   %indvars.iv.next.i.3 = add nuw nsw i64 %indvars.iv.i, 4
   br label %for.body.i
 
@@ -1138,7 +1146,6 @@ declare i32 @sched_getcpu() local_unnamed_addr #1
 define internal fastcc i32 @work(i32 noundef %self, ptr nocapture noundef nonnull %part) unnamed_addr #0 {
 entry:
   %t.i105 = alloca %struct.timespec, align 8
-  %given.i.i = alloca %struct.cpu_set_t, align 8
   %others.i.i = alloca %struct.cpu_set_t, align 8
   %t.i98 = alloca %struct.timespec, align 8
   %t.i93 = alloca %struct.timespec, align 8
@@ -1165,7 +1172,7 @@ lor.lhs.false.lr.ph:                              ; preds = %entry
   br label %lor.lhs.false
 
 lor.lhs.false:                                    ; preds = %lor.lhs.false.lr.ph, %cleanup63
-  %2 = phi i64 [ %0, %lor.lhs.false.lr.ph ], [ %45, %cleanup63 ]
+  %2 = phi i64 [ %0, %lor.lhs.false.lr.ph ], [ %47, %cleanup63 ]
   %did.0121 = phi i32 [ 0, %lor.lhs.false.lr.ph ], [ %did.1, %cleanup63 ]
   %3 = trunc i64 %2 to i32
   %4 = lshr i32 %3, 20
@@ -1287,152 +1294,156 @@ lor.lhs.false.i.i:                                ; preds = %if.end9.i
   br i1 %tobool3.not.i.i, label %wake.exit.i, label %if.end.i.i
 
 if.end.i.i:                                       ; preds = %lor.lhs.false.i.i
-  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %given.i.i) #11
+  %held.i.i.i = getelementptr inbounds nuw i8, ptr %arrayidx.i, i64 8
+  %28 = atomicrmw xchg ptr %held.i.i.i, i32 1 seq_cst, align 8
+  %tobool.not.i.i.i = icmp eq i32 %28, 0
+  br i1 %tobool.not.i.i.i, label %if.end.i.i.i, label %if.end18.critedge.i.i
+
+if.end.i.i.i:                                     ; preds = %if.end.i.i
+  %thread.i.i.i = getelementptr inbounds nuw i8, ptr %arrayidx.i, i64 144
+  %29 = load i32, ptr %thread.i.i.i, align 16
+  %given.i.i.i = getelementptr inbounds nuw i8, ptr %arrayidx.i, i64 16
+  %call.i.i.i = call i32 @sched_getaffinity(i32 noundef %29, i64 noundef 128, ptr noundef nonnull %given.i.i.i) #11
+  %tobool1.not.i.i.i = icmp eq i32 %call.i.i.i, 0
+  br i1 %tobool1.not.i.i.i, label %if.then5.i.i, label %if.end3.i.i.i
+
+if.end3.i.i.i:                                    ; preds = %if.end.i.i.i
+  store atomic i32 0, ptr %held.i.i.i seq_cst, align 8
+  br label %if.end18.critedge.i.i
+
+if.then5.i.i:                                     ; preds = %if.end.i.i.i
   call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %others.i.i) #11
-  %thread.i.i = getelementptr inbounds nuw i8, ptr %arrayidx.i, i64 8
-  %28 = load i32, ptr %thread.i.i, align 8
-  %call.i.i = call i32 @sched_getaffinity(i32 noundef %28, i64 noundef 128, ptr noundef nonnull %given.i.i) #11
-  %tobool4.not.not.i.i = icmp eq i32 %call.i.i, 0
-  br i1 %tobool4.not.not.i.i, label %if.then6.i.i, label %if.end17.thread.i.i
-
-if.end17.thread.i.i:                              ; preds = %if.end.i.i
-  %call.i36.i.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
-  br label %if.end23.i.i
-
-if.then6.i.i:                                     ; preds = %if.end.i.i
-  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(128) %others.i.i, ptr noundef nonnull align 8 dereferenceable(128) %given.i.i, i64 128, i1 false)
-  %29 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
-  %cmp.i.i = icmp ult i32 %29, 1024
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(128) %others.i.i, ptr noundef nonnull align 16 dereferenceable(128) %given.i.i.i, i64 128, i1 false)
+  %30 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
+  %cmp.i.i = icmp ult i32 %30, 1024
   br i1 %cmp.i.i, label %cond.true.i.i, label %cond.end.i.i
 
-cond.true.i.i:                                    ; preds = %if.then6.i.i
-  %conv.i.i = zext nneg i32 %29 to i64
+cond.true.i.i:                                    ; preds = %if.then5.i.i
+  %conv.i.i = zext nneg i32 %30 to i64
   %rem.i.i = and i64 %conv.i.i, 63
   %shl.i.i = shl nuw i64 1, %rem.i.i
   %not.i.i = xor i64 %shl.i.i, -1
-  %div933.i.i = lshr i64 %conv.i.i, 6
-  %arrayidx.i.i = getelementptr inbounds nuw i64, ptr %others.i.i, i64 %div933.i.i
-  %30 = load i64, ptr %arrayidx.i.i, align 8
-  %and.i18.i = and i64 %30, %not.i.i
+  %div829.i.i = lshr i64 %conv.i.i, 6
+  %arrayidx.i.i = getelementptr inbounds nuw i64, ptr %others.i.i, i64 %div829.i.i
+  %31 = load i64, ptr %arrayidx.i.i, align 8
+  %and.i18.i = and i64 %31, %not.i.i
   store i64 %and.i18.i, ptr %arrayidx.i.i, align 8
   br label %cond.end.i.i
 
-cond.end.i.i:                                     ; preds = %cond.true.i.i, %if.then6.i.i
-  %call10.i.i = call i32 @__sched_cpucount(i64 noundef 128, ptr noundef nonnull %others.i.i) #11
-  %tobool11.not.i.i = icmp eq i32 %call10.i.i, 0
-  br i1 %tobool11.not.i.i, label %if.end23.critedge.i.i, label %if.end17.i.i
+cond.end.i.i:                                     ; preds = %cond.true.i.i, %if.then5.i.i
+  %call9.i.i = call i32 @__sched_cpucount(i64 noundef 128, ptr noundef nonnull %others.i.i) #11
+  %tobool10.not.i.i = icmp eq i32 %call9.i.i, 0
+  br i1 %tobool10.not.i.i, label %if.then17.i.i, label %if.then11.i.i
 
-if.end17.i.i:                                     ; preds = %cond.end.i.i
-  %31 = load i32, ptr %thread.i.i, align 8
-  %call13.i.i = call i32 @sched_setaffinity(i32 noundef %31, i64 noundef 128, ptr noundef nonnull %others.i.i) #11
-  %tobool14.not.not.i.i = icmp eq i32 %call13.i.i, 0
-  %call.i.i.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
-  br i1 %tobool14.not.not.i.i, label %if.then20.i.i, label %if.end23.i.i
+if.then11.i.i:                                    ; preds = %cond.end.i.i
+  %32 = load i32, ptr %thread.i.i.i, align 16
+  %call12.i.i = call i32 @sched_setaffinity(i32 noundef %32, i64 noundef 128, ptr noundef nonnull %others.i.i) #11
+  br label %if.then17.i.i
 
-if.then20.i.i:                                    ; preds = %if.end17.i.i
-  %32 = load i32, ptr %thread.i.i, align 8
-  %call22.i.i = call i32 @sched_setaffinity(i32 noundef %32, i64 noundef 128, ptr noundef nonnull %given.i.i) #11
-  br label %if.end23.i.i
-
-if.end23.critedge.i.i:                            ; preds = %cond.end.i.i
-  %call.i34.i.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
-  br label %if.end23.i.i
-
-if.end23.i.i:                                     ; preds = %if.end23.critedge.i.i, %if.then20.i.i, %if.end17.i.i, %if.end17.thread.i.i
+if.then17.i.i:                                    ; preds = %if.then11.i.i, %cond.end.i.i
   call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %others.i.i) #11
-  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %given.i.i) #11
+  %call.i30.i.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
+  %33 = load i32, ptr %thread.i.i.i, align 16
+  %call.i33.i.i = call i32 @sched_setaffinity(i32 noundef %33, i64 noundef 128, ptr noundef nonnull %given.i.i.i) #11
+  store atomic i32 0, ptr %held.i.i.i seq_cst, align 8
   br label %wake.exit.i
 
-wake.exit.i:                                      ; preds = %if.end23.i.i, %lor.lhs.false.i.i, %if.end9.i
-  %33 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
-  %cmp1.not.1.i = icmp ult i32 %33, %23
+if.end18.critedge.i.i:                            ; preds = %if.end3.i.i.i, %if.end.i.i
+  %call.i35.i.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
+  br label %wake.exit.i
+
+wake.exit.i:                                      ; preds = %if.end18.critedge.i.i, %if.then17.i.i, %lor.lhs.false.i.i, %if.end9.i
+  %34 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284) monotonic, align 4
+  %cmp1.not.1.i = icmp ult i32 %34, %23
   br i1 %cmp1.not.1.i, label %if.end.1.i, label %wake_two.exit
 
 if.end.1.i:                                       ; preds = %wake.exit.i
-  %34 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284), i32 1 monotonic, align 4
-  %conv4.1.i = zext i32 %34 to i64
+  %35 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 284), i32 1 monotonic, align 4
+  %conv4.1.i = zext i32 %35 to i64
   %cmp6.not.1.i = icmp samesign ugt i64 %and.i92, %conv4.1.i
   br i1 %cmp6.not.1.i, label %if.end9.1.i, label %wake_two.exit
 
 if.end9.1.i:                                      ; preds = %if.end.1.i
   %arrayidx.1.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %conv4.1.i
-  %35 = load atomic i32, ptr %arrayidx.1.i seq_cst, align 128
-  %tobool.not.i.1.i = icmp eq i32 %35, 0
+  %36 = load atomic i32, ptr %arrayidx.1.i seq_cst, align 128
+  %tobool.not.i.1.i = icmp eq i32 %36, 0
   br i1 %tobool.not.i.1.i, label %wake_two.exit, label %lor.lhs.false.i.1.i
 
 lor.lhs.false.i.1.i:                              ; preds = %if.end9.1.i
-  %36 = atomicrmw xchg ptr %arrayidx.1.i, i32 0 seq_cst, align 128
-  %tobool3.not.i.1.i = icmp eq i32 %36, 0
+  %37 = atomicrmw xchg ptr %arrayidx.1.i, i32 0 seq_cst, align 128
+  %tobool3.not.i.1.i = icmp eq i32 %37, 0
   br i1 %tobool3.not.i.1.i, label %wake_two.exit, label %if.end.i.1.i
 
 if.end.i.1.i:                                     ; preds = %lor.lhs.false.i.1.i
-  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %given.i.i) #11
+  %held.i.i.1.i = getelementptr inbounds nuw i8, ptr %arrayidx.1.i, i64 8
+  %38 = atomicrmw xchg ptr %held.i.i.1.i, i32 1 seq_cst, align 8
+  %tobool.not.i.i.1.i = icmp eq i32 %38, 0
+  br i1 %tobool.not.i.i.1.i, label %if.end.i.i.1.i, label %if.end18.critedge.i.1.i
+
+if.end.i.i.1.i:                                   ; preds = %if.end.i.1.i
+  %thread.i.i.1.i = getelementptr inbounds nuw i8, ptr %arrayidx.1.i, i64 144
+  %39 = load i32, ptr %thread.i.i.1.i, align 16
+  %given.i.i.1.i = getelementptr inbounds nuw i8, ptr %arrayidx.1.i, i64 16
+  %call.i.i.1.i = call i32 @sched_getaffinity(i32 noundef %39, i64 noundef 128, ptr noundef nonnull %given.i.i.1.i) #11
+  %tobool1.not.i.i.1.i = icmp eq i32 %call.i.i.1.i, 0
+  br i1 %tobool1.not.i.i.1.i, label %if.then5.i.1.i, label %if.end3.i.i.1.i
+
+if.end3.i.i.1.i:                                  ; preds = %if.end.i.i.1.i
+  store atomic i32 0, ptr %held.i.i.1.i seq_cst, align 8
+  br label %if.end18.critedge.i.1.i
+
+if.end18.critedge.i.1.i:                          ; preds = %if.end3.i.i.1.i, %if.end.i.1.i
+  %call.i35.i.1.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.1.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
+  br label %wake_two.exit
+
+if.then5.i.1.i:                                   ; preds = %if.end.i.i.1.i
   call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %others.i.i) #11
-  %thread.i.1.i = getelementptr inbounds nuw i8, ptr %arrayidx.1.i, i64 8
-  %37 = load i32, ptr %thread.i.1.i, align 8
-  %call.i.1.i = call i32 @sched_getaffinity(i32 noundef %37, i64 noundef 128, ptr noundef nonnull %given.i.i) #11
-  %tobool4.not.not.i.1.i = icmp eq i32 %call.i.1.i, 0
-  br i1 %tobool4.not.not.i.1.i, label %if.then6.i.1.i, label %if.end17.thread.i.1.i
-
-if.end17.thread.i.1.i:                            ; preds = %if.end.i.1.i
-  %call.i36.i.1.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.1.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
-  br label %if.end23.i.1.i
-
-if.then6.i.1.i:                                   ; preds = %if.end.i.1.i
-  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(128) %others.i.i, ptr noundef nonnull align 8 dereferenceable(128) %given.i.i, i64 128, i1 false)
-  %38 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
-  %cmp.i.1.i = icmp ult i32 %38, 1024
+  call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(128) %others.i.i, ptr noundef nonnull align 16 dereferenceable(128) %given.i.i.1.i, i64 128, i1 false)
+  %40 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
+  %cmp.i.1.i = icmp ult i32 %40, 1024
   br i1 %cmp.i.1.i, label %cond.true.i.1.i, label %cond.end.i.1.i
 
-cond.true.i.1.i:                                  ; preds = %if.then6.i.1.i
-  %conv.i.1.i = zext nneg i32 %38 to i64
+cond.true.i.1.i:                                  ; preds = %if.then5.i.1.i
+  %conv.i.1.i = zext nneg i32 %40 to i64
   %rem.i.1.i = and i64 %conv.i.1.i, 63
   %shl.i.1.i = shl nuw i64 1, %rem.i.1.i
   %not.i.1.i = xor i64 %shl.i.1.i, -1
-  %div933.i.1.i = lshr i64 %conv.i.1.i, 6
-  %arrayidx.i.1.i = getelementptr inbounds nuw i64, ptr %others.i.i, i64 %div933.i.1.i
-  %39 = load i64, ptr %arrayidx.i.1.i, align 8
-  %and.i18.1.i = and i64 %39, %not.i.1.i
+  %div829.i.1.i = lshr i64 %conv.i.1.i, 6
+  %arrayidx.i.1.i = getelementptr inbounds nuw i64, ptr %others.i.i, i64 %div829.i.1.i
+  %41 = load i64, ptr %arrayidx.i.1.i, align 8
+  %and.i18.1.i = and i64 %41, %not.i.1.i
   store i64 %and.i18.1.i, ptr %arrayidx.i.1.i, align 8
   br label %cond.end.i.1.i
 
-cond.end.i.1.i:                                   ; preds = %cond.true.i.1.i, %if.then6.i.1.i
-  %call10.i.1.i = call i32 @__sched_cpucount(i64 noundef 128, ptr noundef nonnull %others.i.i) #11
-  %tobool11.not.i.1.i = icmp eq i32 %call10.i.1.i, 0
-  br i1 %tobool11.not.i.1.i, label %if.end23.critedge.i.1.i, label %if.end17.i.1.i
+cond.end.i.1.i:                                   ; preds = %cond.true.i.1.i, %if.then5.i.1.i
+  %call9.i.1.i = call i32 @__sched_cpucount(i64 noundef 128, ptr noundef nonnull %others.i.i) #11
+  %tobool10.not.i.1.i = icmp eq i32 %call9.i.1.i, 0
+  br i1 %tobool10.not.i.1.i, label %if.then17.i.1.i, label %if.then11.i.1.i
 
-if.end17.i.1.i:                                   ; preds = %cond.end.i.1.i
-  %40 = load i32, ptr %thread.i.1.i, align 8
-  %call13.i.1.i = call i32 @sched_setaffinity(i32 noundef %40, i64 noundef 128, ptr noundef nonnull %others.i.i) #11
-  %tobool14.not.not.i.1.i = icmp eq i32 %call13.i.1.i, 0
-  %call.i.i.1.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.1.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
-  br i1 %tobool14.not.not.i.1.i, label %if.then20.i.1.i, label %if.end23.i.1.i
+if.then11.i.1.i:                                  ; preds = %cond.end.i.1.i
+  %42 = load i32, ptr %thread.i.i.1.i, align 16
+  %call12.i.1.i = call i32 @sched_setaffinity(i32 noundef %42, i64 noundef 128, ptr noundef nonnull %others.i.i) #11
+  br label %if.then17.i.1.i
 
-if.then20.i.1.i:                                  ; preds = %if.end17.i.1.i
-  %41 = load i32, ptr %thread.i.1.i, align 8
-  %call22.i.1.i = call i32 @sched_setaffinity(i32 noundef %41, i64 noundef 128, ptr noundef nonnull %given.i.i) #11
-  br label %if.end23.i.1.i
-
-if.end23.critedge.i.1.i:                          ; preds = %cond.end.i.1.i
-  %call.i34.i.1.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.1.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
-  br label %if.end23.i.1.i
-
-if.end23.i.1.i:                                   ; preds = %if.end23.critedge.i.1.i, %if.then20.i.1.i, %if.end17.i.1.i, %if.end17.thread.i.1.i
+if.then17.i.1.i:                                  ; preds = %if.then11.i.1.i, %cond.end.i.1.i
   call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %others.i.i) #11
-  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %given.i.i) #11
+  %call.i30.i.1.i = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull %arrayidx.1.i, i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #11
+  %43 = load i32, ptr %thread.i.i.1.i, align 16
+  %call.i33.i.1.i = call i32 @sched_setaffinity(i32 noundef %43, i64 noundef 128, ptr noundef nonnull %given.i.i.1.i) #11
+  store atomic i32 0, ptr %held.i.i.1.i seq_cst, align 8
   br label %wake_two.exit
 
-wake_two.exit:                                    ; preds = %if.end41, %if.end.i, %wake.exit.i, %if.end.1.i, %if.end9.1.i, %lor.lhs.false.i.1.i, %if.end23.i.1.i
+wake_two.exit:                                    ; preds = %if.end41, %if.end.i, %wake.exit.i, %if.end.1.i, %if.end9.1.i, %lor.lhs.false.i.1.i, %if.end18.critedge.i.1.i, %if.then17.i.1.i
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i105) #11
   %call.i106 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i105) #11
-  %42 = load i64, ptr %t.i105, align 8
-  %mul.i107 = mul nsw i64 %42, 1000000000
-  %43 = load i64, ptr %tv_nsec.i108, align 8
+  %44 = load i64, ptr %t.i105, align 8
+  %mul.i107 = mul nsw i64 %44, 1000000000
+  %45 = load i64, ptr %tv_nsec.i108, align 8
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i105) #11
-  %44 = load i64, ptr %waking, align 8
-  %add.i109 = add i64 %43, %add.i97.neg124
+  %46 = load i64, ptr %waking, align 8
+  %add.i109 = add i64 %45, %add.i97.neg124
   %sub43 = add i64 %add.i109, %mul.i107
-  %add44 = add nsw i64 %sub43, %44
+  %add44 = add nsw i64 %sub43, %46
   store i64 %add44, ptr %waking, align 8
   br label %if.end45
 
@@ -1456,10 +1467,10 @@ if.end59:                                         ; preds = %if.then57, %if.end4
 cleanup63:                                        ; preds = %if.end59, %if.end
   %did.1 = phi i32 [ %inc, %if.end59 ], [ %did.0121, %if.end ]
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %group) #11
-  %45 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i = lshr i64 %45, 10
+  %47 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i = lshr i64 %47, 10
   %and.i.i = and i64 %shr.i.i, 1023
-  %and.i3.i = and i64 %45, 1023
+  %and.i3.i = and i64 %47, 1023
   %cmp.i.not = icmp samesign ult i64 %and.i.i, %and.i3.i
   br i1 %cmp.i.not, label %lor.lhs.false, label %cleanup64
 
@@ -1475,13 +1486,11 @@ entry:
   %t.i33.i.i = alloca %struct.timespec, align 8
   %t.i.i.i = alloca %struct.timespec, align 8
   %here.i = alloca %struct.cpu_set_t, align 8
-  %t.i43 = alloca %struct.timespec, align 8
+  %t.i42 = alloca %struct.timespec, align 8
   %t.i = alloca %struct.timespec, align 8
   %moved = alloca [8 x i64], align 16
-  %before = alloca %struct.cpu_set_t, align 8
   call void @llvm.lifetime.start.p0(i64 64, ptr nonnull %moved) #11
   call void @llvm.memset.p0.i64(ptr noundef nonnull align 16 dereferenceable(64) %moved, i8 0, i64 64, i1 false)
-  call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %before) #11
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #11
   %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #11
   %0 = load i64, ptr %t.i, align 8
@@ -1490,16 +1499,16 @@ entry:
   %1 = load i64, ptr %tv_nsec.i, align 8
   %add.i = add nsw i64 %mul.i, %1
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #11
-  %tv_nsec.i46 = getelementptr inbounds nuw i8, ptr %t.i43, i64 8
-  %cmp350.i = icmp sgt i32 %helpers, 0
+  %tv_nsec.i45 = getelementptr inbounds nuw i8, ptr %t.i42, i64 8
+  %cmp348.i = icmp sgt i32 %helpers, 0
   %tv_nsec.i.i.i = getelementptr inbounds nuw i8, ptr %t.i.i.i, i64 8
   %tv_nsec.i39.i.i = getelementptr inbounds nuw i8, ptr %t.i33.i.i, i64 8
   %wide.trip.count.i = zext i32 %helpers to i64
-  %tv_nsec.i49 = getelementptr inbounds nuw i8, ptr %most.i, i64 8
+  %tv_nsec.i48 = getelementptr inbounds nuw i8, ptr %most.i, i64 8
   br label %for.cond.outer
 
 for.cond.outer:                                   ; preds = %for.cond.outer.backedge, %entry
-  %asked.0.ph = phi i64 [ %add.i, %entry ], [ %add.i47, %for.cond.outer.backedge ]
+  %asked.0.ph = phi i64 [ %add.i, %entry ], [ %add.i46, %for.cond.outer.backedge ]
   br label %for.cond
 
 for.cond:                                         ; preds = %for.cond.outer, %for.body4.preheader
@@ -1516,45 +1525,45 @@ for.body4.preheader:                              ; preds = %for.cond
   call void @llvm.x86.sse2.pause()
   call void @llvm.x86.sse2.pause()
   call void @llvm.x86.sse2.pause()
-  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i43) #11
-  %call.i44 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i43) #11
-  %3 = load i64, ptr %t.i43, align 8
-  %mul.i45 = mul nsw i64 %3, 1000000000
-  %4 = load i64, ptr %tv_nsec.i46, align 8
-  %add.i47 = add nsw i64 %mul.i45, %4
-  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i43) #11
-  %sub = sub nsw i64 %add.i47, %asked.0.ph
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i42) #11
+  %call.i43 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i42) #11
+  %3 = load i64, ptr %t.i42, align 8
+  %mul.i44 = mul nsw i64 %3, 1000000000
+  %4 = load i64, ptr %tv_nsec.i45, align 8
+  %add.i46 = add nsw i64 %mul.i44, %4
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i42) #11
+  %sub = sub nsw i64 %add.i46, %asked.0.ph
   %cmp6 = icmp slt i64 %sub, 10000
   br i1 %cmp6, label %for.cond, label %if.end, !llvm.loop !11
 
 for.cond.cleanup:                                 ; preds = %for.cond
   store atomic i32 0, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 132) monotonic, align 4
-  br i1 %cmp350.i, label %for.body22, label %for.cond.cleanup21
+  br i1 %cmp348.i, label %for.body22, label %for.cond.cleanup21
 
 if.end:                                           ; preds = %for.body4.preheader
   call void @llvm.lifetime.start.p0(i64 128, ptr nonnull %here.i) #11
   call void @llvm.memset.p0.i64(ptr noundef nonnull align 8 dereferenceable(128) %here.i, i8 0, i64 128, i1 false)
-  %call.i48 = call i32 @sched_getcpu() #11
-  %cmp.i = icmp ult i32 %call.i48, 1024
+  %call.i47 = call i32 @sched_getcpu() #11
+  %cmp.i = icmp ult i32 %call.i47, 1024
   br i1 %cmp.i, label %cond.true.i, label %cond.end.i
 
 cond.true.i:                                      ; preds = %if.end
-  %conv.i = zext nneg i32 %call.i48 to i64
+  %conv.i = zext nneg i32 %call.i47 to i64
   %rem.i = and i64 %conv.i, 63
   %shl.i = shl nuw i64 1, %rem.i
-  %div246.i = lshr i64 %conv.i, 6
-  %arrayidx.i = getelementptr inbounds nuw i64, ptr %here.i, i64 %div246.i
+  %div242.i = lshr i64 %conv.i, 6
+  %arrayidx.i = getelementptr inbounds nuw i64, ptr %here.i, i64 %div242.i
   %5 = load i64, ptr %arrayidx.i, align 8
   %or.i = or i64 %5, %shl.i
   store i64 %or.i, ptr %arrayidx.i, align 8
   br label %cond.end.i
 
 cond.end.i:                                       ; preds = %cond.true.i, %if.end
-  br i1 %cmp350.i, label %for.body.i, label %fetch_stalled.exit
+  br i1 %cmp348.i, label %for.body.i, label %fetch_stalled.exit
 
 for.body.i:                                       ; preds = %cond.end.i, %cleanup.i
   %indvars.iv.i = phi i64 [ %indvars.iv.next.i, %cleanup.i ], [ 0, %cond.end.i ]
-  %found.052.i = phi i32 [ %found.1.i, %cleanup.i ], [ 0, %cond.end.i ]
+  %found.050.i = phi i32 [ %found.1.i, %cleanup.i ], [ 0, %cond.end.i ]
   %arrayidx5.i = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %indvars.iv.i
   %busy.i = getelementptr inbounds nuw i8, ptr %arrayidx5.i, i64 4
   %6 = load atomic i32, ptr %busy.i seq_cst, align 4
@@ -1562,8 +1571,8 @@ for.body.i:                                       ; preds = %cond.end.i, %cleanu
   br i1 %tobool.not.i, label %cleanup.i, label %lor.lhs.false.i
 
 lor.lhs.false.i:                                  ; preds = %for.body.i
-  %div647.i = lshr i64 %indvars.iv.i, 6
-  %idxprom7.i = and i64 %div647.i, 67108863
+  %div643.i = lshr i64 %indvars.iv.i, 6
+  %idxprom7.i = and i64 %div643.i, 67108863
   %arrayidx8.i = getelementptr inbounds nuw i64, ptr %moved, i64 %idxprom7.i
   %7 = load i64, ptr %arrayidx8.i, align 8
   %rem9.i = and i64 %indvars.iv.i, 63
@@ -1573,7 +1582,7 @@ lor.lhs.false.i:                                  ; preds = %for.body.i
   br i1 %tobool10.not.i, label %lor.lhs.false11.i, label %cleanup.i
 
 lor.lhs.false11.i:                                ; preds = %lor.lhs.false.i
-  %clock.i = getelementptr inbounds nuw i8, ptr %arrayidx5.i, i64 12
+  %clock.i = getelementptr inbounds nuw i8, ptr %arrayidx5.i, i64 148
   %10 = load i32, ptr %clock.i, align 4
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i.i) #11
   %call.i.i.i = call i32 @clock_gettime(i32 noundef %10, ptr noundef nonnull %t.i.i.i) #11
@@ -1614,45 +1623,53 @@ cpu_time.exit41.i.i:                              ; preds = %cond.false.i37.i.i,
   br i1 %cmp14.not.i.i, label %cleanup.i, label %if.end.i
 
 if.end.i:                                         ; preds = %cpu_time.exit41.i.i, %cpu_time.exit.i.i, %cpu_time.exit.thread.i.i
-  %thread.i = getelementptr inbounds nuw i8, ptr %arrayidx5.i, i64 8
-  %16 = load i32, ptr %thread.i, align 8
-  %call14.i = call i32 @sched_getaffinity(i32 noundef %16, i64 noundef 128, ptr noundef nonnull %before) #11
-  %tobool15.not.i = icmp eq i32 %call14.i, 0
-  br i1 %tobool15.not.i, label %if.end17.i, label %cleanup.i
+  %held.i.i = getelementptr inbounds nuw i8, ptr %arrayidx5.i, i64 8
+  %16 = atomicrmw xchg ptr %held.i.i, i32 1 seq_cst, align 8
+  %tobool.not.i.i = icmp eq i32 %16, 0
+  br i1 %tobool.not.i.i, label %if.end.i.i, label %cleanup.i
 
-if.end17.i:                                       ; preds = %if.end.i
-  %17 = load i32, ptr %thread.i, align 8
-  %call19.i = call i32 @sched_setaffinity(i32 noundef %17, i64 noundef 128, ptr noundef nonnull %here.i) #11
-  %tobool20.not.i = icmp eq i32 %call19.i, 0
-  br i1 %tobool20.not.i, label %if.then21.i, label %cleanup.i
+if.end.i.i:                                       ; preds = %if.end.i
+  %thread.i.i = getelementptr inbounds nuw i8, ptr %arrayidx5.i, i64 144
+  %17 = load i32, ptr %thread.i.i, align 16
+  %given.i.i = getelementptr inbounds nuw i8, ptr %arrayidx5.i, i64 16
+  %call.i.i = call i32 @sched_getaffinity(i32 noundef %17, i64 noundef 128, ptr noundef nonnull %given.i.i) #11
+  %tobool1.not.i.i = icmp eq i32 %call.i.i, 0
+  br i1 %tobool1.not.i.i, label %if.end17.i, label %if.end3.i.i
 
-if.then21.i:                                      ; preds = %if.end17.i
-  %or28.i = or i64 %7, %8
-  store i64 %or28.i, ptr %arrayidx8.i, align 8
+if.end3.i.i:                                      ; preds = %if.end.i.i
+  store atomic i32 0, ptr %held.i.i seq_cst, align 8
   br label %cleanup.i
 
-cleanup.i:                                        ; preds = %if.then21.i, %if.end17.i, %if.end.i, %cpu_time.exit41.i.i, %lor.lhs.false.i, %for.body.i
-  %found.1.i = phi i32 [ %found.052.i, %cpu_time.exit41.i.i ], [ %found.052.i, %lor.lhs.false.i ], [ %found.052.i, %for.body.i ], [ 1, %if.end.i ], [ 1, %if.then21.i ], [ 1, %if.end17.i ]
+if.end17.i:                                       ; preds = %if.end.i.i
+  %18 = load i64, ptr %arrayidx8.i, align 8
+  %or24.i = or i64 %18, %8
+  store i64 %or24.i, ptr %arrayidx8.i, align 8
+  %19 = load i32, ptr %thread.i.i, align 16
+  %call25.i = call i32 @sched_setaffinity(i32 noundef %19, i64 noundef 128, ptr noundef nonnull %here.i) #11
+  br label %cleanup.i
+
+cleanup.i:                                        ; preds = %if.end17.i, %if.end3.i.i, %if.end.i, %cpu_time.exit41.i.i, %lor.lhs.false.i, %for.body.i
+  %found.1.i = phi i32 [ 1, %if.end17.i ], [ %found.050.i, %cpu_time.exit41.i.i ], [ %found.050.i, %lor.lhs.false.i ], [ %found.050.i, %for.body.i ], [ 1, %if.end3.i.i ], [ 1, %if.end.i ]
   %indvars.iv.next.i = add nuw nsw i64 %indvars.iv.i, 1
   %exitcond.not.i = icmp eq i64 %indvars.iv.next.i, %wide.trip.count.i
   br i1 %exitcond.not.i, label %fetch_stalled.exit.loopexit, label %for.body.i, !llvm.loop !12
 
 fetch_stalled.exit.loopexit:                      ; preds = %cleanup.i
-  %18 = icmp eq i32 %found.1.i, 0
+  %20 = icmp eq i32 %found.1.i, 0
   br label %fetch_stalled.exit
 
 fetch_stalled.exit:                               ; preds = %fetch_stalled.exit.loopexit, %cond.end.i
-  %found.0.lcssa.i = phi i1 [ true, %cond.end.i ], [ %18, %fetch_stalled.exit.loopexit ]
+  %found.0.lcssa.i = phi i1 [ true, %cond.end.i ], [ %20, %fetch_stalled.exit.loopexit ]
   call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %here.i) #11
-  %sub8 = sub nsw i64 %add.i47, %add.i
+  %sub8 = sub nsw i64 %add.i46, %add.i
   %cmp9 = icmp slt i64 %sub8, 50000
   %or.cond = select i1 %found.0.lcssa.i, i1 %cmp9, i1 false
   br i1 %or.cond, label %for.cond.outer.backedge, label %if.end11
 
 if.end11:                                         ; preds = %fetch_stalled.exit
   store atomic i32 1, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 132) seq_cst, align 4
-  %19 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128) seq_cst, align 128
-  %cmp13.not = icmp eq i32 %19, %shares
+  %21 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128) seq_cst, align 128
+  %cmp13.not = icmp eq i32 %21, %shares
   br i1 %cmp13.not, label %for.cond.outer.backedge, label %if.then14
 
 for.cond.outer.backedge:                          ; preds = %if.end11, %if.then14, %fetch_stalled.exit
@@ -1661,37 +1678,38 @@ for.cond.outer.backedge:                          ; preds = %if.end11, %if.then1
 if.then14:                                        ; preds = %if.end11
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %most.i) #11
   store i64 0, ptr %most.i, align 8
-  store i64 200000, ptr %tv_nsec.i49, align 8
-  %call.i50 = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 128, i32 noundef %19, ptr noundef nonnull %most.i, ptr noundef null, i32 noundef 0) #11
+  store i64 200000, ptr %tv_nsec.i48, align 8
+  %call.i49 = call i64 (i64, ...) @syscall(i64 noundef 202, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 128, i32 noundef %21, ptr noundef nonnull %most.i, ptr noundef null, i32 noundef 0) #11
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %most.i) #11
   br label %for.cond.outer.backedge
 
-for.cond.cleanup21:                               ; preds = %for.inc29, %for.cond.cleanup
-  call void @llvm.lifetime.end.p0(i64 128, ptr nonnull %before) #11
+for.cond.cleanup21:                               ; preds = %for.inc28, %for.cond.cleanup
   call void @llvm.lifetime.end.p0(i64 64, ptr nonnull %moved) #11
   ret void
 
-for.body22:                                       ; preds = %for.cond.cleanup, %for.inc29
-  %indvars.iv = phi i64 [ %indvars.iv.next, %for.inc29 ], [ 0, %for.cond.cleanup ]
-  %div42 = lshr i64 %indvars.iv, 6
-  %idxprom = and i64 %div42, 67108863
+for.body22:                                       ; preds = %for.cond.cleanup, %for.inc28
+  %indvars.iv = phi i64 [ %indvars.iv.next, %for.inc28 ], [ 0, %for.cond.cleanup ]
+  %div41 = lshr i64 %indvars.iv, 6
+  %idxprom = and i64 %div41, 67108863
   %arrayidx = getelementptr inbounds nuw [8 x i64], ptr %moved, i64 0, i64 %idxprom
-  %20 = load i64, ptr %arrayidx, align 8
+  %22 = load i64, ptr %arrayidx, align 8
   %rem = and i64 %indvars.iv, 63
-  %21 = shl nuw i64 1, %rem
-  %22 = and i64 %20, %21
-  %tobool23.not = icmp eq i64 %22, 0
-  br i1 %tobool23.not, label %for.inc29, label %if.then24
+  %23 = shl nuw i64 1, %rem
+  %24 = and i64 %22, %23
+  %tobool23.not = icmp eq i64 %24, 0
+  br i1 %tobool23.not, label %for.inc28, label %if.then24
 
 if.then24:                                        ; preds = %for.body22
-  %thread.idx = shl nuw nsw i64 %indvars.iv, 7
-  %thread.offs = or disjoint i64 %thread.idx, 8
-  %thread = getelementptr inbounds nuw i8, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 %thread.offs
-  %23 = load i32, ptr %thread, align 8
-  %call27 = call i32 @sched_setaffinity(i32 noundef %23, i64 noundef 128, ptr noundef nonnull %before) #11
-  br label %for.inc29
+  %arrayidx26 = getelementptr inbounds nuw [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %indvars.iv
+  %thread.i = getelementptr inbounds nuw i8, ptr %arrayidx26, i64 144
+  %25 = load i32, ptr %thread.i, align 16
+  %given.i = getelementptr inbounds nuw i8, ptr %arrayidx26, i64 16
+  %call.i50 = call i32 @sched_setaffinity(i32 noundef %25, i64 noundef 128, ptr noundef nonnull %given.i) #11
+  %held.i = getelementptr inbounds nuw i8, ptr %arrayidx26, i64 8
+  store atomic i32 0, ptr %held.i seq_cst, align 8
+  br label %for.inc28
 
-for.inc29:                                        ; preds = %for.body22, %if.then24
+for.inc28:                                        ; preds = %for.body22, %if.then24
   %indvars.iv.next = add nuw nsw i64 %indvars.iv, 1
   %exitcond.not = icmp eq i64 %indvars.iv.next, %wide.trip.count.i
   br i1 %exitcond.not, label %for.cond.cleanup21, label %for.body22, !llvm.loop !13
@@ -1728,10 +1746,10 @@ entry:
   %arrayidx = getelementptr inbounds [511 x %struct.Helper], ptr getelementptr inbounds nuw (i8, ptr @pool, i64 1024), i64 0, i64 %idxprom
   %call = tail call i64 (i64, ...) @syscall(i64 noundef 186) #11
   %conv1 = trunc i64 %call to i32
-  %thread = getelementptr inbounds nuw i8, ptr %arrayidx, i64 8
-  store i32 %conv1, ptr %thread, align 8
+  %thread = getelementptr inbounds nuw i8, ptr %arrayidx, i64 144
+  store i32 %conv1, ptr %thread, align 16
   %call2 = tail call i64 @pthread_self() #15
-  %clock = getelementptr inbounds nuw i8, ptr %arrayidx, i64 12
+  %clock = getelementptr inbounds nuw i8, ptr %arrayidx, i64 148
   %call3 = tail call i32 @pthread_getcpuclockid(i64 noundef %call2, ptr noundef nonnull %clock) #11
   %tobool.not = icmp eq i32 %call3, 0
   br i1 %tobool.not, label %if.end, label %if.then
@@ -1878,13 +1896,13 @@ declare i64 @syscall(i64 noundef, ...) local_unnamed_addr #1
 declare void @llvm.x86.sse2.pause() #11
 
 ; Function Attrs: nounwind
-declare i32 @sched_getaffinity(i32 noundef, i64 noundef, ptr noundef) local_unnamed_addr #1
-
-; Function Attrs: nounwind
 declare i32 @__sched_cpucount(i64 noundef, ptr noundef) local_unnamed_addr #1
 
 ; Function Attrs: nounwind
 declare i32 @sched_setaffinity(i32 noundef, i64 noundef, ptr noundef) local_unnamed_addr #1
+
+; Function Attrs: nounwind
+declare i32 @sched_getaffinity(i32 noundef, i64 noundef, ptr noundef) local_unnamed_addr #1
 
 ; Function Attrs: nounwind
 declare ptr @pthread_getspecific(i32 noundef) local_unnamed_addr #1
