@@ -320,17 +320,16 @@ def learnable_gradient_entry_points(spec: LearnableGradientSpec) -> EntryPoints:
 
 
 def quotient_gradient_entry_points(spec: QuotientGradientSpec) -> EntryPoints:
-    """State the functions of a kernel of the gradient of a quotient: the forms of rows, with contiguous divisors.
+    """State the functions of a kernel of the gradient of a quotient: one form of rows, with contiguous divisors.
 
     Parameters
     ----------
     spec : QuotientGradientSpec
         The kernel.
     """
-    del spec  # there is one
-    tensors, extents = ("self", "grad", "divisor", "out", "by_divisor"), ("outer", "channels", "inner")
-    forms = (Form(name, tensors, ("out", "by_divisor"), integers=extents) for name in ("run", "long"))
-    return EntryPoints(tensors, tuple(forms))
+    del spec  # all are called alike
+    tensors = ("self", "grad", "divisor", "out", "by_divisor")
+    return EntryPoints(tensors, (Form("run", tensors, tensors[3:], integers=("outer", "channels", "inner")),))
 
 
 def observed_parameters_entry_points(spec: ObservedParametersSpec) -> EntryPoints:

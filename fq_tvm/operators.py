@@ -118,7 +118,7 @@ QUOTIENT_GRADIENT = Operator(
     QuotientGradientSpec.operator,
     QuotientGradientSpec,
     quotient_gradient_entry_points,
-    "fq_tvm.codegen.functions:state_quotient_gradient",
+    "fq_tvm.codegen.quotient:state",
     quotient_gradient,
     quotient_gradient_catalogue,
 )

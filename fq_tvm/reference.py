@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .spec import LEAST_SCALE, NARROW_LIMIT, NO_SCALE, Formula
+from .spec import LEAST_SCALE, NARROW_LIMIT, NO_SCALE, SUM_BLOCK, SUM_VECTORS, Formula
 
 __all__ = [
     "channel_range",
@@ -17,6 +17,7 @@ __all__ = [
     "observed_parameters",
     "quotient_gradient",
     "straight_through",
+    "sum_of_rows",
 ]
 
 
@@ -114,9 +115,9 @@ def straight_through(grad: ArrayLike, mask: ArrayLike) -> NDArray[np.floating]:
 
 
 def quotient_gradient(
-    quotient: ArrayLike, grad: ArrayLike, divisor: ArrayLike, axis: int
+    quotient: ArrayLike, grad: ArrayLike, divisor: ArrayLike, axis: int, sum_lanes: int = 8
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Gradient of ``x / divisor``, with a divisor for each channel, before it is summed for the divisors.
+    """Gradient of ``x / divisor``, with a divisor for each channel.
 
     Parameters
     ----------
@@ -126,13 +127,15 @@ def quotient_gradient(
         float32, shape (quotient.shape[axis],).
     axis : int
         Channel dimension, negative counts from the end.
+    sum_lanes : int
+        See :func:`sum_of_rows`.
 
     Returns
     -------
     by_x : numpy.ndarray
         float32, the quotient's shape.
     by_divisor : numpy.ndarray
-        float32, the quotient's shape; the gradient by a divisor is the sum over its channel.
+        float32, the divisor's shape.
 
     Notes
     -----
@@ -140,9 +143,63 @@ def quotient_gradient(
     divides x by the divisor again, which gives the quotient.
     """
     quotient, grad, divisor = (np.asarray(each, np.float32) for each in (quotient, grad, divisor))
-    divisor = divisor.reshape([-1 if d == axis % quotient.ndim else 1 for d in range(quotient.ndim)])
+    each = divisor.reshape([-1 if d == axis % quotient.ndim else 1 for d in range(quotient.ndim)])
     with np.errstate(all="ignore"):
-        return grad / divisor, -grad * (quotient / divisor)
+        summands = -grad * (quotient / each)
+        rows = summands.reshape(math.prod(summands.shape[: axis % quotient.ndim]), len(divisor), -1)
+        return grad / each, sum_of_rows(rows, sum_lanes)
+
+
+def sum_of_rows(values: NDArray[np.float32], sum_lanes: int = 8) -> NDArray[np.float32]:
+    """Sum rows, and the sums of rows of a channel, in float32 and in torch's order.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        float32, shape (outer, channels, inner).
+    sum_lanes : int
+        Elements of a vector of torch's sum: 8 on x86-64, 4 on aarch64 without SVE.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, shape (channels,).
+
+    Notes
+    -----
+    Formula: ``cascade_sum`` of torch, for a tensor (outer, channels, ...) summed over all but its channels, rows of a
+    vector and more, and more channels than one; of one channel all is a row here.  A row is taken in vectors, four sums
+    of these side by side; after 16 steps a sum is added to that of the next level and begins anew.
+    """
+    if values.shape[1] == 1:
+        values = values.reshape(1, 1, -1)
+    outer, channels, inner = values.shape
+    wide = sum_lanes * SUM_VECTORS
+    chunks = inner // wide
+    levels = np.zeros((4, outer, channels, wide), np.float32)
+    for step in range(chunks):
+        levels[0] += values[:, :, step * wide : (step + 1) * wide]
+        for level in range(3):
+            if (step + 1) % SUM_BLOCK ** (level + 1):
+                break
+            levels[level + 1] += levels[level]
+            levels[level] = 0
+    for level in levels[1:]:
+        levels[0] += level
+    vectors = levels[0].reshape(outer, channels, SUM_VECTORS, sum_lanes)
+    for start in range(chunks * wide, inner // sum_lanes * sum_lanes, sum_lanes):
+        vectors[:, :, 0] += values[:, :, start : start + sum_lanes]
+    for vector in range(1, SUM_VECTORS):
+        vectors[:, :, 0] += vectors[:, :, vector]
+    of_rows = np.zeros((outer, channels), np.float32)
+    for i in range(inner // sum_lanes * sum_lanes, inner):
+        of_rows += values[:, :, i]
+    for lane in range(sum_lanes):
+        of_rows += vectors[:, :, 0, lane]
+    total = np.zeros(channels, np.float32)
+    for row in of_rows:
+        total += row
+    return total
 
 
 def learnable_gradient(

@@ -43,6 +43,9 @@ LEAST_SCALE = 6.1e-5
 NO_SCALE = 0.1
 """What torch makes of scales that are zero, or have no finite reciprocal."""
 
+SUM_LANES, SUM_VECTORS, SUM_BLOCK = (4, 8), 4, 16
+"""Of torch's sums: elements of a vector, by CPU; vectors side by side; and additions after which a level ends."""
+
 
 @dataclass(frozen=True)
 class Formula:
@@ -418,6 +421,8 @@ class QuotientGradientSpec(_Fields):
     ----------
     iteration : {"rows"}
         How the kernel walks memory, as in :class:`FakeQuantSpec`.
+    sum_lanes : {4, 8}
+        Elements that torch's sum takes at a time, which decides about the order that this one keeps to.
     dtype : {"float32"}
         Element type of all tensors.
 
@@ -432,19 +437,20 @@ class QuotientGradientSpec(_Fields):
     strided: ClassVar[bool] = False
     nontemporal: ClassVar[bool] = False
     out_dtype: ClassVar[str] = "float32"
-    element_bytes: ClassVar[int] = 16
-    """Bytes that move for each element: of the quotient, what comes in, and both results."""
+    element_bytes: ClassVar[int] = 12
+    """Bytes that move for each element: of the quotient, what comes in, and the result."""
 
     iteration: str
+    sum_lanes: int = 8
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        _check_fields(self, iteration=("rows",), dtype=("float32",))
+        _check_fields(self, iteration=("rows",), sum_lanes=SUM_LANES, dtype=("float32",))
 
     @property
     def name(self) -> str:
         """A name that states every field, for files, logs and symbols."""
-        return f"quotient_{self.iteration}_f32"
+        return f"quotient_{self.iteration}_f32_by{self.sum_lanes}"
 
 
 @dataclass(frozen=True)
@@ -599,7 +605,7 @@ def learnable_gradient_catalogue() -> tuple[LearnableGradientSpec, ...]:
 
 def quotient_gradient_catalogue() -> tuple[QuotientGradientSpec, ...]:
     """List every kernel of the gradient of a quotient."""
-    return (QuotientGradientSpec("rows"),)
+    return tuple(QuotientGradientSpec("rows", lanes) for lanes in SUM_LANES)
 
 
 def observed_parameters_catalogue() -> tuple[ObservedParametersSpec, ...]:

@@ -455,32 +455,27 @@ def straight_through(grad: te.Tensor, mask: te.Tensor, name: str = "straight_thr
     return te.compute(grad.shape, body, name=name)
 
 
-def quotient_gradient(quotient: te.Tensor, grad: te.Tensor, divisor: te.Tensor, name: str = "quotient_gradient") -> Any:
-    """State the gradient of a quotient by a divisor for each channel.
+def quotient_gradient(quotient: Any, grad: Any, divisor: Any) -> tuple[Any, Any]:
+    """State the gradient of an element of a quotient.
 
     Parameters
     ----------
-    quotient, grad : te.Tensor
-        float32, (outer, channels, inner): the quotient, and what comes in.
-    divisor : te.Tensor
-        float32, (channels,).
+    quotient, grad, divisor : tvm.ir.Expr
+        float32: the quotient, what comes in, and what was divided by.
 
     Returns
     -------
-    by_x, by_divisor : te.Tensor
-        As the quotient: by what was divided; what the sum for a divisor is made of.
+    by_x, by_divisor : tvm.ir.Expr
+        float32; the latter is to be summed.
 
     Notes
     -----
     Formula: :func:`fq_tvm.reference.quotient_gradient`, which negates grad where the product is multiplied by -1 here.
-    That is exact: only a NaN can tell, by its sign.
+    That is exact: only a NaN can tell, by its sign.  A fence keeps the product and the sum from being fused, also where
+    it is a NaN.
     """
-
-    def body(*index: Any) -> Any:
-        g, d = grad[index], divisor[index[1]]
-        return g / d, g * tirx.const(-1.0, "float32") * (quotient[index] / d)
-
-    return te.compute(quotient.shape, body, name=name)
+    product = grad * tirx.const(-1.0, "float32") * (quotient / divisor)
+    return grad / divisor, tirx.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", product)
 
 
 class Learned(NamedTuple):

@@ -12,12 +12,11 @@ from ..entry_points import (
     Workspace,
     fake_quant_entry_points,
     folds,
-    quotient_gradient_entry_points,
     straight_through_entry_points,
 )
 from ..layout import MAX_RANK
 from ..schedule import Schedule
-from ..spec import FakeQuantSpec, QuotientGradientSpec, StraightThroughSpec
+from ..spec import FakeQuantSpec, StraightThroughSpec
 from .expression import (
     ChannelParameters,
     QuantRange,
@@ -26,7 +25,6 @@ from .expression import (
     fold,
     foldable,
     quantize_dequantize,
-    quotient_gradient,
     straight_through,
 )
 from .statement import Statement, View, variables
@@ -77,21 +75,6 @@ def state_straight_through(spec: StraightThroughSpec, schedule: Schedule) -> dic
     buffers = {"self": grad, "mask": mask, "out": out}
     views = [View(name, buffer, 0, _strides(spec, numbers, name)) for name, buffer in buffers.items()]
     return {"run": [Statement.of(form, views, numbers, out.op.name, overlaps=not spec.strided)]}
-
-
-def state_quotient_gradient(spec: QuotientGradientSpec, schedule: Schedule) -> dict[str, list[Statement]]:
-    """State what a kernel of the gradient of a quotient computes."""
-    del schedule  # decides about loops alone
-    stated = {}
-    for form in quotient_gradient_entry_points(spec).forms:
-        numbers = variables(form)
-        extents = tuple(numbers[name] for name in ("outer", "channels", "inner"))
-        quotient, grad = (te.placeholder(extents, spec.dtype, name) for name in ("quotient", "grad"))
-        divisor = te.placeholder((extents[1],), spec.dtype, "divisor")
-        buffers = (quotient, grad, divisor, *quotient_gradient(quotient, grad, divisor))
-        views = [View(name, buffer) for name, buffer in zip(form.tensors, buffers, strict=True)]
-        stated[form.name] = [Statement.of(form, views, numbers, "quotient_gradient", overlaps=form.name == "run")]
-    return stated
 
 
 def _direct(spec: FakeQuantSpec, form: Form) -> Statement:

@@ -8,6 +8,7 @@ from typing import Any
 from tvm import s_tir, te, tirx
 
 from ..entry_points import Form
+from .nontemporal import BLOCK
 from .statement import Statement, View
 from .vector_loops import int64
 
@@ -26,7 +27,8 @@ def nest(extents: Sequence[Any], body: Callable[..., Any], *before: Any) -> Any:
 
 
 def vector(lanes: int, body: Callable[[Any], Any]) -> Any:
-    """Do a body for each of some lanes at a time."""
+    """Do a body for each of some lanes at a time, fewer than those whose stores are taken to go past the caches."""
+    assert lanes < BLOCK
     if lanes == 1:
         return body(int64(0))
     variable = te.var("lane", "int64")

@@ -265,10 +265,13 @@ class QuotientGradient(NamedTuple):
         What grad and both results lie like.  Divisors are contiguous.
     axis : int
         The dimension that has a divisor each, counted from the front.
+    sum_lanes : int
+        See :class:`~fq_tvm.spec.QuotientGradientSpec`.
     """
 
     quotient: Operand
     axis: int
+    sum_lanes: int
 
     @property
     def values(self) -> dict[str, float]:
@@ -287,7 +290,7 @@ class QuotientGradient(NamedTuple):
 
     def spec(self, iteration: str) -> QuotientGradientSpec:
         """Return the kernel that serves it, given the class of the loops."""
-        return QuotientGradientSpec(iteration)
+        return QuotientGradientSpec(iteration, self.sum_lanes)
 
 
 class ObservedParameters(NamedTuple):

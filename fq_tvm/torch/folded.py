@@ -6,11 +6,13 @@ quotient with five operators on tensors of that size before it adds up; here it 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.ao.nn.intrinsic.qat.modules import conv_fused
@@ -23,8 +25,11 @@ from ..launch.arguments import QuotientGradient, describe
 from ..launch.buffers import run
 from ..launch.registry import launches, prepare, remember
 from ..layout import MAX_RANK
+from ..reference import sum_of_rows
+from ..spec import SUM_LANES
 from .plain import NO_MODE, PLAIN, included_keys, keys_of
 from .results import result_like
+from .spare import Spare
 
 FOLDED = conv_fused._ConvBnNd
 """What the modules derive from, one for each number of dimensions and with or without a ReLU behind."""
@@ -33,6 +38,9 @@ METHOD = "_forward_approximate"
 
 CONVOLVE = frozenset(each._conv_forward for each in (nn.Conv1d, nn.Conv2d, nn.Conv3d))
 """What gives a tensor that nobody else has."""
+
+MOST_ROW = 2**16 - 1
+"""Elements of the longest row of a channel that torch sums as the kernel does; the shortest is one of its vectors."""
 
 MIN_ELEMENTS = 2**18
 """Elements of what comes of the convolution from which one kernel saves more than its way through Python costs."""
@@ -55,6 +63,9 @@ def _nobody_looks_on() -> bool:
         and forward_ad._current_level < 0
         and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
     )
+
+
+_spare = Spare()
 
 
 class Quotient(_SingleLevelFunction):  # type: ignore[misc]  # torch's stub says Any
@@ -84,21 +95,23 @@ class Quotient(_SingleLevelFunction):  # type: ignore[misc]  # torch's stub says
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Return the gradients by both."""
+        spare = _spare.has(grad)
         quotient, divisor = ctx.saved_tensors
-        both = None
         if all(ctx.needs_input_grad) and not torch.is_grad_enabled():
-            both = _both(quotient, divisor, grad)
-        if both is None:  # in operators that can be differentiated again
-            by_x = grad / divisor if ctx.needs_input_grad[0] else None
-            both = by_x, -grad * (quotient / divisor) if ctx.needs_input_grad[1] else None
-        by_x, by_divisor = both
-        return by_x, None if by_divisor is None else by_divisor.sum_to_size(divisor.shape)
+            both = _both(quotient, divisor, grad, spare)
+            if both is not None:
+                return both
+        # in operators that can be differentiated again
+        by_x = grad / divisor if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return by_x, None
+        return by_x, (-grad * (quotient / divisor)).sum_to_size(divisor.shape)
 
 
 def _both(
-    quotient: torch.Tensor, divisor: torch.Tensor, grad: torch.Tensor
+    quotient: torch.Tensor, divisor: torch.Tensor, grad: torch.Tensor, spare: bool
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Return the gradient by x, and what is to be summed for that by the divisor; None where torch is to make them."""
+    """Return the gradients by x, which takes grad's place if that is spare, and by the divisor; None if torch must."""
     if not (
         quotient.dtype == divisor.dtype == grad.dtype == torch.float32
         and quotient.dim() <= MAX_RANK and quotient.shape == grad.shape
@@ -112,7 +125,8 @@ def _both(
         launch = remember(key, _plan(quotient))
     if launch is _STOCK:
         return None
-    by_x, by_divisor = (result_like(quotient, quotient.dtype) for _ in range(2))
+    by_x = grad if spare else result_like(quotient, quotient.dtype)
+    by_divisor = torch.empty_like(divisor)
     tensors = (each.detach() for each in (quotient, grad, divisor))  # tvm-ffi refuses those that require a gradient
     run(launch, *tensors, by_x, by_divisor, from_torch=True)
     return by_x, by_divisor
@@ -122,10 +136,24 @@ _STOCK = "stock"
 
 
 def _plan(quotient: torch.Tensor) -> Any:
+    lanes, row = sum_lanes(), math.prod(quotient.shape[2:])
+    if not lanes or quotient.shape[1] == 1 or not lanes <= row <= MOST_ROW:
+        return _STOCK
     try:
-        return prepare(QuotientGradient(describe(quotient.detach(), "quotient"), 1), iteration="rows")
+        return prepare(QuotientGradient(describe(quotient.detach(), "quotient"), 1, lanes), iteration="rows")
     except CacheMissError:  # a library that was built without; torch is slower, not wrong
         return _STOCK
+
+
+@cache
+def sum_lanes() -> int:
+    """Return how many elements a vector of torch's sum has, which decides about its order; 0 if the order is another.
+
+    Found out, as torch sums by vectors of AVX2 on CPUs that have longer ones, too.
+    """
+    values = np.random.default_rng(0).standard_normal((3, 5, 1207), np.float32)
+    wanted = torch.from_numpy(values).sum((0, 2)).numpy()
+    return next((lanes for lanes in SUM_LANES if np.array_equal(sum_of_rows(values, lanes), wanted)), 0)
 
 
 def _approximate(module: Any, x: torch.Tensor, least: int = 0) -> torch.Tensor:
@@ -195,7 +223,9 @@ def _compare(stock: Callable[..., torch.Tensor], bias: bool) -> bool:
     for method in (stock, _approximate):
         module.bn.reset_running_stats()
         out = method(module, x)
-        found.append([out, *torch.autograd.grad(out, (x, *module.parameters()), grad), *module.buffers()])
+        with _spare.learning():  # nobody looks at what batch norm hands on
+            gradients = torch.autograd.grad(out, (x, *module.parameters()), grad)
+        found.append([out, *gradients, *module.buffers()])
         found[-1] = [each.detach().clone() for each in found[-1]]
     return all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 

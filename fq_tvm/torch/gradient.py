@@ -24,7 +24,10 @@ DTYPES = frozenset(getattr(torch, name) for name in FLOATS)
 
 
 def straight_through(
-    grad: torch.Tensor, mask: torch.Tensor, multiply: Callable[[Any, Any], torch.Tensor] = torch.mul
+    grad: torch.Tensor,
+    mask: torch.Tensor,
+    multiply: Callable[[Any, Any], torch.Tensor] = torch.mul,
+    spare: bool = False,
 ) -> torch.Tensor:
     """Return ``grad * mask``, with torch's bits and strides.
 
@@ -36,6 +39,8 @@ def straight_through(
         bool, of grad's shape.
     multiply : callable
         Gives the product where no kernel does.
+    spare : bool
+        Whether the product may take grad's place.
     """
     if (
         type(grad) is type(mask) is torch.Tensor
@@ -55,8 +60,9 @@ def straight_through(
             return product
         launch, strides = seen
         if launch is not None:
-            out = result(grad.shape, strides, grad.dtype)
-            run(launch, grad.detach() if grad.requires_grad else grad, mask, out, from_torch=True)
+            grad = grad.detach() if grad.requires_grad else grad
+            out = grad if spare and strides == grad.stride() else result(grad.shape, strides, grad.dtype)
+            run(launch, grad, mask, out, from_torch=True)
             return out
     return multiply(grad, mask)
 

@@ -29,6 +29,7 @@ from . import folded, learnable, observer
 from .gradient import straight_through
 from .operator import NAME
 from .results import DTYPES, pool, result_like
+from .spare import Spare
 
 STOCK = "stock"
 """Remembered in the place of a launch for arguments that torch's own kernel serves."""
@@ -319,6 +320,7 @@ def enable() -> None:
     table of kernels without a lock for the readers, and such a thread can crash the process.  A forked process inherits
     the kernels, a spawned one does not.
 
+    A gradient of ``2**16`` elements and more takes the place of what came in, where nobody but autograd has that.
     Results of ``2**20`` elements and more lie in memory that is used again for later results once they are gone, as
     fresh pages cost several times what the kernel does.  No more is kept than twice what results needed at a time
     lately, and no more than a gibibyte, until the last :func:`disable`.
@@ -342,6 +344,8 @@ def enable() -> None:
         if _override is None:
             _override = _replace()
         _depth += 1
+        if not _spare.learned:
+            _learn()
 
 
 def disable() -> None:
@@ -383,9 +387,32 @@ def _backward(stock: Callable[..., Any]) -> Callable[..., Any]:
     multiply = partial(stock, CPU)  # states the product anew, whatever the keys, and so is differentiated again
 
     def kernel(grad: Any, mask: Any) -> Any:
-        return straight_through(grad, mask, multiply) if _depth else multiply(grad, mask)
+        return straight_through(grad, mask, multiply, _spare.has(grad)) if _depth else multiply(grad, mask)
 
     return kernel
+
+
+_spare = Spare()
+
+
+def _learn() -> None:
+    """Learn how gradients come in to these operators, for each node that calls them, as they are and as views.
+
+    All of it is for torch's kernels to do: zero points of floats, and few elements.
+    """
+    one, low, high = torch.ones(1, dtype=torch.int64, device="cpu"), -8, 7
+    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"), _spare.learning():
+        values = torch.zeros((2, 3), dtype=torch.float32, requires_grad=True)
+        scale, zero_point = torch.ones(2, dtype=torch.float32), torch.zeros(2, dtype=torch.int32)
+        bounds, found = (scale.new_zeros(1), scale.new_zeros(1)), (scale[:1].clone(), zero_point[:1].clone())
+        for out in (
+            torch.fake_quantize_per_channel_affine(values, scale, zero_point.float(), 0, low, high),
+            torch.fake_quantize_per_tensor_affine(values, 1.0, 0, low, high),
+            torch.fake_quantize_per_tensor_affine(values, scale[:1], zero_point[:1], low, high),
+            torch.fused_moving_avg_obs_fake_quant(values, one, one, *bounds, *found, 0.01, low, high, 0),
+        ):
+            (2 * out).sum().backward(retain_graph=True)
+            torch.mm(out.t(), values).sum().backward()
 
 
 def _replace() -> Callable[[], None]:

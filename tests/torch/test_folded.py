@@ -90,13 +90,14 @@ def all_equal(a, b):
 def test_steps_have_torchs_bits(served, seed):
     generator = torch.Generator().manual_seed(seed)
     dimensions, relu, bias, batch = (int(torch.randint(n, (), generator=generator)) for n in (3, 2, 2, 4))
-    sizes = torch.randint(3, 9, (dimensions + 1,), generator=generator).tolist()
+    sizes = torch.randint(6, 12 if dimensions else 80, (dimensions + 1,), generator=generator).tolist()
     module = module_of(dimensions + 1, bool(relu), bool(bias), seed, stride=1 + seed % 2, padding=seed % 3)
     x = torch.randn(batch + 1, 3, *sizes, generator=generator) * 3
     if x.shape[0] * sum(sizes) < 8:
         x = x.repeat(4, *[1] * (x.dim() - 1))  # batch norm wants more than one value a channel
     assert all_equal(states(module, x, enabled=False), states(module, x, enabled=True))
-    assert all(served) and len(served) == 3
+    row = module(x)[0, 0].numel()
+    assert served == [row >= folded.sum_lanes()] * 3
 
 
 @pytest.mark.parametrize("frozen", ["weights", "statistics", "nothing"])
@@ -119,6 +120,34 @@ def test_what_is_frozen(served, frozen):
 
     assert all_equal(outcome(False), outcome(True))
     assert served
+
+
+def test_what_a_hook_of_the_batch_norm_keeps_stays_as_it_was(served):
+    module, x = module_of(padding=1), torch.randn(16, 3, 64, 64)
+    seen = []
+    for enabled in (False, True):
+        trained, kept = copy.deepcopy(module), []
+        trained.bn.register_full_backward_hook(lambda _, given, got, kept=kept: kept.extend((*given, *got)))
+        with fq_tvm.torch.enabled() if enabled else contextlib.nullcontext():
+            step(trained, x.clone().requires_grad_(), torch.ones_like)
+        seen.append(kept)
+    assert served == [True]
+    assert all_equal(*seen)
+
+
+def test_the_gradient_lies_where_that_of_the_quotient_came_in(monkeypatch):
+    inner, places = folded.run, []
+
+    def run(launch, quotient, grad, divisor, out, *more, **named):
+        places.append(grad.data_ptr() == out.data_ptr())
+        return inner(launch, quotient, grad, divisor, out, *more, **named)
+
+    assert folded.agrees(STOCK)
+    monkeypatch.setattr(folded, "run", run)
+    module, x = module_of(padding=1), torch.randn(16, 3, 64, 64)
+    with fq_tvm.torch.enabled():
+        step(module, x)
+    assert places == [True]
 
 
 def test_large_quotients_lie_in_memory_that_is_used_again():
