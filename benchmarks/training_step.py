@@ -1,6 +1,6 @@
 """What fake quantization costs a training step: float, with torch's kernels, and with ``fq_tvm.torch.enable()``.
 
-    python benchmarks/training_step.py [--processes N] [--rounds N] [--plot OUT.png]
+    python benchmarks/training_step.py [--processes N] [--rounds N] [--keep-heap] [--plot OUT.png]
 
 Four networks as people write them, prepared by ``torch.ao`` for quantization-aware training on x86 with its default
 configuration: a residual network, a multilayer perceptron, a transformer block and a mobile network of a hundred small
@@ -9,6 +9,11 @@ leaves in the heap decides how many fresh pages the next one touches.  Where a p
 time of its steps as long as it lives, so each form has several, one after another: a time is the median of processes,
 of which each gives the median of its steps.  What fake quantization adds is the difference to the float network's.  The
 last column is what one process of each form would have given, from the least to the greatest.
+
+Page faults are a part of a step: what a step frees at the top of the heap, glibc gives back, and the next one has it
+filled with zeros again.  How much that is depends on where a process puts what lives long, and on nothing that the
+forms differ in.  With --keep-heap a second line of each network is of processes that are told by glibc's environment
+variables to keep their heap, as people do who train for long.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ import argparse
 import importlib.util
 import itertools
 import multiprocessing
+import os
 import statistics
 import time
 import warnings
@@ -35,6 +41,8 @@ from fq_tvm.errors import FqError
 
 FORMS = ("float", "stock", "enabled")
 STEPS_A_TURN = 3
+HEAP_KEPT = {name: str(2**33) for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")}
+"""Environment variables that make glibc keep what is freed, and take large tensors from there."""
 
 
 class Residual(nn.Module):  # type: ignore[misc]
@@ -164,8 +172,9 @@ def train(connection: Any, name: str, form: str) -> None:
         connection.send(times)
 
 
-def measure(name: str, rounds: int) -> dict[str, float]:
-    """Return the median milliseconds of a step in each form, in one process of each."""
+def measure(name: str, rounds: int, variables: Mapping[str, str]) -> dict[str, float]:
+    """Return the median milliseconds of a step in each form, in one process of each, with environment variables."""
+    os.environ.update(variables)
     spawn = multiprocessing.get_context("spawn")
     times: dict[str, list[float]] = {form: [] for form in FORMS}
     connections, processes = {}, []
@@ -174,6 +183,8 @@ def measure(name: str, rounds: int) -> dict[str, float]:
         processes.append(spawn.Process(target=train, args=(theirs, name, form), daemon=True))
         processes[-1].start()
         theirs.close()  # so that a process which ends is an error here, not a wait
+    for variable in variables:
+        del os.environ[variable]
     for turn in range(rounds + 1):
         for form, connection in connections.items():
             connection.send(STEPS_A_TURN)
@@ -214,16 +225,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--processes", type=int, default=5, metavar="N", help="of each form (default: 5)")
     parser.add_argument("--rounds", type=int, default=4, metavar="N", help="turns of each process (default: 4)")
+    parser.add_argument("--keep-heap", action="store_true", help="measure processes that keep their heap, too")
     parser.add_argument("--plot", type=Path, metavar="OUT.png", help="draw the times")
     arguments = parser.parse_args(argv)
-    results = {}
+    results: dict[str, dict[str, float]] = {}
+    conditions = {"": {}, "   the same, heap kept": HEAP_KEPT} if arguments.keep_heap else {"": {}}
     print(f"{'training step, ms':58}{'float':>8}{'stock':>8}{'enabled':>8}  added, enabled over stock (of one process)")
-    for name in networks():
-        each = [measure(name, arguments.rounds) for _ in range(arguments.processes)]
-        results[name] = times = {form: statistics.median(process[form] for process in each) for form in FORMS}
+    for name, (label, variables) in itertools.product(networks(), conditions.items()):
+        each = [measure(name, arguments.rounds, variables) for _ in range(arguments.processes)]
+        times = {form: statistics.median(process[form] for process in each) for form in FORMS}
+        results.setdefault(name, times)
         alone = sorted(map(added, each))
         print(
-            f"{name:58}" + "".join(f"{times[form]:8.1f}" for form in FORMS) + f"{added(times):10.2f}"
+            f"{label or name:58}" + "".join(f"{times[form]:8.1f}" for form in FORMS) + f"{added(times):10.2f}"
             f"  ({alone[0]:.2f} to {alone[-1]:.2f})",
             flush=True,
         )

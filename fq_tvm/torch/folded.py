@@ -42,7 +42,7 @@ CONVOLVE = frozenset(each._conv_forward for each in (nn.Conv1d, nn.Conv2d, nn.Co
 MOST_ROW = 2**16 - 1
 """Elements of the longest row of a channel that torch sums as the kernel does; the shortest is one of its vectors."""
 
-MIN_ELEMENTS = 2**18
+MIN_ELEMENTS = 2**16
 """Elements of what comes of the convolution from which one kernel saves more than its way through Python costs."""
 
 

@@ -1,8 +1,8 @@
 """Kernels that another machine built, on this one: every bit as numpy has it here, and no compiler is imported.
 
-To be run with FQ_TVM_ARTIFACTS_DIR and FQ_TVM_REQUIRE_CACHE=1.  Every kernel of the catalogue and of the gradient, on
-extents that leave tails and on some that are spread over threads; of fake quantization in the calling thread, on
-several, and past the caches.  Code that this machine cannot run is refused.
+To be run with FQ_TVM_ARTIFACTS_DIR and FQ_TVM_REQUIRE_CACHE=1.  Every kernel of the catalogue, of the gradient and of
+a quotient's, on extents that leave tails and on some that are spread over threads; of fake quantization in the calling
+thread, on several, and past the caches.  Code that this machine cannot run is refused.
 """
 
 from __future__ import annotations
@@ -26,8 +26,14 @@ from fq_tvm import BuildError, catalogue
 from fq_tvm import target as targets
 from fq_tvm.launch import arguments, registry, runtime
 from fq_tvm.launch.kernel import Launch
-from fq_tvm.reference import straight_through
-from fq_tvm.spec import FakeQuantSpec, StraightThroughSpec, straight_through_catalogue
+from fq_tvm.reference import quotient_gradient, straight_through
+from fq_tvm.spec import (
+    FakeQuantSpec,
+    QuotientGradientSpec,
+    StraightThroughSpec,
+    quotient_gradient_catalogue,
+    straight_through_catalogue,
+)
 
 SHAPES = {
     "rows": [((3, 5, 704), 1), ((2, 17, 47), 1), ((2, 2, 20011), 1)],
@@ -102,6 +108,23 @@ def gradient(spec: StraightThroughSpec, rng: np.random.Generator) -> int:
     return elements
 
 
+def quotient(spec: QuotientGradientSpec, rng: np.random.Generator) -> int:
+    """Compare a kernel of the gradient of a quotient with the reference, where a fused operation would show."""
+    elements = 0
+    for shape in ((5, 3, 704), (3, 7, 9), (2, 40, 2741)):
+        x, grad, divisor = (rng.standard_normal(s).astype("f4") for s in (shape, shape, shape[1]))
+        results = np.zeros(shape, "f4"), np.zeros(shape[1], "f4")
+        launch = registry.prepare(
+            arguments.QuotientGradient(arguments.describe(x, "x"), 1, spec.sum_lanes), iteration="rows"
+        )
+        assert isinstance(launch, Launch)
+        launch_on(launch, (x, grad, divisor, *results))
+        want = quotient_gradient(x, grad, divisor, 1, spec.sum_lanes)
+        assert all(got.tobytes() == each.tobytes() for got, each in zip(results, want, strict=True)), (spec, shape)
+        elements += x.size
+    return elements
+
+
 def refused(action: Any, words: str) -> None:
     """Require a clear error, and not the end of the process."""
     with pytest.raises(BuildError, match=re.escape(words)) as raised:
@@ -137,6 +160,8 @@ def main() -> None:
         elements, ties = elements + compared, ties + of_them_ties
     for spec in straight_through_catalogue():
         elements += gradient(spec, rng)
+    for spec in quotient_gradient_catalogue():
+        elements += quotient(spec, rng)
     compiler = sorted(m for m in sys.modules if m == "tvm" or m.startswith("tvm."))
     assert not compiler, compiler
     assert elements >= 10_000_000, elements
