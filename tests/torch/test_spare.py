@@ -197,3 +197,14 @@ def test_only_what_was_learned_is_spare():
     del also
     assert known.has(large)
     assert not known.has(large[:-1].clone())
+
+
+def test_nobody_sees_how_it_is_learned(monkeypatch):
+    """Hooks of saved tensors would be shown those of the probes; then gradients are learned at a later time."""
+    monkeypatch.setattr("fq_tvm.torch.override._spare", fresh := spare.Spare())
+    seen = []
+    with torch.autograd.graph.saved_tensors_hooks(seen.append, lambda each: each), fq_tvm.torch.enabled():
+        assert not fresh.learned
+    assert not seen
+    with torch.no_grad(), fq_tvm.torch.enabled():
+        assert fresh.learned
