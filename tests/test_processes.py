@@ -42,7 +42,7 @@ def start(cache: Path | None, code: str = CALL, **options) -> subprocess.Popen:
         if value is not None:
             environment[name] = value
     return subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, *options.pop("arguments", ())],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -89,23 +89,30 @@ def test_sixteen_processes_on_one_cold_cache(tmp_path):
 
 def test_kill_in_the_middle_of_a_build(tmp_path):
     """Kill at six moments from the start of the compiler to after publication; the next process works."""
-    slow = "import fq_tvm.codegen.build, fq_tvm.store.cache, os, time\n"
-    slow += "rename = os.rename\nos.rename = lambda *a: (time.sleep(0.15), rename(*a))\n"  # widens the last window
-    slow += "print('building', flush=True)\n" + CALL
+    forks = """
+import fq_tvm.codegen.build, fq_tvm.store.cache, numpy, os, signal, sys, time
+rename = os.rename
+os.rename = lambda *a: (time.sleep(0.15), rename(*a))  # widens the last window
+for delay in sys.stdin:  # each child begins with what was imported once
+    if not (child := os.fork()):
+        exec(sys.argv[1])
+        os._exit(0)
+    time.sleep(float(delay))
+    os.kill(child, signal.SIGKILL)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=sys.stderr, flush=True)
+"""
     rng = random.Random(0)
     interrupted = 0
-    for _ in range(6):
-        process = start(tmp_path, slow)
-        assert process.stdout.readline() == "building\n"
-        time.sleep(rng.uniform(0, 1.2))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        # published whole or not at all
-        assert [e.path for e in Store(tmp_path).entries()] == Store(tmp_path).paths()
-        if len(Store(tmp_path).paths()) < 2:
-            interrupted += 1
-        else:
-            Store(tmp_path).clear()
+    with start(tmp_path, forks, arguments=[CALL], stdin=subprocess.PIPE) as process:
+        for _ in range(6):
+            print(rng.uniform(0, 1.2), file=process.stdin, flush=True)
+            assert process.stderr.readline() in ("0\n", f"-{signal.SIGKILL}\n")
+            # published whole or not at all
+            assert [e.path for e in Store(tmp_path).entries()] == Store(tmp_path).paths()
+            if len(Store(tmp_path).paths()) < 2:
+                interrupted += 1
+            else:
+                Store(tmp_path).clear()
     assert interrupted >= 2
     assert call(tmp_path)["warnings"] == []
     assert call(tmp_path)["tvm"] == []
