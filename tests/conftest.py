@@ -42,8 +42,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_dir(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> str:
-    """The cache that kernels of this run are built into."""
-    path = str(tmp_path_factory.mktemp("cache"))
+    """The cache that kernels of this run are built into: one of all workers of pytest-xdist, each kernel once."""
+    folder = tmp_path_factory.getbasetemp()
+    path = str((folder.parent if hasattr(request.config, "workerinput") else folder) / "cache")
     os.environ["FQ_TVM_CACHE_DIR"] = path
     if artifacts := request.config.getoption("--artifacts"):
         os.environ["FQ_TVM_ARTIFACTS_DIR"] = artifacts

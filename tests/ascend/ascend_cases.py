@@ -7,6 +7,7 @@ whole product.  Shapes of different rank spread the same elements over dimension
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Iterator
@@ -78,7 +79,8 @@ def _facts(case: Case, pairs_of_rank: bool) -> set[tuple[object, ...]]:
     return covered
 
 
-def covering(pairs_of_rank: bool = True) -> list[Case]:
+@functools.cache
+def covering(pairs_of_rank: bool = True) -> tuple[Case, ...]:
     """The smallest set that a greedy choice finds, in which every possible pair occurs.
 
     If FULL is set, that and one case for each other kernel that the matrix has.
@@ -96,7 +98,7 @@ def covering(pairs_of_rank: bool = True) -> list[Case]:
         kernels = {case.problem.collapsed(): case for case in everything}
         kernels.update({case.problem.collapsed(): case for case in chosen})
         chosen += [case for case in kernels.values() if case not in chosen]
-    return chosen
+    return tuple(chosen)
 
 
 SEVERAL_TILES = [

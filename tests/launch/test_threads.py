@@ -16,7 +16,6 @@ from fq_tvm import FqError, environment
 
 SHARED = """
 import ctypes, json, os, sys, threading, time
-import tvm_ffi
 from fq_tvm.launch import threads
 
 class Group(ctypes.Structure):
@@ -283,6 +282,7 @@ def test_layers_are_chosen_by_the_environment_and_the_door(monkeypatch):
         environment.threading_layer()
     seen = run(
         """
+        import torch
         spread_over = [threads.ready(), threads.ready(True), threads.ready()]
         print(json.dumps({"ready": spread_over, "now": threads.describe(), "threads": layers.threads}))
         """,

@@ -22,7 +22,7 @@ from fq_tvm.launch.registry import current_target
 from fq_tvm.schedule import default_schedule
 from fq_tvm.spec import LearnableGradientSpec, RangeSpec, StraightThroughSpec
 from fq_tvm.store import records
-from fq_tvm.tuning import experiment
+from fq_tvm.tuning import experiment, worker
 from fq_tvm.tuning import search as tuning
 from fq_tvm.tuning.jobs import Job, distance, distinct
 from fq_tvm.tuning.machines import Done, Machines
@@ -49,7 +49,13 @@ def _few_processes(monkeypatch):
 
 
 @pytest.fixture
-def double(monkeypatch):
+def kernels_kept(monkeypatch, cache_dir):
+    """Let workers use the cache of all tests: what a search finds does not depend on who built its kernels."""
+    monkeypatch.setattr(worker, "_folder", lambda: SimpleNamespace(name=cache_dir, cleanup=lambda: None))
+
+
+@pytest.fixture
+def double(monkeypatch, kernels_kept):
     """Replace the worker by one whose measurements are known, and that soon counts as hanging."""
     start, ask = Worker.__init__, Worker.ask
     monkeypatch.setattr(Worker, "__init__", lambda self, rpc=None, key="": start(self, rpc, key, DOUBLE))
@@ -519,7 +525,7 @@ def with_all(monkeypatch):
     monkeypatch.setattr(Machines, "__enter__", enter_with_all)
 
 
-def test_three_machines_of_which_one_is_killed(servers, with_all, tmp_path, monkeypatch, capsys):
+def test_three_machines_of_which_one_is_killed(servers, with_all, kernels_kept, tmp_path, monkeypatch, capsys):
     """Through TVM's tracker and servers on loopback: code is sent, run there, checked, and timed; no trial is lost."""
     spec, output = FakeQuantSpec("lanes"), tmp_path / "lanes.json"
     listed = [default_schedule(spec), *(Schedule(run=run) for run in (256, 512, 2048)), Schedule(tile=65536)]
