@@ -525,7 +525,7 @@ def with_all(monkeypatch):
     monkeypatch.setattr(Machines, "__enter__", enter_with_all)
 
 
-def test_three_machines_of_which_one_is_killed(servers, with_all, kernels_kept, tmp_path, monkeypatch, capsys):
+def test_three_machines_of_which_one_is_killed(servers, with_all, tmp_path, monkeypatch, capsys):
     """Through TVM's tracker and servers on loopback: code is sent, run there, checked, and timed; no trial is lost."""
     spec, output = FakeQuantSpec("lanes"), tmp_path / "lanes.json"
     listed = [default_schedule(spec), *(Schedule(run=run) for run in (256, 512, 2048)), Schedule(tile=65536)]
