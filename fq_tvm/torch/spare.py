@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from .plain import PLAIN, keys_of
+
 MIN_ELEMENTS = 2**16
 """Elements from which a place in memory is worth the counting; malloc has memory at hand for less."""
 
@@ -53,6 +55,8 @@ class Spare:
         bool
             False, too, where its memory is not torch's alone, as that which numpy or another process has or had.
         """
+        if type(grad) is not torch.Tensor or keys_of(grad).raw_repr() not in PLAIN:
+            return False  # it may have no memory to ask about
         if self._learner is not None and self._learner == threading.get_ident():
             self._alone.add(_holders(grad))
             return False

@@ -183,6 +183,38 @@ def test_a_gradient_that_nobody_has_is_the_place(places, form, way):
     assert set(places) == {way != "few elements"}
 
 
+class Subclass(torch.Tensor):
+    pass
+
+
+@pytest.mark.parametrize(
+    "kind",
+    {
+        "sparse": lambda t: t.to_sparse(),
+        "of rows": lambda t: t.reshape(256, -1).to_sparse_csr(),
+        "no memory": lambda t: t.to("meta"),
+        "a subclass": lambda t: t.as_subclass(Subclass),
+        "mkldnn": lambda t: t.to_mkldnn(),
+        "conjugate": lambda t: torch.complex(t, t).conj(),
+        "negated": lambda t: torch.complex(t, t).conj().imag,
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_what_is_no_plain_tensor(kind):
+    """The operator itself says what it thinks of it, as torch's does."""
+    backward = torch.ops.aten.fake_quantize_per_tensor_affine_cachemask_backward
+    dense, seen = torch.randn(spare.MIN_ELEMENTS, generator=torch.Generator().manual_seed(0)), []
+    for enabled in (False, True):
+        grad = kind[1](dense)
+        mask = torch.ones(grad.shape, dtype=torch.bool, device=grad.device)
+        with fq_tvm.torch.enabled() if enabled else contextlib.nullcontext():
+            try:
+                seen.append(repr(backward(grad, mask)))
+            except (RuntimeError, NotImplementedError) as error:
+                seen.append(str(error).partition("\n")[0])
+    assert seen[0] == seen[1]
+
+
 def test_only_what_was_learned_is_spare():
     known = spare.Spare()
     large = torch.zeros(spare.MIN_ELEMENTS)
