@@ -344,11 +344,11 @@ def enable() -> None:
     with _lock:
         if _override is None:
             _override = _replace()
-        _depth += 1
-        if not _spare.learned and nobody_looks_on():
+        if not _depth and not _spare.learned and nobody_looks_on():
             # an engine that refuses to work here leaves gradients where they would be without
             with suppress(RuntimeError):
                 _learn()
+        _depth += 1
 
 
 def disable() -> None:
@@ -390,7 +390,8 @@ def _backward(stock: Callable[..., Any]) -> Callable[..., Any]:
     multiply = partial(stock, CPU)  # states the product anew, whatever the keys, and so is differentiated again
 
     def kernel(grad: Any, mask: Any) -> Any:
-        return straight_through(grad, mask, multiply, _spare.has(grad)) if _depth else multiply(grad, mask)
+        spare = _spare.has(grad)  # asked while it learns, too, when nothing is served yet
+        return straight_through(grad, mask, multiply, spare) if _depth else multiply(grad, mask)
 
     return kernel
 
@@ -399,17 +400,14 @@ _spare = Spare()
 
 
 def _learn() -> None:
-    """Learn how gradients come in to these operators, for each node that calls them, as they are and as views.
-
-    All of it is for torch's kernels to do: zero points of floats, and few elements.
-    """
+    """Learn how gradients come in to these operators, for each node that calls them, as they are and as views."""
     one, low, high = torch.ones(1, dtype=torch.int64, device="cpu"), -8, 7
     with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"), _spare.learning():
         values = torch.zeros((2, 3), dtype=torch.float32, requires_grad=True)
         scale, zero_point = torch.ones(2, dtype=torch.float32), torch.zeros(2, dtype=torch.int32)
         bounds, found = (scale.new_zeros(1), scale.new_zeros(1)), (scale[:1].clone(), zero_point[:1].clone())
         for out in (
-            torch.fake_quantize_per_channel_affine(values, scale, zero_point.float(), 0, low, high),
+            torch.fake_quantize_per_channel_affine(values, scale, zero_point, 0, low, high),
             torch.fake_quantize_per_tensor_affine(values, 1.0, 0, low, high),
             torch.fake_quantize_per_tensor_affine(values, scale[:1], zero_point[:1], low, high),
             torch.fused_moving_avg_obs_fake_quant(values, one, one, *bounds, *found, 0.01, low, high, 0),
