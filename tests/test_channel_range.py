@@ -148,6 +148,7 @@ def test_shares_put_together(shape, axis):
         ((8, 4), "run"),
         ((1, 33), "run"),
         ((70, 20), "run"),  # joined to runs that are long enough, the last of which begins earlier
+        ((64, 40), "run"),  # 9 times those of float32 that are taken together and one more, 8 times those of float16
         ((515, 300, 3), "run"),
         ((600, 2049), "run"),  # tiles and shares
         ((2, 6200), "run"),

@@ -24,8 +24,12 @@ from .vector_loops import int64
 BLOCK = 64
 """Channels whose partial results are put together at a time."""
 
-TOGETHER = 8
-"""Runs of lanes that are taken at a time, so that what is kept goes to memory and back once for them."""
+TOGETHER = {32: 7, 16: 8}
+"""Runs of lanes that are taken at a time, by the bits of an element, so that what is kept goes to memory and back once.
+
+Runs that lie a multiple of 4 KB apart share eight places of the first-level cache, and what is kept needs one.  Those
+of 16 bits are taken at the pace of instructions, of which eight need fewer.
+"""
 
 
 def state(spec: RangeSpec, schedule: Schedule) -> dict[str, list[Statement]]:
@@ -81,7 +85,7 @@ def _lanes(spec: RangeSpec, form: Form, workspace: Workspace, lanes: int) -> Sta
     where only it does, in the order in which it goes there: vectors a run apart would take one another's place in the
     first-level cache where a run is a power of two.
     """
-    n = variables(form)
+    n, together = variables(form), TOGETHER[spec.bits]
     size, run, per, tiles = (n[name] for name in ("size", "run", "per", "tiles"))
     x = _dense(spec, size)
     found, views = _partial(spec, workspace, n["parts"] * run)
@@ -102,22 +106,22 @@ def _lanes(spec: RangeSpec, form: Form, workspace: Workspace, lanes: int) -> Sta
             place, slot = t // tiles * run + lane, t * own + c * (len(aside) * lanes)
 
             def row(k: Any) -> Any:
-                where = tirx.min((first + b * TOGETHER + k) * run, size - run) + lane
+                where = tirx.min((first + b * together + k) * run, size - run) + lane
                 taken = kept.each(lanes, lambda v: ends_of(x[where + v], spec.bits))
                 # The CPU sees a new stream in each row, and asks for too little of it.
                 ahead = range(0, lanes, LINE * 32 // spec.bits) if lanes > 1 else ()
-                return tirx.SeqStmt([*(_prefetch(x, where + TOGETHER * run + v) for v in ahead), taken])
+                return tirx.SeqStmt([*(_prefetch(x, where + together * run + v) for v in ahead), taken])
 
             load = vector(lanes, lambda v: tirx.SeqStmt(kept.store(v, _load(aside, slot + v))))
             keep = vector(lanes, lambda v: tirx.SeqStmt(_store(aside, slot + v, kept[v])))
             leave = vector(lanes, lambda v: tirx.SeqStmt(_store(found, place + v, kept[v].extremes(spec.bits))))
             # Of an extent that LLVM does not know: it would take all rows of a constant one at a time, and spill.
-            rows = loop("k", tirx.min(int64(TOGETHER), share - b * TOGETHER), row)
+            rows = loop("k", tirx.min(int64(together), share - b * together), row)
             begin = tirx.IfThenElse(tirx.EQ(b, int64(0)), kept.clear(lanes), load)
-            last = tirx.EQ(b + 1, over(share, TOGETHER))
+            last = tirx.EQ(b + 1, over(share, together))
             return tirx.SeqStmt([begin, rows, tirx.IfThenElse(last, leave, keep)])
 
-        return [loop("b", over(share, TOGETHER), lambda b: loop("c", over(extent, lanes), some, b))]
+        return [loop("b", over(share, together), lambda b: loop("c", over(extent, lanes), some, b))]
 
     body = loop("task", n["parts"] * tiles, lambda t: kept.around(task(t)))
     return statement(form, [View("self", x), *views], n, body)
