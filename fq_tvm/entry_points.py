@@ -15,6 +15,9 @@ from typing import Any
 from .layout import MAX_RANK
 from .spec import (
     FakeQuantSpec,
+    FoldedNormSpec,
+    FoldedWeightsGradientSpec,
+    FoldedWeightsSpec,
     LearnableGradientSpec,
     ObservedParametersSpec,
     QuotientGradientSpec,
@@ -352,3 +355,75 @@ def observed_parameters_entry_points(spec: ObservedParametersSpec) -> EntryPoint
     tensors = ("least", "greatest", *results)
     scalars, integers = ("constant", "quant_min", "quant_max"), ("channels", "observes", "chooses")
     return EntryPoints(tensors, (Form("run", tensors, results, scalars, integers, ("serial",)),))
+
+
+def folded_weights_entry_points(spec: FoldedWeightsSpec) -> EntryPoints:
+    """State the functions of a kernel of folded weights.
+
+    Parameters
+    ----------
+    spec : FoldedWeightsSpec
+        The kernel.
+
+    Returns
+    -------
+    EntryPoints
+        ``"run"`` takes the weights and, of each channel, batch norm's weight, its standard deviation and the range
+        observed so far.  It writes what the weights become, its mask, and what they were multiplied with, and leaves
+        aside what it observed, which ``"commit"`` makes known: all of it and a 1, or nothing and a 0.  Scalars are the
+        weight of what is current and the range of integers.  Integers: the channels, the elements of each, and whether
+        the current range is taken in.
+    """
+    del spec  # all are called alike
+    given, made = ("self", "gamma", "sigma"), ("out", "mask", "factor")
+    running = ("running_least", "running_greatest")
+    committed = (*running, "scale", "zero_point", "served")
+    scalars, integers = ("constant", "quant_min", "quant_max"), ("channels", "inner", "observes")
+    run = Form("run", (*given, *running, *made, "workspace"), (*made, "workspace"), scalars, integers)
+    commit = Form("commit", (*committed, "workspace"), committed, integers=("channels",), variants=("serial",))
+    workspace = Workspace(("least", "greatest", "scale", "zero_point", "served"))
+    return EntryPoints((*given, *committed, *made), (run, commit), workspace)
+
+
+def folded_weights_gradient_entry_points(spec: FoldedWeightsGradientSpec) -> EntryPoints:
+    """State the function of a kernel of the gradient of folded weights, all of whose tensors are contiguous.
+
+    Parameters
+    ----------
+    spec : FoldedWeightsGradientSpec
+        The kernel.
+
+    Returns
+    -------
+    EntryPoints
+        Of each channel it takes what its weights were multiplied with, what that was divided by, and the gradient by it
+        that came another way, and writes the gradient by what was divided.  Integers: the channels, and the elements of
+        each.
+    """
+    del spec  # all are called alike
+    results = ("out", "by_gamma")
+    tensors = ("self", "grad", "mask", "factor", "sigma", "by_factor", *results)
+    return EntryPoints(tensors, (Form("run", tensors, results, integers=("channels", "inner")),))
+
+
+def folded_norm_entry_points(spec: FoldedNormSpec) -> EntryPoints:
+    """State the function of a kernel of batch norm after a quotient, all of whose tensors are contiguous.
+
+    Parameters
+    ----------
+    spec : FoldedNormSpec
+        The kernel.
+
+    Returns
+    -------
+    EntryPoints
+        Of each channel it takes the divisor, batch norm's weight and bias and its running statistics, which it moves,
+        and writes the mean and the inverse of the deviation.  Scalars are float64: the weight of what is current, and
+        what is added to a variance.  Integers: the extents outer, channels and inner.
+    """
+    del spec  # all are called alike
+    results = ("running_mean", "running_var", "quotient", "out", "mean", "inverse")
+    tensors = ("self", "divisor", "gamma", "beta", *results)
+    return EntryPoints(
+        tensors, (Form("run", tensors, results, ("momentum", "epsilon"), ("outer", "channels", "inner")),)
+    )

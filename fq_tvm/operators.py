@@ -12,6 +12,9 @@ from typing import Any
 from .entry_points import (
     EntryPoints,
     fake_quant_entry_points,
+    folded_norm_entry_points,
+    folded_weights_entry_points,
+    folded_weights_gradient_entry_points,
     learnable_gradient_entry_points,
     observed_parameters_entry_points,
     quotient_gradient_entry_points,
@@ -22,6 +25,9 @@ from .errors import FqError
 from .reference import (
     channel_range,
     fake_quant,
+    folded_norm,
+    folded_weights,
+    folded_weights_gradient,
     learnable_gradient,
     observed_parameters,
     quotient_gradient,
@@ -29,12 +35,18 @@ from .reference import (
 )
 from .spec import (
     FakeQuantSpec,
+    FoldedNormSpec,
+    FoldedWeightsGradientSpec,
+    FoldedWeightsSpec,
     LearnableGradientSpec,
     ObservedParametersSpec,
     QuotientGradientSpec,
     RangeSpec,
     StraightThroughSpec,
     catalogue,
+    folded_norm_catalogue,
+    folded_weights_catalogue,
+    folded_weights_gradient_catalogue,
     learnable_gradient_catalogue,
     observed_parameters_catalogue,
     quotient_gradient_catalogue,
@@ -134,6 +146,36 @@ OBSERVED_PARAMETERS = Operator(
 )
 """Moving averages of the range of each channel, and the scale and zero point that follow."""
 
+FOLDED_WEIGHTS = Operator(
+    FoldedWeightsSpec.operator,
+    FoldedWeightsSpec,
+    folded_weights_entry_points,
+    "fq_tvm.codegen.folded:state",
+    folded_weights,
+    folded_weights_catalogue,
+)
+"""Weights with batch norm folded into them: multiplied by a factor of their channel, observed and fake-quantized."""
+
+FOLDED_WEIGHTS_GRADIENT = Operator(
+    FoldedWeightsGradientSpec.operator,
+    FoldedWeightsGradientSpec,
+    folded_weights_gradient_entry_points,
+    "fq_tvm.codegen.folded:state_gradient",
+    folded_weights_gradient,
+    folded_weights_gradient_catalogue,
+)
+"""Their gradient, by the weights and by batch norm's factor."""
+
+FOLDED_NORM = Operator(
+    FoldedNormSpec.operator,
+    FoldedNormSpec,
+    folded_norm_entry_points,
+    "fq_tvm.codegen.folded_norm:state",
+    folded_norm,
+    folded_norm_catalogue,
+)
+"""Batch norm in training, after the quotient that undoes its folding."""
+
 OPERATORS = (
     FAKE_QUANT,
     STRAIGHT_THROUGH,
@@ -141,6 +183,9 @@ OPERATORS = (
     LEARNABLE_GRADIENT,
     QUOTIENT_GRADIENT,
     OBSERVED_PARAMETERS,
+    FOLDED_WEIGHTS,
+    FOLDED_WEIGHTS_GRADIENT,
+    FOLDED_NORM,
 )
 """Those of this library."""
 

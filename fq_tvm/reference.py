@@ -13,6 +13,9 @@ from .spec import LEAST_SCALE, NARROW_LIMIT, NO_SCALE, SUM_BLOCK, SUM_VECTORS, F
 __all__ = [
     "channel_range",
     "fake_quant",
+    "folded_norm",
+    "folded_weights",
+    "folded_weights_gradient",
     "learnable_gradient",
     "observed_parameters",
     "quotient_gradient",
@@ -377,3 +380,148 @@ def observed_parameters(
         zero_point = np.where(around & (low < 0) & (high > 0), (quant_min + quant_max) / 2, zero_point)
         zero_point = np.rint(np.clip(zero_point, quant_min, quant_max))
         return *averages, scale.astype(f32), zero_point.astype(np.int32)
+
+
+def folded_weights(
+    weight: ArrayLike,
+    normalization: tuple[ArrayLike, ArrayLike],
+    running: tuple[ArrayLike, ArrayLike],
+    observes: bool,
+    *how: Any,
+) -> tuple[Any, ...] | None:
+    """Multiply weights by batch norm's factor of each channel, observe them and fake-quantize them.
+
+    Parameters
+    ----------
+    weight : array_like
+        float32, shape (channels, ...).
+    normalization : tuple of array_like
+        float32, shape (channels,): batch norm's weight gamma, and sigma, the root of its variance.
+    running : tuple of array_like
+        See :func:`observed_parameters`.
+    observes : bool
+        Whether the range of the product is taken in.
+    *how
+        ``constant``, ``quant_min``, ``quant_max`` and ``symmetric`` of :func:`observed_parameters`.
+
+    Returns
+    -------
+    out, mask : numpy.ndarray
+        The weight's shape, float32 and bool.
+    factor : numpy.ndarray
+        float32, shape (channels,): what the weights were multiplied with, ``gamma / sigma``.
+    least, greatest, scale, zero_point : numpy.ndarray
+        As of :func:`observed_parameters`.
+
+        None in the place of all if that gives none.
+
+    Notes
+    -----
+    Formula: the beginning of ``_ConvBnNd._forward_approximate`` of ``torch.ao.nn.intrinsic.qat``, but for sigma: roots
+    of torch's are not always the nearest float32.
+    """
+    weight, gamma, sigma = (np.asarray(each, np.float32) for each in (weight, *normalization))
+    with np.errstate(all="ignore"):
+        factor = gamma / sigma
+        scaled = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+    parameters = observed_parameters(channel_range(scaled, 0) if observes else None, running, *how)
+    if parameters is None:
+        return None
+    _, quant_min, quant_max, _ = how
+    return *fake_quant(scaled, *parameters[2:], 0, quant_min, quant_max), factor, *parameters
+
+
+def folded_weights_gradient(
+    weight: ArrayLike,
+    grad: ArrayLike,
+    mask: ArrayLike,
+    vectors: tuple[ArrayLike, ArrayLike, ArrayLike],
+    sum_lanes: int = 8,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Gradient of :func:`folded_weights`, by the weights and by batch norm's weight.
+
+    Parameters
+    ----------
+    weight, grad, mask : array_like
+        float32, float32 and bool, shape (channels, ...): the weights, the gradient of the result, and its mask.
+    vectors : tuple of array_like
+        float32, shape (channels,): factor, sigma, and the gradient by factor that comes another way.
+    sum_lanes : int
+        See :func:`sum_of_rows`.
+
+    Returns
+    -------
+    by_weight : numpy.ndarray
+        float32, the weight's shape.
+    by_gamma : numpy.ndarray
+        float32, shape (channels,).
+
+    Notes
+    -----
+    Formula: what torch's autograd makes of a product, :func:`straight_through`, and the quotient ``gamma / sigma``;
+    float32 at each step.
+    """
+    weight, grad = np.asarray(weight, np.float32), np.asarray(grad, np.float32)
+    factor, sigma, by_factor = (np.asarray(vector, np.float32) for vector in vectors)
+    with np.errstate(all="ignore"):
+        straight = straight_through(grad, mask)
+        by_factor = by_factor + sum_of_rows((straight * weight).reshape(1, len(weight), -1), sum_lanes)
+        return straight * factor.reshape(-1, *[1] * (weight.ndim - 1)), by_factor / sigma
+
+
+def folded_norm(
+    x: ArrayLike,
+    vectors: tuple[ArrayLike, ArrayLike, ArrayLike],
+    running: tuple[ArrayLike, ArrayLike],
+    momentum: float,
+    epsilon: float,
+) -> tuple[NDArray[np.float32], ...]:
+    """Divide by a divisor of each channel, and do what batch norm does in training.
+
+    Parameters
+    ----------
+    x : array_like
+        float32, shape (outer, channels, ...), more than one element of each channel.
+    vectors : tuple of array_like
+        float32, shape (channels,): divisor, and batch norm's weight and bias.
+    running : tuple of array_like
+        float32, shape (channels,): running mean and variance.
+    momentum : float
+        Weight of what is current.
+    epsilon : float
+        What is added to a variance.
+
+    Returns
+    -------
+    running_mean, running_var : numpy.ndarray
+        float32, shape (channels,): moved.
+    quotient, out : numpy.ndarray
+        float32, x's shape.
+    mean, inverse : numpy.ndarray
+        float32, shape (channels,): of the quotient, and one over its deviation.
+
+    Notes
+    -----
+    Formula: ``aten::native_batch_norm`` of contiguous float32, as it is built for CPUs with fused operations: sums are
+    of float64, in the order of memory, one channel at a time; the variance moves, and the result is made, by a product
+    and a sum that are rounded once.
+    """
+    f32, f64 = np.float32, np.float64
+    x, divisor, gamma, beta, running_mean, running_var = (np.asarray(v, f32) for v in (x, *vectors, *running))
+    each = (-1, *[1] * (x.ndim - 2))
+    with np.errstate(all="ignore"):
+        quotient = x / divisor.reshape(each)
+        rows = np.moveaxis(quotient, 1, 0).reshape(len(divisor), -1)
+        count = rows.shape[1]
+        mean = ((np.cumsum(rows, 1, f64)[:, -1] + 0.0) / count).astype(f32)  # the sum begins with 0.0
+        centered = rows - mean[:, None]
+        squares = np.cumsum(centered * centered, 1, f64)[:, -1].astype(f32)
+        variance = (squares / f32(count)).astype(f64)
+        inverse = np.where((variance == 0) & (epsilon == 0), 0, 1 / np.sqrt(variance + epsilon)).astype(f32)
+        new, old = f32(momentum), f32(1) - f32(momentum)
+        running_mean = new * mean + old * running_mean
+        running_var = _fused(np.broadcast_to(new, mean.shape), squares / f32(count - 1), old * running_var)
+        linear = inverse * gamma
+        constant = _fused(-mean, linear, beta)
+        out = _fused(quotient, *(np.broadcast_to(v.reshape(each), x.shape) for v in (linear, constant)))
+    return running_mean, running_var, quotient, out, mean, inverse

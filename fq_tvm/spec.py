@@ -493,6 +493,123 @@ class ObservedParametersSpec(_Fields):
         return f"observed_{'symmetric' if self.symmetric else 'affine'}_f32"
 
 
+@dataclass(frozen=True)
+class FoldedWeightsSpec(_Fields):
+    """One kernel of weights that are multiplied by a factor of their channel, observed and fake-quantized.
+
+    Parameters
+    ----------
+    iteration : {"rows"}
+        How the kernel walks memory, as in :class:`FakeQuantSpec`.
+    symmetric : bool
+        See :class:`ObservedParametersSpec`.
+    dtype : {"float32"}
+        Element type of all tensors but the mask and the zero point.
+
+    Raises
+    ------
+    FqError
+        If a field holds a value outside the sets above.
+    """
+
+    operator: ClassVar[str] = "folded_weights"
+    lanes: ClassVar[bool] = False
+    strided: ClassVar[bool] = False
+    nontemporal: ClassVar[bool] = False
+    out_dtype: ClassVar[str] = "float32"
+    element_bytes: ClassVar[int] = 9
+    """Bytes that move for each element: of the weights, the result and the mask."""
+
+    iteration: str
+    symmetric: bool
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        _check_fields(self, iteration=("rows",), symmetric=(False, True), dtype=("float32",))
+
+    @property
+    def name(self) -> str:
+        """A name that states every field, for files, logs and symbols."""
+        return f"folded_{self.iteration}_f32_{'symmetric' if self.symmetric else 'affine'}"
+
+
+@dataclass(frozen=True)
+class FoldedWeightsGradientSpec(_Fields):
+    """One kernel of the gradient of such weights, whatever the extents.
+
+    Parameters
+    ----------
+    iteration : {"rows"}
+        How the kernel walks memory, as in :class:`FakeQuantSpec`.
+    sum_lanes : {4, 8}
+        See :class:`QuotientGradientSpec`.
+    dtype : {"float32"}
+        Element type of all tensors but the mask.
+
+    Raises
+    ------
+    FqError
+        If a field holds a value outside the sets above.
+    """
+
+    operator: ClassVar[str] = "folded_weights_gradient"
+    lanes: ClassVar[bool] = False
+    strided: ClassVar[bool] = False
+    nontemporal: ClassVar[bool] = False
+    out_dtype: ClassVar[str] = "float32"
+    element_bytes: ClassVar[int] = 13
+    """Bytes that move for each element: of the weights, what comes in, the mask, and the result."""
+
+    iteration: str
+    sum_lanes: int = 8
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        _check_fields(self, iteration=("rows",), sum_lanes=SUM_LANES, dtype=("float32",))
+
+    @property
+    def name(self) -> str:
+        """A name that states every field, for files, logs and symbols."""
+        return f"folded_gradient_{self.iteration}_f32_by{self.sum_lanes}"
+
+
+@dataclass(frozen=True)
+class FoldedNormSpec(_Fields):
+    """One kernel of batch norm after what undoes its folding, in training, whatever the extents.
+
+    Parameters
+    ----------
+    iteration : {"rows"}
+        How the kernel walks memory, as in :class:`FakeQuantSpec`.
+    dtype : {"float32"}
+        Element type of all tensors.
+
+    Raises
+    ------
+    FqError
+        If a field holds a value outside the sets above.
+    """
+
+    operator: ClassVar[str] = "folded_norm"
+    lanes: ClassVar[bool] = False
+    strided: ClassVar[bool] = False
+    nontemporal: ClassVar[bool] = False
+    out_dtype: ClassVar[str] = "float32"
+    element_bytes: ClassVar[int] = 12
+    """Bytes that move for each element: of what is divided, the quotient and the result."""
+
+    iteration: str
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        _check_fields(self, iteration=("rows",), dtype=("float32",))
+
+    @property
+    def name(self) -> str:
+        """A name that states every field, for files, logs and symbols."""
+        return f"folded_norm_{self.iteration}_f32"
+
+
 def _check_fields(spec: Any, **allowed: tuple[Any, ...]) -> None:
     """Refuse a specification of which a field holds a value outside its set."""
     for field, values in allowed.items():
@@ -611,3 +728,18 @@ def quotient_gradient_catalogue() -> tuple[QuotientGradientSpec, ...]:
 def observed_parameters_catalogue() -> tuple[ObservedParametersSpec, ...]:
     """List every kernel of the parameters of an observed range."""
     return tuple(ObservedParametersSpec("lanes", symmetric) for symmetric in (False, True))
+
+
+def folded_weights_catalogue() -> tuple[FoldedWeightsSpec, ...]:
+    """List every kernel of folded weights."""
+    return tuple(FoldedWeightsSpec("rows", symmetric) for symmetric in (False, True))
+
+
+def folded_weights_gradient_catalogue() -> tuple[FoldedWeightsGradientSpec, ...]:
+    """List every kernel of the gradient of folded weights."""
+    return tuple(FoldedWeightsGradientSpec("rows", lanes) for lanes in SUM_LANES)
+
+
+def folded_norm_catalogue() -> tuple[FoldedNormSpec, ...]:
+    """List every kernel of batch norm after a quotient."""
+    return (FoldedNormSpec("rows"),)

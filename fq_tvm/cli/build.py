@@ -15,6 +15,9 @@ from ..spec import (
     EXTENDED_ZERO_POINTS,
     FakeQuantSpec,
     catalogue,
+    folded_norm_catalogue,
+    folded_weights_catalogue,
+    folded_weights_gradient_catalogue,
     learnable_gradient_catalogue,
     observed_parameters_catalogue,
     quotient_gradient_catalogue,
@@ -81,6 +84,9 @@ def build(arguments: Arguments) -> None:
             *learnable_gradient_catalogue(),
             *quotient_gradient_catalogue(),
             *observed_parameters_catalogue(),
+            *folded_weights_catalogue(),
+            *folded_weights_gradient_catalogue(),
+            *folded_norm_catalogue(),
         ]
     target, is_default = find_target(arguments.target), arguments.target in (None, environment.target_name())
     start = time.perf_counter()

@@ -320,45 +320,17 @@ def quantize_dequantize(
     """
     formula = parameters.formula
 
-    def clipped(value: Any, low: Any, high: Any) -> Any:
-        if formula.nan == "quant_min":
-            return te.min(te.max(value, low), high)
-        return te.max(te.min(value, high), low)
-
     def scaled(value: Any, channel: Any) -> Any:
         if parameters.inverse_scale is None:
             return value / parameters.scale[channel]
         return value * parameters.inverse_scale[channel]
 
-    def apart(value: Any) -> Any:
-        if formula.form == "division":
-            return value
-        infinity = tirx.const(math.inf, "float32")
-        return te.max(value, -infinity) if formula.nan == "quant_min" else te.min(value, infinity)
-
     def moved(t: Any, channel: Any) -> tuple[Any, Any]:
-        scale, zero_point = parameters.scale[channel], parameters.zero_point[channel]
-        if formula.zero_point_placement == "before":
-            q = te.round(apart(t) + zero_point.astype("float32"))
-            if not formula.keep_zero_sign:
-                zero = tirx.const(0.0, "float32")
-                q = tirx.Select(tirx.EQ(q, zero), zero, q)
-        else:
-            q = te.round(t) + zero_point.astype("float32")
-        if quant_range.wide:
-            q = q.astype("float64")
-            scale, zero_point = scale.astype("float64"), zero_point.astype("float64")
-        clip = clipped(q, quant_range.low, quant_range.high)
-        in_range = tirx.EQ(q, clip)
-        if formula.keep_zero_sign:
-            clip = tirx.Select(in_range, q, clip)
-        if quant_range.wide:
-            in_range = tirx.all(quant_range.least <= q, q <= quant_range.greatest)
-        return in_range, ((clip - zero_point) * scale).astype("float32")
+        return _moved(t, parameters.scale[channel], parameters.zero_point[channel], quant_range, formula)
 
     def unmoved(t: Any, channel: Any, ranges: Folded) -> tuple[Any, Any]:
         r = te.round(t)
-        clip = clipped(r, ranges.low[channel], ranges.high[channel])
+        clip = _clipped(r, ranges.low[channel], ranges.high[channel], formula)
         zero = tirx.const(0.0, "float32")
         # An intrinsic, as TVM would drop a sum with 0.0.
         return tirx.EQ(r, clip), tirx.call_intrin("float32", "tirx.fma", clip, parameters.scale[channel], zero)
@@ -382,6 +354,61 @@ def quantize_dequantize(
         return (te.compute(x.shape, body, name=name),)
     in_range, out = te.compute(x.shape, body, name=name)
     return out, in_range
+
+
+def _clipped(value: Any, low: Any, high: Any, formula: Formula) -> Any:
+    if formula.nan == "quant_min":
+        return te.min(te.max(value, low), high)
+    return te.max(te.min(value, high), low)
+
+
+def _apart(value: Any, formula: Formula) -> Any:
+    """Keep a product from being fused with the sum that follows."""
+    if formula.form == "division":
+        return value
+    infinity = tirx.const(math.inf, "float32")
+    return te.max(value, -infinity) if formula.nan == "quant_min" else te.min(value, infinity)
+
+
+def _moved(t: Any, scale: Any, zero_point: Any, quant_range: QuantRange, formula: Formula) -> tuple[Any, Any]:
+    """State the mask and the result, of what x is in steps of the scale."""
+    if formula.zero_point_placement == "before":
+        q = te.round(_apart(t, formula) + zero_point.astype("float32"))
+        if not formula.keep_zero_sign:
+            zero = tirx.const(0.0, "float32")
+            q = tirx.Select(tirx.EQ(q, zero), zero, q)
+    else:
+        q = te.round(t) + zero_point.astype("float32")
+    if quant_range.wide:
+        q = q.astype("float64")
+        scale, zero_point = scale.astype("float64"), zero_point.astype("float64")
+    clip = _clipped(q, quant_range.low, quant_range.high, formula)
+    in_range = tirx.EQ(q, clip)
+    if formula.keep_zero_sign:
+        clip = tirx.Select(in_range, q, clip)
+    if quant_range.wide:
+        in_range = tirx.all(quant_range.least <= q, q <= quant_range.greatest)
+    return in_range, ((clip - zero_point) * scale).astype("float32")
+
+
+def fake_quant_element(
+    x: Any, scale: Any, inverse_scale: Any, zero_point: Any, quant_range: QuantRange
+) -> tuple[Any, Any]:
+    """State fake quantization of an element, by the formula of the contract, where loops are written out.
+
+    Parameters
+    ----------
+    x, scale, inverse_scale, zero_point : tvm.ir.Expr
+        float32; the zero point an integer.
+    quant_range : QuantRange
+        Narrow.
+
+    Returns
+    -------
+    in_range, out : tvm.ir.Expr
+        bool and float32.
+    """
+    return _moved(x * inverse_scale, scale, zero_point, quant_range, CONTRACT)
 
 
 def fake_quant(
@@ -475,7 +502,33 @@ def quotient_gradient(quotient: Any, grad: Any, divisor: Any) -> tuple[Any, Any]
     it is a NaN.
     """
     product = grad * tirx.const(-1.0, "float32") * (quotient / divisor)
-    return grad / divisor, tirx.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", product)
+    return grad / divisor, fenced(product)
+
+
+def folded_weight_gradient(weight: Any, grad: Any, mask: Any, factor: Any) -> tuple[Any, Any]:
+    """State the gradient of a weight that was multiplied by a factor of its channel and fake-quantized.
+
+    Parameters
+    ----------
+    weight, grad, mask, factor : tvm.ir.Expr
+        float32, what comes in too, and bool.
+
+    Returns
+    -------
+    by_weight, by_factor : tvm.ir.Expr
+        float32; the latter is to be summed.
+
+    Notes
+    -----
+    Formula: :func:`fq_tvm.reference.folded_weights_gradient`.  A fence as in :func:`quotient_gradient`.
+    """
+    straight = grad * mask.astype("float32")
+    return straight * factor, fenced(straight * weight)
+
+
+def fenced(value: Any) -> Any:
+    """Keep a product from being fused with the sum that follows, also where it is a NaN."""
+    return tirx.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", value)
 
 
 class Learned(NamedTuple):
@@ -673,7 +726,7 @@ def moving_average(running: Any, current: Any, constant: Any) -> Any:
     return tirx.Select(none, current, running + te.max(constant * (current - running), -infinity))
 
 
-def observed_parameters(low: Any, high: Any, quant_range: QuantRange, symmetric: bool) -> tuple[Any, Any]:
+def observed_parameters(low: Any, high: Any, quant_range: QuantRange, symmetric: bool) -> tuple[list[Any], Any, Any]:
     """State the scale and the zero point that a range gets.
 
     Parameters
@@ -687,6 +740,8 @@ def observed_parameters(low: Any, high: Any, quant_range: QuantRange, symmetric:
 
     Returns
     -------
+    steps : list of Stmt
+        Keep what the others are made of, which is used so often that TVM takes a minute where it is one expression.
     scale, zero_point : tvm.ir.Expr
         float32 and int32.
 
@@ -695,6 +750,14 @@ def observed_parameters(low: Any, high: Any, quant_range: QuantRange, symmetric:
     Formula: :func:`fq_tvm.reference.observed_parameters`, float32 and float64 where that has them.  No product meets a
     sum but through a selection or a quotient, so none can be fused.
     """
+    steps: list[Any] = []
+
+    def bound(value: Any) -> Any:
+        buffer = tirx.decl_buffer((1,), value.ty.dtype, "step")
+        steps.extend((tirx.AllocBuffer(buffer), tirx.BufferStore(buffer, value, [0])))
+        return buffer[0]
+
+    low, high = bound(low), bound(high)
 
     def single(value: float) -> Any:
         return tirx.const(value, "float32")
@@ -707,14 +770,14 @@ def observed_parameters(low: Any, high: Any, quant_range: QuantRange, symmetric:
     around = tirx.all(low < zero, high > zero)
     if symmetric:
         half = te.floor(width * single(0.5))
-        step = te.max(te.abs(low / (half + single(1.0))), te.abs(high / half))
+        step = bound(te.max(te.abs(low / (half + single(1.0))), te.abs(high / half)))
         low = tirx.Select(around, step * (single(-1.0) - half), low)
         high = tirx.Select(around, step * half, high)
-    low, high = te.min(low, zero), te.max(high, zero)
-    scale = (double(high) - double(low)) / double(width)
-    rounded = scale.astype("float32")
+    low, high = bound(te.min(low, zero)), bound(te.max(high, zero))
+    scale = bound((double(high) - double(low)) / double(width))
+    rounded = bound(scale.astype("float32"))
     none = tirx.any(tirx.EQ(rounded, zero), tirx.EQ(single(1.0) / rounded, single(math.inf)))
-    scale = tirx.Select(none, double(NO_SCALE), scale)
+    scale = bound(tirx.Select(none, double(NO_SCALE), scale))
     small = scale < double(least_scale)
     factor, reach = single(least_scale) / rounded, single(least_scale) * width
 
@@ -722,14 +785,14 @@ def observed_parameters(low: Any, high: Any, quant_range: QuantRange, symmetric:
         scaled = tirx.Select(tirx.EQ(this, zero), zero, this * factor)
         return tirx.Select(small, tirx.Select(tirx.EQ(other, zero), end, scaled), this)
 
-    low, high = lengthened(low, high, -reach), lengthened(high, low, reach)
-    scale = tirx.Select(small, double(least_scale), scale)
+    low, high = bound(lengthened(low, high, -reach)), bound(lengthened(high, low, reach))
+    scale = bound(tirx.Select(small, double(least_scale), scale))
     first, last = double(quant_range.low), double(quant_range.high)
-    below, above = double(low) / scale, double(high) / scale
+    below, above = bound(double(low) / scale), bound(double(high) / scale)
     nearer = te.abs(first) - te.abs(below) < te.abs(last) - te.abs(above)
-    zero_point = tirx.Select(nearer, first - below, last - above)
+    zero_point = bound(tirx.Select(nearer, first - below, last - above))
     if symmetric:
         middle = (first + last) * double(0.5)
         zero_point = tirx.Select(tirx.all(low < zero, high > zero), middle, zero_point)
     zero_point = te.round(te.min(te.max(zero_point, first), last))
-    return scale.astype("float32"), zero_point.astype("int32")
+    return steps, scale.astype("float32"), zero_point.astype("int32")

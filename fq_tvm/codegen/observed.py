@@ -49,8 +49,8 @@ def state(spec: ObservedParametersSpec, schedule: Schedule) -> dict[str, list[St
     def choose(c: Any) -> Any:
         low, high = (tensors[name][c] for name in ("running_least", "running_greatest"))
         quant_range = QuantRange(n["quant_min"], n["quant_max"])
-        scale, zero_point = observed_parameters(low, high, quant_range, spec.symmetric)
-        return tirx.SeqStmt([store("scale", c, scale), store("zero_point", c, zero_point)])
+        steps, scale, zero_point = observed_parameters(low, high, quant_range, spec.symmetric)
+        return tirx.SeqStmt([*steps, store("scale", c, scale), store("zero_point", c, zero_point)])
 
     def over_channels(body: Any) -> Any:
         return loop("c", n["channels"], body)

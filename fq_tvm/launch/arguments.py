@@ -23,6 +23,9 @@ from ..spec import (
     EXTENDED_FLOATS,
     EXTENDED_ZERO_POINTS,
     FakeQuantSpec,
+    FoldedNormSpec,
+    FoldedWeightsGradientSpec,
+    FoldedWeightsSpec,
     Formula,
     LearnableGradientSpec,
     ObservedParametersSpec,
@@ -343,6 +346,126 @@ class ObservedParameters(NamedTuple):
         """Return the kernel that serves it; what layouts call a row, one channel, is a lane here."""
         del iteration
         return ObservedParametersSpec("lanes", self.symmetric)
+
+
+class FoldedWeights(NamedTuple):
+    """What weights with batch norm folded into them depend on; they, and all vectors, are contiguous.
+
+    Parameters
+    ----------
+    weight : Operand
+        What both results lie like; each element of its first dimension is a channel.
+    parameters : ObservedParameters
+        Of as many channels; they are chosen.
+    """
+
+    weight: Operand
+    parameters: ObservedParameters
+
+    @property
+    def axis(self) -> int:
+        """The first dimension."""
+        return 0
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The numbers of entry points that the loops do not tell."""
+        return self.parameters.values
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weights."""
+        return self.weight.shape
+
+    @property
+    def strides(self) -> tuple[tuple[int, ...], ...]:
+        """Of the weights, in elements."""
+        return (self.weight.strides,)
+
+    def spec(self, iteration: str) -> FoldedWeightsSpec:
+        """Return the kernel that serves it, given the class of the loops."""
+        return FoldedWeightsSpec(iteration, self.parameters.symmetric)
+
+
+class FoldedWeightsGradient(NamedTuple):
+    """The tensors of the gradient of such weights, all of which are contiguous.
+
+    Parameters
+    ----------
+    weight : Operand
+        What grad, the mask and the gradient lie like.
+    sum_lanes : int
+        See :class:`~fq_tvm.spec.QuotientGradientSpec`.
+    """
+
+    weight: Operand
+    sum_lanes: int
+
+    @property
+    def axis(self) -> int:
+        """The first dimension."""
+        return 0
+
+    @property
+    def values(self) -> dict[str, float]:
+        """None but the loops'."""
+        return {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weights."""
+        return self.weight.shape
+
+    @property
+    def strides(self) -> tuple[tuple[int, ...], ...]:
+        """Of the weights, in elements."""
+        return (self.weight.strides,)
+
+    def spec(self, iteration: str) -> FoldedWeightsGradientSpec:
+        """Return the kernel that serves it, given the class of the loops."""
+        return FoldedWeightsGradientSpec(iteration, self.sum_lanes)
+
+
+class FoldedNorm(NamedTuple):
+    """What batch norm after a quotient depends on; all tensors are contiguous.
+
+    Parameters
+    ----------
+    x : Operand
+        What is divided, and what the quotient and the result lie like; the second dimension has the channels.
+    momentum : float
+        Weight of what is current.
+    epsilon : float
+        What is added to a variance.
+    """
+
+    x: Operand
+    momentum: float
+    epsilon: float
+
+    @property
+    def axis(self) -> int:
+        """The second dimension."""
+        return 1
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The numbers of entry points that the loops do not tell."""
+        return {"momentum": self.momentum, "epsilon": self.epsilon}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of x."""
+        return self.x.shape
+
+    @property
+    def strides(self) -> tuple[tuple[int, ...], ...]:
+        """Of x, in elements."""
+        return (self.x.strides,)
+
+    def spec(self, iteration: str) -> FoldedNormSpec:
+        """Return the kernel that serves it, given the class of the loops."""
+        return FoldedNormSpec(iteration)
 
 
 class Reduction(NamedTuple):

@@ -1,8 +1,8 @@
 """Kernels that another machine built, on this one: every bit as numpy has it here, and no compiler is imported.
 
-To be run with FQ_TVM_ARTIFACTS_DIR and FQ_TVM_REQUIRE_CACHE=1.  Every kernel of the catalogue, of the gradient and of
-a quotient's, on extents that leave tails and on some that are spread over threads; of fake quantization in the calling
-thread, on several, and past the caches.  Code that this machine cannot run is refused.
+To be run with FQ_TVM_ARTIFACTS_DIR and FQ_TVM_REQUIRE_CACHE=1.  Every kernel of the catalogue, of the gradient, of a
+quotient's, and of folded batch norm, on extents that leave tails and on some that are spread over threads; of fake
+quantization in the calling thread, on several, and past the caches.  Code that this machine cannot run is refused.
 """
 
 from __future__ import annotations
@@ -26,11 +26,23 @@ from fq_tvm import BuildError, catalogue
 from fq_tvm import target as targets
 from fq_tvm.launch import arguments, registry, runtime
 from fq_tvm.launch.kernel import Launch
-from fq_tvm.reference import quotient_gradient, straight_through
+from fq_tvm.reference import (
+    folded_norm,
+    folded_weights,
+    folded_weights_gradient,
+    quotient_gradient,
+    straight_through,
+)
 from fq_tvm.spec import (
     FakeQuantSpec,
+    FoldedNormSpec,
+    FoldedWeightsGradientSpec,
+    FoldedWeightsSpec,
     QuotientGradientSpec,
     StraightThroughSpec,
+    folded_norm_catalogue,
+    folded_weights_catalogue,
+    folded_weights_gradient_catalogue,
     quotient_gradient_catalogue,
     straight_through_catalogue,
 )
@@ -125,6 +137,74 @@ def quotient(spec: QuotientGradientSpec, rng: np.random.Generator) -> int:
     return elements
 
 
+FOLDED = [(3, 5), (17, 3, 3, 3), (9, 704), (40, 2741)]
+"""Shapes of weights, the last of which is spread over threads."""
+
+
+def launched(call: Any, spec: Any, inputs: tuple[np.ndarray, ...], results: tuple[np.ndarray, ...]) -> None:
+    """Launch a kernel by rows, which is to be of a specification."""
+    launch = registry.prepare(call, iteration="rows")
+    assert isinstance(launch, Launch)
+    assert launch.kernel.spec == spec, (launch.kernel.spec, spec)
+    launch_on(launch, (*inputs, *results))
+
+
+def same(results: tuple[np.ndarray, ...], want: tuple[np.ndarray, ...], which: Any) -> int:
+    """Require every bit; return how many elements were compared."""
+    assert len(results) == len(want), which
+    for i, (got, each) in enumerate(zip(results, want, strict=True)):
+        assert got.dtype == each.dtype and got.tobytes() == each.tobytes(), (which, i)
+    return sum(each.size for each in want)
+
+
+def weights(spec: FoldedWeightsSpec, rng: np.random.Generator) -> int:
+    """Compare a kernel of folded weights with the reference."""
+    elements = 0
+    for shape in FOLDED:
+        weight, gamma = (rng.standard_normal(s).astype("f4") for s in (shape, shape[0]))
+        sigma = (rng.random(shape[0]) + 0.1).astype("f4")
+        running = tuple(np.sort(rng.standard_normal((2, shape[0])).astype("f4"), axis=0))
+        how = (0.01, -128, 127, spec.symmetric)
+        vectors = *(each.copy() for each in running), np.zeros(shape[0], "f4"), np.zeros(shape[0], "i4")
+        served, made = np.zeros(1, "i4"), (np.zeros(shape, "f4"), np.zeros(shape, bool), np.zeros(shape[0], "f4"))
+        parameters = arguments.ObservedParameters(shape[0], spec.symmetric, *how[:3], True, True)
+        call = arguments.FoldedWeights(arguments.describe(weight, "weight"), parameters)
+        launched(call, spec, (weight, gamma, sigma), (*vectors, served, *made))
+        want = folded_weights(weight, (gamma, sigma), running, True, *how)
+        assert served[0] == 1 and want is not None
+        elements += same((*made, *vectors), want, (spec, shape))
+    return elements
+
+
+def weights_gradient(spec: FoldedWeightsGradientSpec, rng: np.random.Generator) -> int:
+    """Compare a kernel of the gradient of folded weights with the reference, where a fused operation would show."""
+    elements = 0
+    for shape in FOLDED:
+        weight, grad = (rng.standard_normal(shape).astype("f4") for _ in range(2))
+        mask, vectors = rng.random(shape) < 0.8, tuple(rng.standard_normal((3, shape[0])).astype("f4"))
+        results = np.zeros(shape, "f4"), np.zeros(shape[0], "f4")
+        call = arguments.FoldedWeightsGradient(arguments.describe(grad, "grad"), spec.sum_lanes)
+        launched(call, spec, (weight, grad, mask, *vectors), results)
+        want = folded_weights_gradient(weight, grad, mask, vectors, spec.sum_lanes)
+        elements += same(results, want, (spec, shape))
+    return elements
+
+
+def norm(spec: FoldedNormSpec, rng: np.random.Generator) -> int:
+    """Compare the kernel of batch norm after a quotient with the reference, where fused operations are wanted."""
+    elements = 0
+    for shape in ((5, 3, 704), (3, 17, 9), (30, 8), (2, 40, 2741)):
+        x, *vectors = (rng.standard_normal(s).astype("f4") for s in (shape, *[shape[1]] * 3))
+        running = rng.standard_normal(shape[1]).astype("f4"), rng.random(shape[1]).astype("f4")
+        moved = tuple(each.copy() for each in running)
+        made = *(np.zeros(shape, "f4") for _ in range(2)), *(np.zeros(shape[1], "f4") for _ in range(2))
+        call = arguments.FoldedNorm(arguments.describe(x, "x"), 0.1, 1e-5)
+        launched(call, spec, (x, *vectors), (*moved, *made))
+        want = folded_norm(x, tuple(vectors), running, 0.1, 1e-5)
+        elements += same((*moved, *made), want, (spec, shape))
+    return elements
+
+
 def refused(action: Any, words: str) -> None:
     """Require a clear error, and not the end of the process."""
     with pytest.raises(BuildError, match=re.escape(words)) as raised:
@@ -162,6 +242,12 @@ def main() -> None:
         elements += gradient(spec, rng)
     for spec in quotient_gradient_catalogue():
         elements += quotient(spec, rng)
+    for folded in folded_weights_catalogue():
+        elements += weights(folded, rng)
+    for back in folded_weights_gradient_catalogue():
+        elements += weights_gradient(back, rng)
+    for normalized in folded_norm_catalogue():
+        elements += norm(normalized, rng)
     compiler = sorted(m for m in sys.modules if m == "tvm" or m.startswith("tvm."))
     assert not compiler, compiler
     assert elements >= 10_000_000, elements

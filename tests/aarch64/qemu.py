@@ -18,7 +18,15 @@ import time
 from pathlib import Path
 
 import fq_tvm
-from fq_tvm.spec import ARITHMETIC, ITERATIONS, quotient_gradient_catalogue, straight_through_catalogue
+from fq_tvm.spec import (
+    ARITHMETIC,
+    ITERATIONS,
+    folded_norm_catalogue,
+    folded_weights_catalogue,
+    folded_weights_gradient_catalogue,
+    quotient_gradient_catalogue,
+    straight_through_catalogue,
+)
 
 ROOT = Path(__file__).parents[2]
 TARGET = "kunpeng-920"
@@ -63,6 +71,7 @@ locks, the clocks and the affinity of other threads; and of tests of several pro
 def build(folder: Path) -> None:
     """Cross-build what the suites need."""
     specs = [*fq_tvm.catalogue(), *straight_through_catalogue(), *quotient_gradient_catalogue()]
+    specs += [*folded_weights_catalogue(), *folded_weights_gradient_catalogue(), *folded_norm_catalogue()]
     specs += [fq_tvm.FakeQuantSpec(i, *d, a) for i, d, a in itertools.product(ITERATIONS, BEYOND, ARITHMETIC)]
     specs += [fq_tvm.FakeQuantSpec(i, mask=False) for i in ITERATIONS]  # others are served with the mask discarded
     paths = fq_tvm.build_library(folder, specs, fq_tvm.find_target(TARGET))
