@@ -64,16 +64,16 @@ def test_by_the_reference(seed):
 @pytest.mark.parametrize("seed", range(20))
 def test_sums_are_those_of_torch(seed):
     torch = pytest.importorskip("torch")
-    from fq_tvm.torch import folded
+    from fq_tvm.torch import quotient
 
     rng = np.random.default_rng(seed)
     shape = (int(rng.integers(1, 20)), int(rng.integers(2, 40)), *map(int, rng.integers(1, (40, 200)[seed % 2], 2)))
     values = np.float32(rng.standard_normal(shape))
     rows = values.reshape(*shape[:2], -1)
-    assert folded.sum_lanes() in SUM_LANES
-    if rows.shape[2] >= folded.sum_lanes():
+    assert quotient.sum_lanes() in SUM_LANES
+    if rows.shape[2] >= quotient.sum_lanes():
         wanted = torch.from_numpy(values).sum((0, 2, 3)).numpy()
-        assert np.array_equal(reference.sum_of_rows(rows, folded.sum_lanes()), wanted)
+        assert np.array_equal(reference.sum_of_rows(rows, quotient.sum_lanes()), wanted)
 
 
 def test_by_hand():

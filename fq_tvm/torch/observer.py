@@ -20,6 +20,8 @@ from ..launch.buffers import run
 from ..launch.kernel import EmptyLaunch, Launch
 from ..launch.registry import launch_of, prepare
 from ..launch.runtime import AddressTensor
+from ..spec import NARROW_LIMIT
+from .plain import TYPES
 
 OFF = torch.zeros(1, dtype=torch.int64)
 """A switch of an observer, turned off."""
@@ -78,7 +80,7 @@ class _Ranges(threading.local):
 _ranges = _Ranges()
 
 
-def observe(observation: Observation, x: torch.Tensor, buffers: Sequence[torch.Tensor]) -> bool:
+def observe(observation: Observation, x: torch.Tensor, buffers: Sequence[Any], channels: int) -> bool:
     """Write moving averages, scales and zero points.
 
     Parameters
@@ -87,15 +89,17 @@ def observe(observation: Observation, x: torch.Tensor, buffers: Sequence[torch.T
         Of tensors like x.
     x : torch.Tensor
         float32.
-    buffers : sequence of torch.Tensor
+    buffers : sequence of tensor
         Running minimum and maximum and scale, of float32, and zero point, of int32: contiguous, shape (channels,).
+    channels : int
+        1 where all elements are of one.
 
     Returns
     -------
     bool
         Whether they were written: all of them, or none where a bound is not finite or above the other.
     """
-    kept, channels = _ranges.kept, buffers[0].numel()
+    kept = _ranges.kept
     memory = kept.pop(channels, None) or _Range(channels)
     bounds: Sequence[Any] = buffers[:2]  # which are not read, where nothing is observed
     if observation.find is not None:
@@ -107,6 +111,29 @@ def observe(observation: Observation, x: torch.Tensor, buffers: Sequence[torch.T
         kept.clear()
     kept[channels] = memory
     return served
+
+
+def fit(buffers: Sequence[Any], channels: int) -> bool:
+    """Whether a kernel can write to running minimum and maximum, scale and zero point, each of so many channels."""
+    least, greatest, scale, zero_point = buffers
+    return (
+        least.dtype == greatest.dtype == scale.dtype == torch.float32 and zero_point.dtype == torch.int32
+        and all(
+            type(t) in TYPES and t.numel() == channels and t.is_contiguous() and not t.requires_grad for t in buffers
+        )
+        and scale.dim() == zero_point.dim() == 1
+        and len({t.data_ptr() for t in buffers}) == 4
+    )  # fmt: skip
+
+
+def in_reach(low: int, high: int) -> bool:
+    """Whether a kernel can choose parameters for a range of integers."""
+    return -NARROW_LIMIT <= low <= high - 2 <= NARROW_LIMIT - 2
+
+
+def are_switches(*tensors: Any) -> bool:
+    """Whether each says by one integer if something is on."""
+    return all(type(t) in TYPES and t.numel() == 1 and not t.is_floating_point() for t in tensors)
 
 
 _agrees: bool | None = None

@@ -9,34 +9,23 @@ from __future__ import annotations
 import ctypes
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from typing import Any
 
 import torch
-from torch import empty_like
 
-from ..errors import ArgumentError, CacheMissError
 from ..interruption import fork_safe_lock
-from ..launch.arguments import ObservedParameters, Operand, Operands, check, describe
-from ..launch.buffers import run
-from ..launch.registry import launch_of, launches, remember
+from ..launch.arguments import ObservedParameters
 from ..launch.runtime import AddressTensor
 from ..layout import MAX_RANK
 from ..spec import NARROW_LIMIT
-from . import folded, learnable, observer
+from . import find, folded, learnable, observer, quantizing
 from .gradient import straight_through
-from .operator import NAME
-from .plain import nobody_looks_on
-from .results import DTYPES, pool, result_like
+from .plain import STOCK, TYPES, nobody_looks_on
+from .results import pool
 from .spare import Spare
-
-STOCK = "stock"
-"""Remembered in the place of a launch for arguments that torch's own kernel serves."""
-
-PLAIN = frozenset((torch.Tensor, torch.nn.Parameter))
-"""Types of tensors that have no say in what an operator does with them."""
 
 CPU = torch._C.DispatchKeySet(torch.DispatchKey.CPU)
 """The dispatch keys that are left when a CPU kernel is called."""
@@ -57,66 +46,6 @@ OBSERVED_MIN_ELEMENTS = 2**16
 What is below is observed by torch's kernel, which comes back for the quantization.  Per channel there is no such bound:
 torch's kernel writes scales and zero points one by one.
 """
-
-
-def _launch(launch: Any, x: Any, scale: Any, zero_point: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    out, mask = result_like(x, x.dtype), result_like(x, torch.bool)
-    if x.requires_grad:  # tvm-ffi refuses such tensors
-        x = x.detach()
-    try:
-        run(launch, x, scale, zero_point, out, mask, from_torch=True)
-    except ArgumentError:
-        for name, tensor in (("x", x), ("scale", scale), ("zero_point", zero_point)):
-            if isinstance(tensor, torch.Tensor):
-                describe(tensor, name)  # says which has no memory as the first call does
-        raise
-    return out, mask
-
-
-def _plan(x: torch.Tensor, scale: Operand, zero_point: Operand, axis: int | None, low: int, high: int) -> Any:
-    """Prepare for tensors like x, if the kernels give the bits that torch's give."""
-    # torch takes whatever does not fit an int64 for the least one, which this range would count as being inside
-    if x.dtype not in DTYPES or not x.numel() or x.dim() > MAX_RANK or low > high or low == -(2**63):
-        return STOCK
-    x = x.detach()
-    out, mask = describe(empty_like(x), "out"), describe(empty_like(x, dtype=torch.bool), "mask")
-    operands = Operands(describe(x, "x"), scale, zero_point, out, mask)
-    return launch_of(check(operands, axis, low, high, placed=False))
-
-
-def _plan_per_channel(x: Any, scale: Any, zero_point: Any, axis: int, low: int, high: int) -> Any:
-    # torch's kernel for zero points of floats fuses operations that these round one by one
-    fits = (
-        scale.dtype == torch.float32
-        and zero_point.dtype == torch.int32
-        and 0 <= axis < x.dim()
-        and scale.shape == zero_point.shape == (x.shape[axis],)
-    )
-    if not fits:
-        return STOCK
-    return _plan(x, describe(scale.detach(), "scale"), describe(zero_point, "zero_point"), axis, low, high)
-
-
-def _find_per_channel(x: Any, scale: Any, zero_point: Any, axis: int, low: int, high: int) -> Any:
-    key = (
-        NAME, x.dtype, x.shape, x.stride(), scale.dtype, scale.shape, scale.stride(),
-        zero_point.dtype, zero_point.shape, zero_point.stride(), axis, low, high,
-    )  # fmt: skip
-    launch = launches.get(key)
-    return remember(key, _plan_per_channel(x, scale, zero_point, axis, low, high)) if launch is None else launch
-
-
-def _find_per_tensor(x: Any, low: int, high: int) -> Any:
-    key = ("per tensor", x.dtype, x.shape, x.stride(), low, high)
-    launch = launches.get(key)
-    return remember(key, _plan_per_tensor(x, low, high)) if launch is None else launch
-
-
-def _plan_per_tensor(x: Any, low: int, high: int) -> Any:
-    # torch rounds the difference and the product separately where the range is wide
-    if max(abs(low), abs(high)) > NARROW_LIMIT:
-        return STOCK
-    return _plan(x, Operand(None, "float32", (), (), 0), Operand(None, "int32", (), (), 0), None, low, high)
 
 
 def _within(zero_point: Any, low: int, high: int) -> Any:
@@ -147,10 +76,10 @@ def _zero_point(value: int) -> _Constant:
 
 def _per_channel(stock: Callable[..., Any]) -> Callable[..., Any]:
     def kernel(x: Any, scale: Any, zero_point: Any, axis: int, low: int, high: int) -> Any:
-        if _depth and type(x) in PLAIN and type(scale) in PLAIN and type(zero_point) in PLAIN:
-            launch = _find_per_channel(x, scale, zero_point, axis, low, high)
+        if _depth and type(x) in TYPES and type(scale) in TYPES and type(zero_point) in TYPES:
+            launch = find.per_channel(x, scale, zero_point, axis, low, high)
             if launch is not STOCK and _within(zero_point, low, high):
-                return _launch(launch, x, scale.detach() if scale.requires_grad else scale, zero_point)
+                return find.fake_quantize(launch, x, scale.detach() if scale.requires_grad else scale, zero_point)
         return stock(CPU, x, scale, zero_point, axis, low, high)
 
     return kernel
@@ -159,10 +88,10 @@ def _per_channel(stock: Callable[..., Any]) -> Callable[..., Any]:
 def _per_tensor(stock: Callable[..., Any]) -> Callable[..., Any]:
     def kernel(x: Any, scale: float, zero_point: int, low: int, high: int) -> Any:
         # -0.0 would be the key of 0.0
-        if _depth and x.numel() >= PER_TENSOR_MIN_ELEMENTS and low <= zero_point <= high and scale and type(x) in PLAIN:
-            launch = _find_per_tensor(x, low, high)
+        if _depth and x.numel() >= PER_TENSOR_MIN_ELEMENTS and low <= zero_point <= high and scale and type(x) in TYPES:
+            launch = find.per_tensor(x, low, high)
             if launch is not STOCK:
-                return _launch(launch, x, _scale(scale), _zero_point(zero_point))
+                return find.fake_quantize(launch, x, _scale(scale), _zero_point(zero_point))
         return stock(CPU, x, scale, zero_point, low, high)
 
     return kernel
@@ -172,14 +101,16 @@ def _per_tensor_qparams(stock: Callable[..., Any]) -> Callable[..., Any]:
     def kernel(x: Any, scale: Any, zero_point: Any, enabled: Any, low: int, high: int) -> Any:
         if (
             _depth and x.numel() >= PER_TENSOR_MIN_ELEMENTS
-            and type(x) in PLAIN and type(scale) in PLAIN and type(zero_point) in PLAIN and type(enabled) in PLAIN
+            and type(x) in TYPES and type(scale) in TYPES and type(zero_point) in TYPES and type(enabled) in TYPES
             and scale.numel() == zero_point.numel() == enabled.numel() == 1
             and scale.dtype == torch.float32 and not zero_point.is_floating_point()
             and enabled.item() == 1 and -NARROW_LIMIT <= (value := zero_point.item()) <= NARROW_LIMIT
         ):  # fmt: skip
-            launch = _find_per_tensor(x, low, high)
+            launch = find.per_tensor(x, low, high)
             if launch is not STOCK:
-                return _launch(launch, x, scale.detach() if scale.requires_grad else scale, _zero_point(value))
+                return find.fake_quantize(
+                    launch, x, scale.detach() if scale.requires_grad else scale, _zero_point(value)
+                )
         return stock(CPU, x, scale, zero_point, enabled, low, high)
 
     return kernel
@@ -190,7 +121,7 @@ def _observed(stock: Callable[..., Any]) -> Callable[..., Any]:
 
     def kernel(x: Any, *rest: Any) -> Any:
         per_row = len(rest) > 10 and rest[10]  # torch leaves it out where it has its default
-        if _depth and type(x) in PLAIN and (per_row or x.numel() >= OBSERVED_MIN_ELEMENTS):
+        if _depth and type(x) in TYPES and (per_row or x.numel() >= OBSERVED_MIN_ELEMENTS):
             result = _observe(replaced, x, *rest)
             if result is not None:
                 return result
@@ -206,43 +137,21 @@ def _observe(stock: Callable[..., Any], x: Any, observer_on: Any, fake_quant_on:
     buffers = (least, greatest, scale, zero_point)
     channels = x.shape[0] if per_row and x.dim() else 1
     if not (
-        x.dtype == least.dtype == greatest.dtype == scale.dtype == torch.float32 and zero_point.dtype == torch.int32
-        and all(
-            type(t) in PLAIN and t.numel() == channels and t.is_contiguous() and not t.requires_grad for t in buffers
-        )
-        and scale.dim() == zero_point.dim() == 1
+        x.dtype == torch.float32 and observer.fit(buffers, channels)
         and axis < x.dim() <= MAX_RANK and (not per_row or (x.dim() > 1 and axis == 0))
-        and len({t.data_ptr() for t in buffers}) == 4
-        and -NARROW_LIMIT <= low <= high - 2 <= NARROW_LIMIT - 2
-        and all(type(t) in PLAIN and t.numel() == 1 and not t.is_floating_point() for t in (observer_on, fake_quant_on))
+        and observer.in_reach(low, high)
+        and observer.are_switches(observer_on, fake_quant_on)
         and observer.agrees(stock)
     ):  # fmt: skip
         return None
     observes, quantizes = bool(observer_on.item()), bool(fake_quant_on.item())
     parameters = ObservedParameters(channels, bool(symmetric), constant, low, high, observes, quantizes)
-    key = ("observed", x.shape, x.stride(), bool(per_row), *parameters)
-    if (observation := launches.get(key)) is None:
-        observation = remember(key, _plan_observation(x, buffers, bool(per_row), parameters))
-    if observation is STOCK or not observer.observe(observation, x, buffers):
+    observation = find.observation(x, buffers, bool(per_row), parameters)
+    if observation is STOCK or not observer.observe(observation, x, buffers, channels):
         return None
     if not quantizes:
         return stock(x, observer.OFF, fake_quant_on, *rest)
-    return _launch(observation.quantize, x, scale, zero_point)
-
-
-def _plan_observation(x: Any, buffers: Sequence[Any], per_row: bool, parameters: ObservedParameters) -> Any:
-    low, high = parameters.quant_min, parameters.quant_max
-    if per_row:
-        *_, scale, zero_point = buffers
-        launch = _find_per_channel(x, scale, zero_point, 0, low, high)
-    else:
-        launch = _find_per_tensor(x, low, high)
-    if launch is STOCK or not (parameters.observes or parameters.chooses):
-        return STOCK
-    try:
-        return observer.plan(x, per_row, parameters, launch)
-    except CacheMissError:  # a library that was built without; torch is slower, not wrong
-        return STOCK
+    return find.fake_quantize(observation.quantize, x, scale, zero_point)
 
 
 def _learnable_per_channel_backward(stock: Callable[..., Any]) -> Callable[..., Any]:
@@ -266,7 +175,7 @@ def _learnable_per_tensor_backward(stock: Callable[..., Any]) -> Callable[..., A
 
 
 def _learned(stock: Callable[..., Any], tensors: tuple[Any, ...], axis: int | None, numbers: tuple[Any, ...]) -> Any:
-    if not (_depth and all(type(t) in PLAIN for t in tensors)):
+    if not (_depth and all(type(t) in TYPES for t in tensors)):
         return None
     low, high, factor = (*numbers, 1.0)[:3]  # torch leaves out arguments that have their defaults
     return learnable.gradient(stock, tensors, axis, low, high, factor)
@@ -305,16 +214,19 @@ def enable() -> None:
     ``aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams``.  All that torch has of fake quantization calls
     these: ``torch.fake_quantize_per_channel_affine`` and ``torch.fake_quantize_per_tensor_affine``, the modules of
     ``torch.ao.quantization`` with their fused and learnable forms, and what torch.compile leaves to aten.  It also
-    replaces the operator of the fused modules, ``aten::_fused_moving_avg_obs_fq_helper``, for float32 of ``2**16``
-    elements and more, and per channel of any size, with torch's bits in every buffer of the module.  Of gradients it
-    replaces the product with the mask, ``aten::fake_quantize_per_{channel,tensor}_affine_cachemask_backward``, for
-    float32 and float16 of 4096 elements and more, where nothing differentiates it again; and the gradients of the
-    learnable forms, ``aten::_fake_quantize_learnable_per_{channel,tensor}_affine_backward``, for dense float32 of
-    8192 elements and more whose channel is last or has 16 neighboring elements and more.
+    replaces the operator of the fused modules, ``aten::_fused_moving_avg_obs_fq_helper``, for float32 in such modules,
+    and elsewhere of ``2**16`` elements and more, and per channel, with torch's bits in every buffer of the module.  Of
+    gradients it replaces the product with the mask,
+    ``aten::fake_quantize_per_{channel,tensor}_affine_cachemask_backward``, for float32 and float16 of 4096 elements and
+    more, where nothing differentiates it again; and the gradients of the learnable forms,
+    ``aten::_fake_quantize_learnable_per_{channel,tensor}_affine_backward``, for dense float32 of 8192 elements and more
+    whose channel is last or has 16 neighboring elements and more.
 
-    Beside kernels it replaces a method, ``_ConvBnNd._forward_approximate`` of ``torch.ao.nn.intrinsic.qat``: where a
-    convolution with folded batch norm is trained, the quotient that undoes the folding takes the place of what it is
-    made of, and its gradient one pass, for contiguous float32 of ``2**16`` elements and more.
+    Beside kernels it replaces two methods.  ``_ConvBnNd._forward_approximate`` of ``torch.ao.nn.intrinsic.qat``: where
+    a convolution with folded batch norm is trained, its weights are folded, observed and fake-quantized in one kernel,
+    and what comes of them is divided and normalized in another, with one each for the gradients; where such a module
+    is unusual, only the quotient that undoes the folding, for contiguous float32 of ``2**16`` elements and more.  And
+    ``FusedMovingAvgObsFakeQuantize.forward``, which finds its launches without torch's dispatcher.
 
     Each call asks for one :func:`disable`; until the last of them the kernels stay replaced, for all threads, which may
     call both at any time.  The first call of a process must not run while another thread quantizes: torch writes its
@@ -402,7 +314,13 @@ _spare = Spare()
 def _learn() -> None:
     """Learn how gradients come in to these operators, for each node that calls them, as they are and as views."""
     one, low, high = torch.ones(1, dtype=torch.int64, device="cpu"), -8, 7
-    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"), _spare.learning():
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.device("cpu"),
+        _spare.learning(),
+        quantizing.spare_gradients.learning(),
+    ):
         values = torch.zeros((2, 3), dtype=torch.float32, requires_grad=True)
         scale, zero_point = torch.ones(2, dtype=torch.float32), torch.zeros(2, dtype=torch.int32)
         bounds, found = (scale.new_zeros(1), scale.new_zeros(1)), (scale[:1].clone(), zero_point[:1].clone())
@@ -411,6 +329,7 @@ def _learn() -> None:
             torch.fake_quantize_per_tensor_affine(values, 1.0, 0, low, high),
             torch.fake_quantize_per_tensor_affine(values, scale[:1], zero_point[:1], low, high),
             torch.fused_moving_avg_obs_fake_quant(values, one, one, *bounds, *found, 0.01, low, high, 0),
+            quantizing.Quantized.apply(values, (values.detach().clone(), values >= 0)),
         ):
             (2 * out).sum().backward(retain_graph=True)
             torch.mm(out.t(), values).sum().backward()
@@ -429,13 +348,15 @@ def _replace() -> Callable[[], None]:
             for name, make in {**REPLACED, **LEARNED, OBSERVING: _observed}.items():
                 stock = torch.library.get_kernel(f"aten::{name}", "CPU")
                 library.impl(name, make(stock.call_boxed), "CPU")
-        restore = folded.replace(lambda: bool(_depth))
+            observing = partial(stock.call_boxed, CPU)  # the last of them
+        restores = [each.replace(lambda: bool(_depth), observing) for each in (quantizing, folded)]
     except BaseException:
         library._destroy()
         raise
 
     def remove() -> None:
-        restore()
+        for restore in restores:
+            restore()
         library._destroy()
 
     return remove

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
@@ -20,8 +22,19 @@ def _keys(*names: str) -> int:
 PLAIN = frozenset((_keys("CPU", "AutocastCPU"), _keys("CPU", "AutocastCPU", "ADInplaceOrView", "AutogradCPU")))
 """The dispatch keys of a tensor in the CPU's memory, made in inference mode and elsewhere."""
 
+TYPES = frozenset((torch.Tensor, torch.nn.Parameter))
+"""Types of tensors that have no say in what an operator does with them."""
+
+STOCK = "stock"
+"""Remembered in the place of a launch for arguments that torch's own kernel serves."""
+
 NO_MODE = frozenset((_keys("BackendSelect"), _keys("BackendSelect", "ADInplaceOrView")))
 """The dispatch keys that a thread adds to those of tensors, in inference mode and elsewhere, if it adds none."""
+
+
+def is_plain(tensor: Any) -> bool:
+    """Whether a tensor lies in the CPU's memory and is of a type of torch's own."""
+    return type(tensor) in TYPES and keys_of(tensor).raw_repr() in PLAIN
 
 
 def nobody_looks_on() -> bool:

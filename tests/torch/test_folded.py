@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -16,11 +17,12 @@ from torch.utils.checkpoint import checkpoint
 
 import fq_tvm.torch
 from fq_tvm import CacheMissError
-from fq_tvm.torch import folded
+from fq_tvm.torch import folded, folding, override, quotient
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.ao deprecates itself
 
 STOCK = folded.FOLDED.__dict__[folded.METHOD]
+OBSERVING = partial(torch.library.get_kernel(f"aten::{override.OBSERVING}", "CPU").call_boxed, override.CPU)
 CLASSES = {
     1: (qat.ConvBn1d, qat.ConvBnReLU1d),
     2: (qat.ConvBn2d, qat.ConvBnReLU2d),
@@ -40,15 +42,16 @@ def alone(monkeypatch):
 @pytest.fixture
 def served(monkeypatch):
     """Let the kernel serve tensors of any size, and count what it serves."""
-    assert folded.agrees(STOCK)  # which counts for nothing
-    inner, seen = folded._both, []
+    assert folded.agrees(STOCK, OBSERVING)  # which counts for nothing
+    inner, seen = quotient.in_one_pass, []
 
-    def both(*tensors):
-        found = inner(*tensors)
+    def counted(*tensors, **named):
+        found = inner(*tensors, **named)
         seen.append(found is not None)
         return found
 
-    monkeypatch.setattr(folded, "_both", both)
+    for module in (quotient, folding):
+        monkeypatch.setattr(module, "in_one_pass", counted)
     monkeypatch.setattr(folded, "MIN_ELEMENTS", 0)
     return seen
 
@@ -97,7 +100,7 @@ def test_steps_have_torchs_bits(served, seed):
         x = x.repeat(4, *[1] * (x.dim() - 1))  # batch norm wants more than one value a channel
     assert all_equal(states(module, x, enabled=False), states(module, x, enabled=True))
     row = module(x)[0, 0].numel()
-    assert served == [row >= folded.sum_lanes()] * 3
+    assert served == [row >= quotient.sum_lanes()] * 3
 
 
 @pytest.mark.parametrize("frozen", ["weights", "statistics", "nothing"])
@@ -136,14 +139,14 @@ def test_what_a_hook_of_the_batch_norm_keeps_stays_as_it_was(served):
 
 
 def test_the_gradient_lies_where_that_of_the_quotient_came_in(monkeypatch):
-    inner, places = folded.run, []
+    inner, places = quotient.run, []
 
     def run(launch, quotient, grad, divisor, out, *more, **named):
         places.append(grad.data_ptr() == out.data_ptr())
         return inner(launch, quotient, grad, divisor, out, *more, **named)
 
-    assert folded.agrees(STOCK)
-    monkeypatch.setattr(folded, "run", run)
+    assert folded.agrees(STOCK, OBSERVING)
+    monkeypatch.setattr(quotient, "run", run)
     module, x = module_of(padding=1), torch.randn(16, 3, 64, 64)
     with fq_tvm.torch.enabled():
         step(module, x)
@@ -185,8 +188,9 @@ def test_no_kernel_no_error(served, monkeypatch):
     def missing(*_, **__):
         raise CacheMissError("none")
 
-    monkeypatch.setattr(folded, "prepare", missing)
-    monkeypatch.setattr(folded, "launches", {})
+    monkeypatch.setattr(quotient, "prepare", missing)
+    for module in (quotient, folding):
+        monkeypatch.setattr(module, "launches", {})
     module, x = module_of(), torch.randn(2, 3, 8, 8)
     assert all_equal(states(module, x, enabled=False), states(module, x, enabled=True))
     assert served and not any(served)
@@ -228,7 +232,7 @@ def test_finding_out_draws_no_numbers_of_the_program(monkeypatch):
     monkeypatch.setattr(folded, "_agrees", None)
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
-    assert folded.agrees(STOCK)
+    assert folded.agrees(STOCK, OBSERVING)
     assert torch.equal(before, torch.random.get_rng_state())
 
 

@@ -13,7 +13,7 @@ import torch
 from torch.ao.quantization import get_default_qat_qconfig, prepare_qat
 
 import fq_tvm.torch
-from fq_tvm.torch import override
+from fq_tvm.torch import find
 
 PAGE = Path(__file__).parents[2] / "docs" / "embedding.md"
 STEPS = 3
@@ -44,7 +44,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 
         return call
 
-    monkeypatch.setattr(override, "_launch", counted(override._launch))
+    monkeypatch.setattr(find, "fake_quantize", counted(find.fake_quantize))
     name = "fake_quantize_per_channel_affine_cachemask"
     monkeypatch.setattr(fq_tvm.torch, name, counted(getattr(fq_tvm.torch, name)))
     return seen

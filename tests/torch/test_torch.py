@@ -16,7 +16,7 @@ from support import expected, make
 
 import fq_tvm.torch
 from fq_tvm import ArgumentError
-from fq_tvm.torch import override, results
+from fq_tvm.torch import find, override, results
 
 ATEN = torch.ops.aten
 OPERATOR = torch.ops.fq_tvm.fake_quantize_per_channel_affine_cachemask
@@ -34,13 +34,13 @@ LAYOUTS = {
 @pytest.fixture
 def launches(monkeypatch):
     """Count the calls that reach a kernel of this library."""
-    inner, seen = override._launch, []
+    inner, seen = find.fake_quantize, []
 
     def counted(*arguments):
         seen.append(None)
         return inner(*arguments)
 
-    monkeypatch.setattr(override, "_launch", counted)
+    monkeypatch.setattr(find, "fake_quantize", counted)
     return seen
 
 

@@ -52,7 +52,7 @@ class Recorder:
 def enable(way: str) -> Counter[str]:
     """Put the kernels in torch's place; return what counts the tensors that they serve."""
     import fq_tvm.torch
-    from fq_tvm.torch import gradient, observer, override
+    from fq_tvm.torch import find, gradient, observer, override, quantizing
 
     served: Counter[str] = Counter()
 
@@ -63,13 +63,13 @@ def enable(way: str) -> Counter[str]:
 
         return call
 
-    override._launch = counted("forward", override._launch)
+    find.fake_quantize = counted("forward", find.fake_quantize)
     gradient.run = counted("gradient", gradient.run)
-    observer.observe = counted("range", observer.observe)
+    observer.observe = quantizing.observe = counted("range", observer.observe)
+    fq_tvm.torch.enable()
     if way == "every size":
         override.PER_TENSOR_MIN_ELEMENTS = gradient.KERNEL_MIN_ELEMENTS = 0
         override.OBSERVED_MIN_ELEMENTS = 0
-    fq_tvm.torch.enable()
     return served
 
 

@@ -1,0 +1,376 @@
+"""A convolution by weights into which batch norm was folded, which torch.ao then observes and fake-quantizes.
+
+What is done to the weights is one kernel there and one back.  A module is remembered, as :mod:`.quantizing` says.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.autograd.function import _SingleLevelFunction
+from torch.nn.modules.module import _has_any_global_hook
+
+from ..launch.arguments import FoldedNorm, FoldedWeights, FoldedWeightsGradient, describe
+from ..launch.buffers import run
+from ..launch.registry import launches, remember
+from ..launch.runtime import AddressTensor
+from ..layout import MAX_RANK
+from .plain import STOCK, is_plain
+from .quantizing import Quantizing, is_replaced_by_others, places, quantizing_of
+from .quotient import MOST_ROW, by_divisor, in_one_pass, launch_or_stock, sum_lanes
+from .results import result_like
+
+CONVOLVE = {
+    nn.Conv1d._conv_forward: (torch.conv1d, nn.BatchNorm1d),
+    nn.Conv2d._conv_forward: (torch.conv2d, nn.BatchNorm2d),
+    nn.Conv3d._conv_forward: (torch.conv3d, nn.BatchNorm3d),
+}
+"""What convolves where padding is a number of zeros, and what normalizes, by the methods that convolve, which give a
+tensor that nobody else has."""
+
+NORMALIZE = nn.modules.batchnorm._BatchNorm.forward
+
+_backward_of_convolution = torch.ops.aten.convolution_backward.default
+_backward_of_norm = torch.ops.aten.native_batch_norm_backward.default
+
+
+class Folded(NamedTuple):
+    """What is made of weights into which batch norm is folded.
+
+    Parameters
+    ----------
+    weight, mask : torch.Tensor
+        Fake-quantized, and where that is in range.
+    factor, sigma : torch.Tensor
+        Shape (channels,): what weights were multiplied with, and what batch norm's weight was divided by for it.
+    """
+
+    weight: torch.Tensor
+    mask: torch.Tensor
+    factor: torch.Tensor
+    sigma: torch.Tensor
+
+
+class _Tensors(NamedTuple):
+    """Those of a module, as its dictionaries have them."""
+
+    weight: torch.Tensor
+    gamma: torch.Tensor
+    beta: torch.Tensor
+    mean: torch.Tensor
+    variance: torch.Tensor
+    batches: torch.Tensor
+
+
+def _tensors_of(module: Any) -> _Tensors:
+    """Raise KeyError where one is something else than a parameter or buffer."""
+    norm = module._modules["bn"]
+    own, buffers = norm._parameters, norm._buffers
+    statistics = buffers["running_mean"], buffers["running_var"], buffers["num_batches_tracked"]
+    return _Tensors(module._parameters["weight"], own["weight"], own["bias"], *statistics)
+
+
+def _is_changed(module: Any) -> bool:
+    """Whether to call a module is more than its class's method."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        or "forward" in module.__dict__
+    )  # fmt: skip
+
+
+def _state(module: Any, tensors: _Tensors) -> tuple[Any, ...]:
+    """Return what folding depends on, besides the quantizer and the numbers in tensors, to be compared later."""
+    norm, quantizer, weight = module._modules["bn"], module._modules["weight_fake_quant"], tensors.weight
+    changed = _is_changed(norm) or _is_changed(quantizer)
+    return (
+        places(tensors), weight.shape, weight.stride(), *[t.requires_grad for t in tensors[:3]],
+        module.stride, module.padding, module.dilation, module.groups, module.padding_mode,
+        module._parameters["bias"] is None, norm.eps, norm.momentum, norm.training, norm.track_running_stats, changed,
+    )  # fmt: skip
+
+
+class Folding:
+    """How a module folds, as long as it is in the state in which it was looked at.
+
+    Parameters
+    ----------
+    module : torch.ao.nn.intrinsic.qat.ConvBn2d or of another dimension
+        Convolved by one of ``CONVOLVE``.
+    quantizing : Quantizing
+        Of its weights.
+
+    Attributes
+    ----------
+    fits : bool
+        Whether kernels can do it.
+    dimensions : int
+        Of weights, and of what they are convolved with.
+    """
+
+    def __init__(self, module: Any, quantizing: Quantizing) -> None:
+        self.tensors = tensors = _tensors_of(module)
+        self._state, self._quantizing = _state(module, tensors), quantizing
+        weight, norm = tensors.weight, module._modules["bn"]
+        self._shape, self.dimensions = weight.shape, weight.dim()
+        convolve, kind_of_norm = CONVOLVE[module._conv_forward.__func__]
+        self._convolve: Any = convolve
+        self._strides, self._groups = (module.stride, module.padding, module.dilation), module.groups
+        self.momentum, self.epsilon = norm.momentum, norm.eps
+        channels, vectors = len(weight), tensors[1:5]
+        self.fits = bool(
+            quantizing.per_channel and quantizing.channels == channels > 1 and not self._state[-1]
+            and module.padding_mode == "zeros" and type(module.padding) is tuple and module._parameters["bias"] is None
+            and type(norm) is kind_of_norm and norm.training and norm.track_running_stats
+            and type(norm.momentum) in (float, int) and type(norm.eps) is float and norm.eps > 0
+            and self.dimensions <= MAX_RANK and weight.is_contiguous() and all(t.requires_grad for t in tensors[:3])
+            and all(map(is_plain, tensors)) and all(t.dtype == torch.float32 for t in (weight, *vectors))
+            and all(t.numel() == channels and t.is_contiguous() for t in vectors)
+        )  # fmt: skip
+        self._weight, *self._vectors = [AddressTensor(t.data_ptr()) for t in (weight, *vectors)]
+        self._zeros = torch.zeros_like(tensors.variance)
+
+    def is_of(self, module: Any, quantizing: Quantizing) -> bool:
+        """Whether a module is still in the state in which it was looked at."""
+        return quantizing is self._quantizing and _state(module, _tensors_of(module)) == self._state
+
+    def fold(self) -> Folded | None:
+        """Fold, observe and fake-quantize; None, with nothing written, where torch must."""
+        parameters = self._quantizing.parameters()
+        if parameters is None or is_replaced() or _has_any_global_hook():
+            return None
+        key = ("folded", self._shape, parameters)
+        if (launch := launches.get(key)) is None:
+            call = FoldedWeights(describe(self.tensors.weight.detach(), "weight"), parameters)
+            launch = remember(key, launch_or_stock(call))
+        if launch is STOCK:
+            return None
+        weight, variance = self.tensors.weight, self.tensors.variance
+        sigma = torch.sqrt(variance + self.epsilon)  # torch's own root, which is not always the nearest float32
+        results = result_like(weight, torch.float32), result_like(weight, torch.bool), torch.empty_like(sigma)
+        served = ctypes.c_int32()
+        flag = AddressTensor(ctypes.addressof(served))
+        run(launch, self._weight, self._vectors[0], sigma, *self._quantizing.given, flag, *results, from_torch=True)
+        return Folded(*results, sigma) if served.value else None
+
+    def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Convolve with weights, which gives a tensor that nobody else has."""
+        with torch.enable_grad():  # so that torch chooses among its algorithms as if it were to differentiate
+            return self.convolve_again(x.detach(), weight.detach().requires_grad_()).detach()
+
+    def convolve_again(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Convolve in a way that is differentiated."""
+        out: torch.Tensor = self._convolve(x, weight, self._zeros, *self._strides, self._groups)
+        return out
+
+    def gradients_of_norm(
+        self, grad: torch.Tensor, quotient: torch.Tensor, gamma: torch.Tensor, statistics: Sequence[torch.Tensor]
+    ) -> Any:
+        """Return the gradients of batch norm by what went in, gamma and beta."""
+        return _backward_of_norm(grad, quotient, gamma, *statistics, True, self.epsilon, [True] * 3)
+
+    def normalize(self, x: torch.Tensor, divisor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Divide in place, and do what batch norm does in training.
+
+        Returns
+        -------
+        quotient, out, mean, inverse : torch.Tensor
+            The quotient in x's place, the result, and the statistics that are kept for the gradient.
+        """
+        self.tensors.batches.add_(1)
+        key = ("folded norm", x.shape, x.stride(), self.momentum, self.epsilon)
+        if (launch := launches.get(key)) is None:
+            launch = remember(key, self._plan_norm(x))
+        if launch is STOCK:
+            nn.functional._verify_batch_size(x.shape)
+            quotient = x.div_(of_channels(divisor, self.dimensions))
+            _, *vectors, _ = self.tensors
+            return quotient, *torch.native_batch_norm(quotient, *vectors, True, self.momentum, self.epsilon)
+        out, mean, inverse = result_like(x, x.dtype), torch.empty_like(divisor), torch.empty_like(divisor)
+        run(launch, x, divisor, *self._vectors, x, out, mean, inverse, from_torch=True)
+        return x, out, mean, inverse
+
+    def _plan_norm(self, x: torch.Tensor) -> Any:
+        # images of one element may count as lying with their channels last, which torch sums in another order
+        if not x.is_contiguous() or math.prod(x.shape[2:]) < 2 or not norm_agrees():
+            return STOCK
+        return launch_or_stock(FoldedNorm(describe(x, "x"), self.momentum, self.epsilon))
+
+    def gradients(
+        self, by_out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, wanted: bool
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Return the gradients of what :meth:`convolve` gives by x, if that is wanted, and by the weights."""
+        numbers = *self._strides, False, [0] * (self.dimensions - 2), self._groups
+        by_x, by_weight, _ = _backward_of_convolution(by_out, x, weight, None, *numbers, [wanted, True, False])
+        return by_x, by_weight
+
+    def unfold(
+        self, weight: torch.Tensor, by_folded: torch.Tensor, made: Sequence[torch.Tensor], by_factor: torch.Tensor
+    ) -> Any:
+        """Return the gradients by weight, in the place of that by what was made of it, and by gamma.
+
+        Parameters
+        ----------
+        weight, by_folded : torch.Tensor
+            Nobody else has the latter.
+        made : sequence of torch.Tensor
+            As :class:`Folded`.
+        by_factor : torch.Tensor
+            As it comes from the quotient.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            None if torch must.
+        """
+        if not (is_plain(by_folded) and by_folded.is_contiguous() and by_factor.is_contiguous()):
+            return None
+        key = ("unfolded", by_folded.shape)
+        if (launch := launches.get(key)) is None:
+            launch = remember(key, _plan_unfolding(by_folded))
+        if launch is STOCK:
+            return None
+        by_gamma = torch.empty_like(by_factor)
+        run(launch, weight.detach(), by_folded, *made[1:], by_factor, by_folded, by_gamma, from_torch=True)
+        return by_folded, by_gamma
+
+
+@cache
+def norm_agrees() -> bool:
+    """Whether torch's batch norm takes the steps of ours, bit for bit: builds without fused operations take others."""
+    numbers = torch.Generator().manual_seed(0)
+    for momentum in (0.1, 0.37):
+        x, *vectors = (torch.randn(s, generator=numbers, device="cpu") for s in ((3, 13, 6, 7), *[(13,)] * 4))
+        gamma, beta, *running = vectors
+        ours, ones = [each.clone() for each in running], torch.ones(13, device="cpu")
+        launch = launch_or_stock(FoldedNorm(describe(x, "x"), momentum, 1e-5))
+        if launch is STOCK:
+            return False
+        wanted = [*torch.native_batch_norm(x, gamma, beta, *running, True, momentum, 1e-5), *running]
+        made = torch.empty_like(x), torch.empty_like(beta), torch.empty_like(beta)
+        run(launch, x, ones, gamma, beta, *ours, x, *made, from_torch=True)
+        if not all(map(torch.equal, wanted, (*made, *ours))):
+            return False
+    return True
+
+
+def is_replaced() -> bool:
+    """Whether somebody else replaced a method that is restated here."""
+    return is_replaced_by_others() or nn.modules.batchnorm._BatchNorm.forward is not NORMALIZE
+
+
+def _plan_unfolding(by_folded: torch.Tensor) -> Any:
+    lanes = sum_lanes()
+    if not lanes or not lanes <= by_folded[0].numel() <= MOST_ROW:
+        return STOCK
+    return launch_or_stock(FoldedWeightsGradient(describe(by_folded, "grad"), lanes))
+
+
+_foldings: weakref.WeakKeyDictionary[Any, Folding] = weakref.WeakKeyDictionary()
+
+
+def folding_of(module: Any, observing: Callable[..., Any]) -> Folding | None:
+    """Return how a module folds, which is convolved by one of ``CONVOLVE``; None if torch must."""
+    quantizing = quantizing_of(module.weight_fake_quant, observing)
+    if quantizing is None:
+        return None
+    try:
+        folding = _foldings.get(module)
+        if folding is None or not folding.is_of(module, quantizing):
+            folding = Folding(module, quantizing)
+            if not all(t.is_leaf for t in folding.tensors):  # as functional_call puts there, and takes away again
+                return None
+            _foldings[module] = folding
+    except (KeyError, AttributeError, RuntimeError):  # a weight that is computed, for instance
+        return None
+    return folding if folding.fits else None
+
+
+class Convolution(_SingleLevelFunction):  # type: ignore[misc]  # torch's stub says Any
+    """A convolution by folded, fake-quantized weights, divided by what they were multiplied with, and batch norm."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        """Convolve, divide and normalize.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            What goes in.
+        *rest
+            Weight, gamma and beta of the module; how it folds; and what it made of its weights.
+        """
+        weight, gamma, _, _, folding, made = rest
+        quotient, out, mean, inverse = folding.normalize(folding.convolve(x, made.weight), made.factor)
+        ctx.folding = folding
+        running = folding.tensors.mean, folding.tensors.variance  # as torch does, which tells when they are written to
+        ctx.save_for_backward(x, weight, gamma, *made, quotient, *running, mean, inverse)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients by x, weight, gamma and beta."""
+        x, weight, gamma, folded, mask, factor, sigma, quotient, *statistics = ctx.saved_tensors
+        folding: Folding = ctx.folding
+        if torch.is_grad_enabled():
+            return _differentiable(ctx, grad, ctx.saved_tensors)
+        by_quotient, by_gamma, by_beta = folding.gradients_of_norm(grad, quotient, gamma, statistics)
+        both = in_one_pass(quotient, factor, by_quotient, spare=True)
+        if both is None:
+            divisor = of_channels(factor, folding.dimensions)
+            both = by_quotient / divisor, by_divisor(quotient, divisor, by_quotient).view(-1)
+        by_convolved, by_factor = both
+        by_x, by_folded = folding.gradients(by_convolved, x, folded, ctx.needs_input_grad[0])
+        found = folding.unfold(weight, by_folded, (folded, mask, factor, sigma), by_factor)
+        if found is None:
+            straight, rows = by_folded * mask, of_rows(factor, folding.dimensions)
+            by_factor = (straight * weight).sum_to_size(rows.shape).view(-1) + by_factor
+            found = straight * rows, by_factor / sigma
+        by_weight, also = found
+        return by_x, by_weight, by_gamma, by_beta, also, None, None
+
+
+def _differentiable(ctx: Any, grad: torch.Tensor, saved: Sequence[torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
+    """Return the gradients in operators that can be differentiated again, of what comes of parameters again, too."""
+    x, weight, gamma, made, mask, _, sigma, _, *statistics = saved
+    folding: Folding = ctx.folding
+    factor = gamma / sigma
+    folded = Straight.apply(weight * of_rows(factor, folding.dimensions), made, mask)
+    quotient = folding.convolve_again(x, folded) / of_channels(factor, folding.dimensions)
+    by_quotient, by_gamma, by_beta = folding.gradients_of_norm(grad, quotient, gamma, statistics)
+    wanted = (x, weight, gamma) if ctx.needs_input_grad[0] else (weight, gamma)
+    *by_x, by_weight, also = torch.autograd.grad(quotient, wanted, by_quotient, create_graph=True)
+    return by_x[0] if by_x else None, by_weight, by_gamma, by_beta, also, None, None
+
+
+class Straight(_SingleLevelFunction):  # type: ignore[misc]
+    """What fake quantization made of x, for where its gradient is differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, made: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return what was made of x, which is not known to come of it."""
+        del x
+        ctx.save_for_backward(mask)
+        return made.view_as(made)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradient by x."""
+        (mask,) = ctx.saved_tensors
+        return grad * mask, None, None
+
+
+def of_channels(vector: torch.Tensor, dimensions: int) -> torch.Tensor:
+    """Return a vector as it meets what a convolution gives."""
+    return vector.view(1, -1, *[1] * (dimensions - 2))
+
+
+def of_rows(vector: torch.Tensor, dimensions: int) -> torch.Tensor:
+    """Return a vector as it meets weights."""
+    return vector.view(-1, *[1] * (dimensions - 1))

@@ -1,0 +1,217 @@
+"""The modules of torch.ao that observe and fake-quantize at once: torch's bits with less on the way there.
+
+A network has dozens of them, most for small tensors, where the way through torch's dispatcher into Python costs more
+than the kernels.  So the module's method is replaced, too.  To find out that a module is as usual must not cost much
+either: it is remembered, with all that could tell that it is not so any more.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, NamedTuple
+
+import torch
+from torch.ao.quantization import fake_quantize
+from torch.autograd.function import _SingleLevelFunction
+
+from ..launch.arguments import ObservedParameters
+from ..launch.runtime import AddressTensor
+from ..layout import MAX_RANK
+from . import find
+from .gradient import straight_through
+from .observer import agrees, are_switches, fit, in_reach, observe
+from .plain import STOCK, is_plain, nobody_looks_on
+from .spare import Spare
+
+QUANTIZER = fake_quantize.FusedMovingAvgObsFakeQuantize
+METHOD = "forward"
+
+spare_gradients = Spare()
+"""Knows those that come in to :class:`Quantized`."""
+
+
+class Tensors(NamedTuple):
+    """Those of a module, as its dictionaries have them."""
+
+    least: torch.Tensor
+    greatest: torch.Tensor
+    scale: torch.Tensor
+    zero_point: torch.Tensor
+    observes: torch.Tensor
+    quantizes: torch.Tensor
+
+
+def _tensors_of(module: Any) -> Tensors:
+    """Raise KeyError where one is something else than a buffer."""
+    seen, own = module._modules["activation_post_process"]._buffers, module._buffers
+    switches = own["observer_enabled"], own["fake_quant_enabled"]
+    return Tensors(seen["min_val"], seen["max_val"], own["scale"], own["zero_point"], *switches)
+
+
+_address, _elements = torch.Tensor.data_ptr, torch.Tensor.numel
+_is_contiguous, _dtype = torch.Tensor.is_contiguous, torch.Tensor.dtype.__get__
+
+
+def places(tensors: Sequence[torch.Tensor]) -> tuple[Any, ...]:
+    """Return what tells whether tensors are still the same, in the same place, and of one size, order and dtype."""
+    return (
+        *map(id, tensors), *map(_address, tensors), *map(_elements, tensors), *map(_is_contiguous, tensors),
+        *map(_dtype, tensors),
+    )  # fmt: skip
+
+
+def _state(module: Any, tensors: Tensors) -> tuple[Any, ...]:
+    """Return what the module does depends on, besides the numbers in its tensors, to be compared with what it was."""
+    seen = module._modules["activation_post_process"]
+    return (
+        places(tensors), seen.averaging_constant, seen.quant_min, seen.quant_max,
+        module.is_per_channel, module.ch_axis, module.is_symmetric_quant,
+    )  # fmt: skip
+
+
+class Quantizing:
+    """How a module observes and fake-quantizes, as long as it is in the state in which it was looked at.
+
+    Parameters
+    ----------
+    module : torch.ao.quantization.FusedMovingAvgObsFakeQuantize
+        Which.
+    observing : callable
+        torch's own kernel of fused observers, by which it is known whether ours takes the same steps.
+
+    Attributes
+    ----------
+    tensors : Tensors
+        Of the module.
+    given : sequence of tensor
+        Running minimum and maximum, scale and zero point, for launches.
+    channels : int
+        Of scale and zero point.
+    per_channel : bool
+        Whether the first dimension has one each.
+    fits : bool
+        Whether kernels can do it.
+    """
+
+    def __init__(self, module: Any, observing: Callable[..., Any]) -> None:
+        self.tensors = tensors = _tensors_of(module)
+        self._state = _state(module, tensors)
+        _, constant, low, high, self.per_channel, self._axis, symmetric = self._state
+        self.channels = tensors.scale.numel() if self.per_channel else 1
+        self.fits = bool(
+            type(module) is QUANTIZER and (self._axis == 0 or not self.per_channel) and type(constant) in (float, int)
+            and all(map(is_plain, tensors)) and are_switches(*tensors[4:])
+            and fit(tensors[:4], self.channels) and in_reach(low, high) and agrees(observing)
+        )  # fmt: skip
+        numbers = (self.channels, bool(symmetric), constant, low, high)
+        self._parameters = [ObservedParameters(*numbers, observes, True) for observes in (False, True)]
+        self.given = [AddressTensor(t.data_ptr()) for t in tensors[:4]]
+
+    def is_of(self, module: Any) -> bool:
+        """Whether a module is still in the state in which it was looked at."""
+        return _state(module, _tensors_of(module)) == self._state
+
+    def parameters(self) -> ObservedParameters | None:
+        """Return how parameters are chosen now; None if nothing is to be quantized."""
+        if not self.tensors.quantizes.item():
+            return None
+        return self._parameters[bool(self.tensors.observes.item())]
+
+    def quantize(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Observe and fake-quantize a float32 tensor; None, with nothing written, where torch must.
+
+        Returns
+        -------
+        out, mask : torch.Tensor
+            Of x's shape.
+        """
+        if not self._axis < x.dim() <= MAX_RANK or (self.per_channel and (x.dim() == 1 or len(x) != self.channels)):
+            return None
+        parameters = self.parameters()
+        if parameters is None:
+            return None
+        found = find.observation(x, self.tensors[:4], self.per_channel, parameters)
+        if found is STOCK or not observe(found, x, self.given, self.channels):
+            return None
+        return find.fake_quantize(found.quantize, x, *self.given[2:])
+
+
+_seen: weakref.WeakKeyDictionary[Any, Quantizing] = weakref.WeakKeyDictionary()
+
+
+def quantizing_of(module: Any, observing: Callable[..., Any]) -> Quantizing | None:
+    """Return how a module observes and fake-quantizes; None if torch must."""
+    try:
+        how = _seen.get(module)
+        if how is None or not how.is_of(module):
+            how = _seen[module] = Quantizing(module, observing)
+    except (KeyError, AttributeError, RuntimeError):  # another kind of module, or a tensor that is computed
+        return None
+    return how if how.fits else None
+
+
+class Quantized(_SingleLevelFunction):  # type: ignore[misc]  # torch's stub says Any
+    """What fake quantization made of x, through which the gradient goes straight where the mask is true."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, made: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Return the first of what was made of x, which nobody else has; the second is the mask."""
+        del x
+        out, mask = made
+        ctx.save_for_backward(mask)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradient by x."""
+        spare = spare_gradients.has(grad)
+        (mask,) = ctx.saved_tensors
+        return straight_through(grad, mask, spare=spare), None
+
+
+def _method(
+    stock: Callable[..., torch.Tensor], is_on: Callable[[], bool], observing: Callable[..., Any]
+) -> Callable[..., torch.Tensor]:
+    @wraps(stock)  # by which torch.jit.script finds torch's source
+    def forward(self: Any, X: torch.Tensor) -> torch.Tensor:  # its name, by which it may be given
+        if is_on() and nobody_looks_on() and is_plain(X) and X.dtype == torch.float32:
+            how = quantizing_of(self, observing)
+            made = None if how is None else how.quantize(X)
+            if made is not None:
+                return Quantized.apply(X, made) if X.requires_grad and torch.is_grad_enabled() else made[0]
+        return stock(self, X)
+
+    return forward
+
+
+_known = {QUANTIZER.forward}
+
+
+def is_replaced_by_others() -> bool:
+    """Whether the module's method is neither torch's nor ours."""
+    return QUANTIZER.forward not in _known
+
+
+def replace(is_on: Callable[[], bool], observing: Callable[..., Any]) -> Callable[[], None]:
+    """Put a method in the place of torch's; return what puts torch's back, unless somebody else replaced it since.
+
+    Parameters
+    ----------
+    is_on : callable
+        Whether ours is wanted.
+    observing : callable
+        torch's own kernel of fused observers.
+    """
+    stock = QUANTIZER.forward
+    ours = _method(stock, is_on, observing)
+    _known.add(ours)
+    setattr(QUANTIZER, METHOD, ours)
+
+    def restore() -> None:
+        _known.discard(ours)
+        if QUANTIZER.__dict__.get(METHOD) is ours:
+            setattr(QUANTIZER, METHOD, stock)
+
+    return restore
