@@ -100,6 +100,8 @@ def test_every_command_is_tried():
 @pytest.mark.parametrize(("command", "action"), OPTIONS, ids=lambda v: v if isinstance(v, str) else v.dest)
 def test_every_value_of_every_option_is_one_line(command, action, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    if command == "cache":  # which removes what there is, of other tests too
+        monkeypatch.setenv("FQ_TVM_CACHE_DIR", str(tmp_path / "cache"))
     np.save("x.npy", np.ones((4, 8), np.float32))
     for value in HOSTILE:
         if action.option_strings:
