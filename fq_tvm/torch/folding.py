@@ -244,11 +244,11 @@ class Folding:
 @cache
 def norm_agrees() -> bool:
     """Whether torch's batch norm takes the steps of ours, bit for bit: builds without fused operations take others."""
-    numbers = torch.Generator().manual_seed(0)
+    numbers, shapes = torch.Generator().manual_seed(0), ((3, 13, 6, 7), *[(13,)] * 4)
     for momentum in (0.1, 0.37):
-        x, *vectors = (torch.randn(s, generator=numbers, device="cpu") for s in ((3, 13, 6, 7), *[(13,)] * 4))
+        x, *vectors = (torch.randn(s, generator=numbers, dtype=torch.float32, device="cpu") for s in shapes)
         gamma, beta, *running = vectors
-        ours, ones = [each.clone() for each in running], torch.ones(13, device="cpu")
+        ours, ones = [each.clone() for each in running], torch.ones_like(gamma)
         launch = launch_or_stock(FoldedNorm(describe(x, "x"), momentum, 1e-5))
         if launch is STOCK:
             return False

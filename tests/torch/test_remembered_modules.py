@@ -454,6 +454,14 @@ def test_one_value_of_a_channel_is_refused_as_by_torch(served):
     assert served.count("fold") == 2
 
 
+def test_whether_norms_agree_does_not_depend_on_the_default_dtype():
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert folding.norm_agrees.__wrapped__()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("missing", ["prepare", "norm"])
 def test_a_library_without_the_kernels_leaves_it_to_torch(served, monkeypatch, missing):
     from fq_tvm import CacheMissError
