@@ -726,6 +726,12 @@ def moving_average(running: Any, current: Any, constant: Any) -> Any:
     return tirx.Select(none, current, running + te.max(constant * (current - running), -infinity))
 
 
+def is_finite_range(low: Any, high: Any) -> Any:
+    """State whether bounds are finite and in order, without which torch is to judge them."""
+    infinity = tirx.const(math.inf, "float32")
+    return tirx.all(low > -infinity, low <= high, high < infinity)
+
+
 def observed_parameters(low: Any, high: Any, quant_range: QuantRange, symmetric: bool) -> tuple[list[Any], Any, Any]:
     """State the scale and the zero point that a range gets.
 

@@ -6,7 +6,6 @@ follow one another while the row is in a cache.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from tvm import te, tirx
@@ -20,6 +19,7 @@ from .expression import (
     extremes_of,
     fake_quant_element,
     folded_weight_gradient,
+    is_finite_range,
     moving_average,
     observed_parameters,
     range_of,
@@ -28,6 +28,9 @@ from .loop_nests import loop, over, statement
 from .statement import Statement, View, variables
 from .sums import channels_of_task, row_sum
 from .vector_loops import int64
+
+DTYPES = {"zero_point": "int32", "served": "int32"}
+"""Of what is observed and not float32."""
 
 
 def state(spec: FoldedWeightsSpec, schedule: Schedule) -> dict[str, list[Statement]]:
@@ -76,8 +79,7 @@ def _run(spec: FoldedWeightsSpec, form: Form, workspace: Workspace) -> Statement
             return tirx.Select(observes, moving_average(running, current, n["constant"]), running)
 
         low, high = aside["least"][c], aside["greatest"][c]
-        infinity = tirx.const(math.inf, "float32")
-        fine = tirx.all(low > -infinity, low <= high, high < infinity)
+        fine = is_finite_range(low, high)
         steps, scale, zero_point = observed_parameters(low, high, quant_range, spec.symmetric)
 
         def quantize(k: Any) -> Any:
@@ -116,9 +118,8 @@ def _commit(form: Form, workspace: Workspace) -> Statement:
     """State how what was observed becomes known: all of it, or nothing."""
     n = variables(form)
     channels = n["channels"]
-    dtypes = {"zero_point": "int32", "served": "int32"}
     tensors = {
-        name: tirx.decl_buffer((int64(1) if name == "served" else channels,), dtypes.get(name, "float32"), name)
+        name: tirx.decl_buffer((int64(1) if name == "served" else channels,), DTYPES.get(name, "float32"), name)
         for name in form.results
     }
     aside, views = _aside(workspace, channels)
@@ -143,9 +144,8 @@ def _commit(form: Form, workspace: Workspace) -> Statement:
 
 def _aside(workspace: Workspace, channels: Any) -> tuple[dict[str, Any], list[View]]:
     """Return what lies in the workspace, by name, and where."""
-    dtypes = {"zero_point": "int32", "served": "int32"}
     buffers = {
-        name: tirx.decl_buffer((channels,), dtypes.get(name, "float32"), f"new_{name}") for name in workspace.vectors
+        name: tirx.decl_buffer((channels,), DTYPES.get(name, "float32"), f"new_{name}") for name in workspace.vectors
     }
     return buffers, [View("workspace", buffer, workspace.start(name, channels)) for name, buffer in buffers.items()]
 

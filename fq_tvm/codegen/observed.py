@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from tvm import tirx
@@ -10,7 +9,7 @@ from tvm import tirx
 from ..entry_points import observed_parameters_entry_points
 from ..schedule import Schedule
 from ..spec import ObservedParametersSpec
-from .expression import QuantRange, moving_average, observed_parameters
+from .expression import QuantRange, is_finite_range, moving_average, observed_parameters
 from .loop_nests import loop, statement
 from .statement import Statement, View, variables
 from .vector_loops import int64
@@ -26,7 +25,7 @@ def state(spec: ObservedParametersSpec, schedule: Schedule) -> dict[str, list[St
         name: tirx.decl_buffer((int64(1) if name == "served" else n["channels"],), dtype, name)
         for name, dtype in dtypes.items()
     }
-    yes, infinity = tirx.const(1, "int32"), tirx.const(math.inf, "float32")
+    yes = tirx.const(1, "int32")
     observes, chooses = (tirx.NE(n[name], int64(0)) for name in ("observes", "chooses"))
 
     def average(bound: str, c: Any) -> Any:
@@ -38,9 +37,8 @@ def state(spec: ObservedParametersSpec, schedule: Schedule) -> dict[str, list[St
 
     def look(c: Any) -> Any:
         low, high = average("least", c), average("greatest", c)
-        fine = tirx.all(low > -infinity, low <= high, high < infinity)
         seen = tensors["served"][int64(0)]
-        return store("served", int64(0), tirx.Select(fine, seen, tirx.const(0, "int32")))
+        return store("served", int64(0), tirx.Select(is_finite_range(low, high), seen, tirx.const(0, "int32")))
 
     def move(c: Any) -> Any:
         bounds = {name: average(name, c) for name in ("least", "greatest")}

@@ -336,7 +336,7 @@ def _learn() -> None:
 
 
 def _replace() -> Callable[[], None]:
-    """Put our kernels and our method in the place of torch's; return what removes them."""
+    """Put our kernels and our methods in the place of torch's; return what removes them."""
     library = torch.library.Library("aten", "IMPL")
     try:
         for name in BACKWARD:
