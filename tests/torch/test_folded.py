@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 import fq_tvm.torch
 from fq_tvm import CacheMissError
+from fq_tvm.launch import registry
 from fq_tvm.torch import folded, folding, override, quotient
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.ao deprecates itself
@@ -184,13 +185,13 @@ def test_channels_last_is_served_by_torch(served):
     assert served and not any(served)
 
 
-def test_no_kernel_no_error(served, monkeypatch):
+def test_no_kernel_no_error(served, monkeypatch, request):
     def missing(*_, **__):
         raise CacheMissError("none")
 
     monkeypatch.setattr(quotient, "prepare", missing)
-    for module in (quotient, folding):
-        monkeypatch.setattr(module, "launches", {})
+    registry.launches.clear()
+    request.addfinalizer(registry.launches.clear)  # where it is remembered that there is none
     module, x = module_of(), torch.randn(2, 3, 8, 8)
     assert all_equal(states(module, x, enabled=False), states(module, x, enabled=True))
     assert served and not any(served)

@@ -17,6 +17,7 @@ from torch.ao.quantization.fake_quantize import default_fused_per_channel_wt_fak
 from torch.nn.utils import parametrize
 
 import fq_tvm.torch
+from fq_tvm.launch import registry
 from fq_tvm.torch import folding, quantizing
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.ao deprecates itself
@@ -465,13 +466,13 @@ def test_whether_norms_agree_does_not_depend_on_the_default_dtype():
 
 
 @pytest.mark.parametrize("missing", ["prepare", "norm"])
-def test_a_library_without_the_kernels_leaves_it_to_torch(served, monkeypatch, missing):
+def test_a_library_without_the_kernels_leaves_it_to_torch(served, monkeypatch, request, missing):
     from fq_tvm import CacheMissError
     from fq_tvm.torch import quotient
 
     wanted = run(["nothing"], 3, enabled=False)
-    for module in (folding, quotient):
-        monkeypatch.setattr(module, "launches", {})
+    registry.launches.clear()
+    request.addfinalizer(registry.launches.clear)  # where it is remembered that there is none
     if missing == "norm":
         monkeypatch.setattr(folding, "norm_agrees", lambda: False)
     else:
