@@ -995,7 +995,7 @@ for _ in range(10):
         x, np.ones(4, np.float32), np.zeros(4, np.int32), 1, 0, 255, np.empty_like(x), np.empty_like(x, bool))
     aclnn.execute(None, 0, executor, stream)
 atexit.register(lambda: print("status", int(aclnn.aclrtSynchronizeStream(stream))))
-print("end")
+sys.stdout.write("end\\n")  # print writes the end of the line by itself, and the stream's thread may write between
 """
 
 
