@@ -13,7 +13,7 @@ import fq_tvm
 from fq_tvm import BuildError, FakeQuantSpec, FqError, Target, find_target, get_kernel
 from fq_tvm import target as targets
 from fq_tvm.codegen.llvm import emit, resolve
-from fq_tvm.launch import registry, runtime, threads
+from fq_tvm.launch import native, registry, runtime
 from fq_tvm.store.cache import Store
 
 AARCH64 = platform.machine() == "aarch64"
@@ -57,7 +57,7 @@ def no_compiler(monkeypatch):
         raise AssertionError(f"the compiler is imported for {module}")
 
     monkeypatch.setattr(registry, "compiler", asked)
-    monkeypatch.setattr(threads, "compiler", asked)
+    monkeypatch.setattr(native, "compiler", asked)
 
 
 def test_names_of_both_architectures():
@@ -152,17 +152,17 @@ def test_a_library_serves_machines_without_a_compiler(library, pretend, no_compi
     monkeypatch.setenv("FQ_TVM_CACHE_DIR", str(tmp_path / "empty"))
     monkeypatch.setenv("FQ_TVM_REQUIRE_CACHE", "1")
     monkeypatch.setattr(registry, "_kernels", {})
-    threads._entry.cache_clear()
+    native._entry.cache_clear()
     pretend(*CPUS["tsv110"])
     for name in ("host", "tsv110", "kunpeng-920", "armv8-a", "generic"):
         target = find_target(name)
         assert not target.missing, name
         path = get_kernel(FakeQuantSpec("lanes"), target).path
         assert path.is_relative_to(library)
-    assert threads.entry().path.is_relative_to(library), "the threads' code lies there, too"
-    for file in ("threads.o", "attach.o"):
-        assert int.from_bytes(threads.entry().files[file][18:20], "little") == 183
-    threads._entry.cache_clear()
+    assert native.entry().path.is_relative_to(library), "what runs beside kernels lies there, too"
+    for file in native.entry().files:
+        assert int.from_bytes(native.entry().files[file][18:20], "little") == 183
+    native._entry.cache_clear()
 
 
 def test_a_machine_that_is_not_up_to_the_code_is_told_so(library, pretend, no_compiler, monkeypatch, tmp_path):
@@ -194,7 +194,7 @@ def test_code_of_another_architecture_is_not_loaded(monkeypatch):
     assert runtime.ELF_MACHINES[other] == int.from_bytes(code[18:20], "little")
     monkeypatch.setattr(platform, "machine", lambda: other)
     runtime.check_architecture(code)
-    own = emit(threads._ir("attach", "aarch64" if AARCH64 else "x86_64"))[0]
+    own = emit(native._ir("attach", "aarch64" if AARCH64 else "x86_64"))[0]
     with pytest.raises(BuildError, match=f"this machine is {other}"):
         runtime.load(own)
 

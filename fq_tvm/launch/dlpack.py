@@ -21,6 +21,13 @@ _GET_NAME = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)
 _GET_POINTER = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
 
 
+def code_of(dtype: str) -> int:
+    """Return what :attr:`DLTensor.dtype` calls so, as its three fields are one number in memory."""
+    kinds = {name: code for code, name in _KINDS.items()}
+    name = dtype.rstrip("0123456789")
+    return kinds[name] | int(dtype[len(name) :] or 8) << 8 | 1 << 16
+
+
 class DLTensor(ctypes.Structure):
     """DLPack's tensor descriptor, ``DLTensor`` of dlpack.h."""
 

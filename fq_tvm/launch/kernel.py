@@ -168,9 +168,9 @@ class Launch:
                 raise ArgumentError(str(error), "null") from error
             raise LaunchError(f"{self.kernel.spec.name} failed: {error}") from error
 
-    def bare_calls(self, *tensors: Any) -> list[tuple[Any, tuple[Any, ...]]]:
-        """Return the calls that :meth:`__call__` makes, as functions and arguments, to be timed."""
-        bound = self._chosen(False)
+    def bare_calls(self, *tensors: Any, from_torch: bool = False) -> list[tuple[Any, tuple[Any, ...]]]:
+        """Return the calls that :meth:`__call__` makes, as functions and arguments."""
+        bound = self._chosen(from_torch)
         return [(f, (*(tensors if pick is None else pick(tensors)), *numbers)) for f, pick, numbers in bound]
 
 

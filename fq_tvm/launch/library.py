@@ -13,7 +13,7 @@ from ..schedule import Schedule
 from ..store import records
 from ..store.cache import Store
 from ..target import Target, canonical, identify, question_of
-from . import threads
+from . import native
 from .choose import schedule_for
 from .registry import build_entry, current_target, request_of
 
@@ -74,8 +74,8 @@ def build_library(
         assert entry.path is not None
         return entry.path
 
-    if folder.find(threads.request(target.architecture)) is None:
-        folder.put(threads.build(target.architecture))
+    if folder.find(native.request(target.architecture)) is None:
+        folder.put(native.build(target.architecture))
     paths: list[Path] = []
     # TVM and LLVM compile several kernels at once, without Python's lock.
     with ThreadPoolExecutor(environment.num_threads()) as pool:

@@ -23,7 +23,7 @@ from ..schedule import Schedule
 from ..store import cache as store
 from ..store import records
 from ..target import Target, canonical, identify, question_of, this_cpu
-from . import threads
+from . import native
 from .arguments import CheckedArguments, Gradient, Reduction
 from .choose import Choice, Described, choose, constants_of, extents_of, schedule_for
 from .kernel import OBJECT, SOURCES, EmptyLaunch, Kernel, Launch
@@ -287,7 +287,7 @@ def build_entry(request: dict[str, Any], spec: Any, schedule: Schedule, target: 
     environment.logger().info("building %s for %s", spec.name, target.cpu)
     constants = request.get("constants", {})
     code = uninterrupted(lambda: compiler("build").build(spec, schedule, target, constants))
-    # now that the compiler is there: who finds the kernel shall not need it for its threads
-    threads.entry(target.architecture)
+    # now that the compiler is there: who finds the kernel shall not need it for what runs beside it
+    native.entry(target.architecture)
     files = {SOURCES[kind]: getattr(code, kind).encode() for kind in SOURCES}
     return store.Entry(request, code.tir_hash, {OBJECT: code.object, **files})

@@ -7,23 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
-import importlib.resources
 import os
-import platform
 import sys
 import threading
 from collections.abc import Callable
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, environment
-from ..errors import BuildError
+from .. import environment
 from ..interruption import fork_safe_lock, uninterrupted
-from ..store import cache as store
-from .runtime import check_architecture, compiler, find_or_build, session
+from . import native
 
 SERIAL, OWN, OPENMP, AUTO, TORCH = range(5)
 """What a thread's launches run on, as threads.c numbers it; the last two choose, see there."""
@@ -43,55 +36,16 @@ _local = threading.local()
 _lock = fork_safe_lock()
 
 
-def request(architecture: str) -> dict[str, Any]:
-    """Return the key of the layers' object code in a cache, for CPUs of an architecture."""
-    sources = [_ir(name, architecture) for name in ("threads", "attach")]
-    return {
-        "format": store.FORMAT,
-        "threads": hashlib.sha256("\0".join(sources).encode()).hexdigest(),
-        "target": {"architecture": architecture},
-        "versions": {"fq_tvm": __version__, **{name: version(name) for name in ("apache-tvm", "apache-tvm-ffi")}},
-    }
-
-
-def _ir(name: str, architecture: str) -> str:
-    try:
-        return importlib.resources.files(__package__).joinpath(f"{name}.{architecture}.ll").read_text()
-    except FileNotFoundError:
-        raise BuildError(f"there are no threads for {architecture}; set FQ_TVM_THREADING_LAYER=serial") from None
-
-
-def build(architecture: str) -> store.Entry:
-    """Make the object code of the layers; the first process of a machine does, others find it in the cache."""
-    texts = {f"{name}.o": _ir(name, architecture) for name in ("threads", "attach")}
-    files = uninterrupted(lambda: {name: compiler("llvm").emit(ll)[0] for name, ll in texts.items()})
-    key = request(architecture)
-    return store.Entry(key, key["threads"], files)
-
-
-def entry(architecture: str | None = None) -> store.Entry:
-    """Find the object code of the layers, this machine's by default, or build and keep it."""
-    where = (environment.cache_dir(), environment.artifacts_dir(), environment.require_cache())
-    return _entry(architecture or platform.machine(), *where)
-
-
-@cache
-def _entry(architecture: str, *_where: Any) -> store.Entry:
-    return find_or_build(request(architecture), lambda: build(architecture))
-
-
 class _Layers:
     """The code of threads.c, loaded once and for good: its threads sleep in it until the process ends."""
 
     def __init__(self) -> None:
-        code = entry().files["threads.o"]
-        check_architecture(code)
-        module = session().load_module(code, keep_module_alive=True, cxx="no-c++-runtime-needed")
-        self.launcher: int = module.get_function("launcher")()
-        self.select: Callable[[int], int] = module.get_function("select")
-        self.count: Callable[[int], int] = module.get_function("count")
-        self._configure: Callable[[int, int, int], int] = module.get_function("configure")
-        self._use_openmp: Callable[..., int] = module.get_function("use_openmp")
+        functions = native.load("threads")
+        self.launcher: int = functions("launcher")()
+        self.select: Callable[[int], int] = functions("select")
+        self.count: Callable[[int], int] = functions("count")
+        self._configure: Callable[[int, int, int], int] = functions("configure")
+        self._use_openmp: Callable[..., int] = functions("use_openmp")
         self.openmp, self.has_openmp = "not looked for before the first launch through torch", False
         self.asked, self.threads = "", 0
         self.configure()
@@ -150,7 +104,7 @@ def prepare() -> _Layers:
 
 def attachment() -> bytes:
     """Return the object that is to be linked to each kernel's, for :func:`attach`."""
-    return entry().files["attach.o"]
+    return native.code("attach")
 
 
 def attach(functions: Callable[[str], Any]) -> None:

@@ -54,7 +54,7 @@ CLEARS = 10
 
 _FOLDERS = ("kernels", "notes", "locks", "unpublished")
 _HASH = re.compile(r"[0-9a-f]{64}")
-_FILE = re.compile(r"meta\.json|(kernel|threads|attach)\.[a-z]+")
+_FILE = re.compile(r"meta\.json|(kernel|threads|attach|sequence)\.[a-z]+")
 """Files of an entry.  What has other names was not written by this store, and is neither read nor removed."""
 _NOTE = re.compile(r"[0-9a-f]{64}\.json|\.[0-9a-f]{64}\.json\..*\.part")
 

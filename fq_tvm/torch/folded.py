@@ -17,7 +17,7 @@ from torch import nn
 from torch.ao.nn.intrinsic.qat.modules import conv_fused
 from torch.ao.quantization.fake_quantize import default_fused_per_channel_wt_fake_quant
 
-from .folding import CONVOLVE, Convolution, folding_of, of_channels, of_rows
+from .folding import CONVOLVE, Convolution, fold, of_channels, of_rows
 from .plain import is_plain, nobody_looks_on
 from .quotient import Quotient, spare_gradients
 
@@ -33,9 +33,8 @@ MIN_ELEMENTS = 2**16
 def _approximate(module: Any, x: torch.Tensor, observing: Callable[..., Any], least: int = 0) -> torch.Tensor:
     """Do what torch's method does, with kernels of our own."""
     norm, bias, dimensions = module.bn, module.bias, module.weight.dim()
-    folding = folding_of(module, observing) if x.dim() == dimensions and x.numel() else None
-    made = None if folding is None else folding.fold()
-    if folding is not None and made is not None:
+    if x.dim() == dimensions and x.numel() and (folded := fold(module, observing)) is not None:
+        folding, made = folded
         out: torch.Tensor = Convolution.apply(x, *folding.tensors[:3], folding.tensors.gamma, folding, made)
         return out
     factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)

@@ -5,11 +5,12 @@ What is done to the weights is one kernel there and one back.  A module is remem
 
 from __future__ import annotations
 
-import ctypes
 import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence as Several
 from functools import cache
+from operator import is_
 from typing import Any, NamedTuple
 
 import torch
@@ -17,11 +18,14 @@ from torch import nn
 from torch.autograd.function import _SingleLevelFunction
 from torch.nn.modules.module import _has_any_global_hook
 
-from ..launch.arguments import FoldedNorm, FoldedWeights, FoldedWeightsGradient, describe
+from ..errors import CacheMissError
+from ..launch.arguments import FoldedNorm, FoldedWeights, FoldedWeightsGradient, ObservedParameters, describe
 from ..launch.buffers import run
 from ..launch.registry import launches, remember
 from ..launch.runtime import AddressTensor
+from ..launch.sequence import DONE, Fixed, Given, Scratch, Sequence, Step
 from ..layout import MAX_RANK
+from ..store import records
 from .plain import STOCK, is_plain
 from .quantizing import Quantizing, is_replaced_by_others, places, quantizing_of
 from .quotient import MOST_ROW, by_divisor, in_one_pass, launch_or_stock, sum_lanes
@@ -85,12 +89,12 @@ def _is_changed(module: Any) -> bool:
     )  # fmt: skip
 
 
-def _state(module: Any, tensors: _Tensors) -> tuple[Any, ...]:
-    """Return what folding depends on, besides the quantizer and the numbers in tensors, to be compared later."""
-    norm, quantizer, weight = module._modules["bn"], module._modules["weight_fake_quant"], tensors.weight
-    changed = _is_changed(norm) or _is_changed(quantizer)
+def _numbers(module: Any, tensors: _Tensors) -> tuple[Any, ...]:
+    """Return what folding depends on, besides the quantizer and the tensors, to be compared with what it was."""
+    norm, (weight, gamma, beta, *_) = module._modules["bn"], tensors
+    changed = _is_changed(norm) or _is_changed(module._modules["weight_fake_quant"])
     return (
-        places(tensors), weight.shape, weight.stride(), *[t.requires_grad for t in tensors[:3]],
+        weight.requires_grad, gamma.requires_grad, beta.requires_grad,
         module.stride, module.padding, module.dilation, module.groups, module.padding_mode,
         module._parameters["bias"] is None, norm.eps, norm.momentum, norm.training, norm.track_running_stats, changed,
     )  # fmt: skip
@@ -116,16 +120,17 @@ class Folding:
 
     def __init__(self, module: Any, quantizing: Quantizing) -> None:
         self.tensors = tensors = _tensors_of(module)
-        self._state, self._quantizing = _state(module, tensors), quantizing
         weight, norm = tensors.weight, module._modules["bn"]
-        self._shape, self.dimensions = weight.shape, weight.dim()
+        self._numbers, self._places = _numbers(module, tensors), (places(tensors), weight.shape, weight.stride())
+        self._quantizer, self._quantizing = weakref.ref(module._modules["weight_fake_quant"]), quantizing
+        self.dimensions = weight.dim()
         convolve, kind_of_norm = CONVOLVE[module._conv_forward.__func__]
         self._convolve: Any = convolve
         self._strides, self._groups = (module.stride, module.padding, module.dilation), module.groups
         self.momentum, self.epsilon = norm.momentum, norm.eps
         channels, vectors = len(weight), tensors[1:5]
         self.fits = bool(
-            quantizing.per_channel and quantizing.channels == channels > 1 and not self._state[-1]
+            quantizing.per_channel and quantizing.channels == channels > 1 and not self._numbers[-1]
             and module.padding_mode == "zeros" and type(module.padding) is tuple and module._parameters["bias"] is None
             and type(norm) is kind_of_norm and norm.training and norm.track_running_stats
             and type(norm.momentum) in (float, int) and type(norm.eps) is float and norm.eps > 0
@@ -133,31 +138,75 @@ class Folding:
             and all(map(is_plain, tensors)) and all(t.dtype == torch.float32 for t in (weight, *vectors))
             and all(t.numel() == channels and t.is_contiguous() for t in vectors)
         )  # fmt: skip
-        self._weight, *self._vectors = [AddressTensor(t.data_ptr()) for t in (weight, *vectors)]
+        self._vectors = [AddressTensor(t.data_ptr()) for t in vectors]
         self._zeros = torch.zeros_like(tensors.variance)
+        self._launch: tuple[bool, Sequence] | None = None
+
+    def is_like(self, module: Any) -> bool:
+        """Whether a module is as it was when it was looked at, its tensors' memory aside."""
+        tensors, quantizer = _tensors_of(module), module._modules["weight_fake_quant"]
+        return (
+            all(map(is_, tensors, self.tensors)) and _numbers(module, tensors) == self._numbers
+            and quantizer is self._quantizer() and self._quantizing.is_like(quantizer)
+        )  # fmt: skip
 
     def is_of(self, module: Any, quantizing: Quantizing) -> bool:
         """Whether a module is still in the state in which it was looked at."""
-        return quantizing is self._quantizing and _state(module, _tensors_of(module)) == self._state
+        weight = self.tensors.weight
+        found = places(self.tensors), weight.shape, weight.stride()
+        return quantizing is self._quantizing and self.is_like(module) and found == self._places
+
+    def _given(self) -> tuple[torch.Tensor, ...]:
+        """Return the module's tensors, as a sequence of launches takes them."""
+        weight, gamma, beta, *statistics = self.tensors
+        return (weight.detach(), gamma.detach(), beta.detach(), *statistics, *self._quantizing.tensors)
+
+    def _made(self) -> Folded:
+        """Return what is to be made of weights, of which only sigma is there."""
+        weight, variance = self.tensors.weight, self.tensors.variance
+        sigma = torch.sqrt(variance + self.epsilon)  # torch's own root, which is not always the nearest float32
+        results = result_like(weight, torch.float32), result_like(weight, torch.bool), torch.empty_like(sigma)
+        return Folded(*results, sigma)
 
     def fold(self) -> Folded | None:
-        """Fold, observe and fake-quantize; None, with nothing written, where torch must."""
-        parameters = self._quantizing.parameters()
-        if parameters is None or is_replaced() or _has_any_global_hook():
+        """Fold, observe and fake-quantize as was prepared.
+
+        Returns
+        -------
+        Folded
+            None, with nothing written, where nothing was prepared, the module's tensors or switches are not as they
+            were then, or torch must.
+        """
+        if self._launch is None or is_replaced() or _has_any_global_hook():
             return None
-        key = ("folded", self._shape, parameters)
+        made = self._made()
+        return made if self._launch[1](*made, *self._given()) == DONE else None
+
+    def prepare(self) -> bool:
+        """Prepare for what the quantizer's switches say now; return whether there is anything new."""
+        parameters = self._quantizing.parameters()
+        if parameters is None or (self._launch is not None and self._launch[0] is parameters.observes):
+            return False
+        key = ("folded", self.tensors.weight.shape, parameters)
         if (launch := launches.get(key)) is None:
             call = FoldedWeights(describe(self.tensors.weight.detach(), "weight"), parameters)
             launch = remember(key, launch_or_stock(call))
         if launch is STOCK:
-            return None
-        weight, variance = self.tensors.weight, self.tensors.variance
-        sigma = torch.sqrt(variance + self.epsilon)  # torch's own root, which is not always the nearest float32
-        results = result_like(weight, torch.float32), result_like(weight, torch.bool), torch.empty_like(sigma)
-        served = ctypes.c_int32()
-        flag = AddressTensor(ctypes.addressof(served))
-        run(launch, self._weight, self._vectors[0], sigma, *self._quantizing.given, flag, *results, from_torch=True)
-        return Folded(*results, sigma) if served.value else None
+            return False
+        try:
+            self._launch = parameters.observes, self._sequence(launch, parameters)
+        except CacheMissError:  # a library that was built without; torch is slower, not wrong
+            return False
+        return True
+
+    def _sequence(self, launch: Any, parameters: ObservedParameters) -> Sequence:
+        made = [describe(t, "made") for t in self._made()]
+        own = [Fixed(describe(t, "tensor")) for t in self._given()[: len(self.tensors)]]
+        numbers = [*map(Given, range(len(made) + len(own) + 4))]
+        out, mask, factor, sigma, weight, gamma, *_ = numbers
+        served = Scratch(0)
+        step = Step(launch, (weight, gamma, sigma, *numbers[-4:], served, out, mask, factor), proceed=served)
+        return Sequence([*made, *own, *self._quantizing.fixed(parameters)], [step], scratch=(4,))
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """Convolve with weights, which gives a tensor that nobody else has."""
@@ -170,7 +219,7 @@ class Folding:
         return out
 
     def gradients_of_norm(
-        self, grad: torch.Tensor, quotient: torch.Tensor, gamma: torch.Tensor, statistics: Sequence[torch.Tensor]
+        self, grad: torch.Tensor, quotient: torch.Tensor, gamma: torch.Tensor, statistics: Several[torch.Tensor]
     ) -> Any:
         """Return the gradients of batch norm by what went in, gamma and beta."""
         return _backward_of_norm(grad, quotient, gamma, *statistics, True, self.epsilon, [True] * 3)
@@ -211,7 +260,7 @@ class Folding:
         return by_x, by_weight
 
     def unfold(
-        self, weight: torch.Tensor, by_folded: torch.Tensor, made: Sequence[torch.Tensor], by_factor: torch.Tensor
+        self, weight: torch.Tensor, by_folded: torch.Tensor, made: Several[torch.Tensor], by_factor: torch.Tensor
     ) -> Any:
         """Return the gradients by weight, in the place of that by what was made of it, and by gamma.
 
@@ -273,10 +322,31 @@ def _plan_unfolding(by_folded: torch.Tensor) -> Any:
 
 
 _foldings: weakref.WeakKeyDictionary[Any, Folding] = weakref.WeakKeyDictionary()
+records.when_forgotten(_foldings.clear)
+
+
+def fold(module: Any, observing: Callable[..., Any]) -> tuple[Folding, Folded] | None:
+    """Fold, observe and fake-quantize the weights of a module, which is convolved by one of ``CONVOLVE``.
+
+    Returns
+    -------
+    Folding, Folded
+        How, and what was made; None, with nothing written, where torch must.
+    """
+    try:
+        folding = _foldings.get(module)
+        if folding is not None and folding.is_like(module) and (made := folding.fold()) is not None:
+            return folding, made
+    except (KeyError, AttributeError):
+        return None
+    folding = folding_of(module, observing)
+    if folding is None or not folding.prepare() or (made := folding.fold()) is None:
+        return None
+    return folding, made
 
 
 def folding_of(module: Any, observing: Callable[..., Any]) -> Folding | None:
-    """Return how a module folds, which is convolved by one of ``CONVOLVE``; None if torch must."""
+    """Return how a module folds; None if torch must."""
     quantizing = quantizing_of(module.weight_fake_quant, observing)
     if quantizing is None:
         return None
@@ -336,7 +406,7 @@ class Convolution(_SingleLevelFunction):  # type: ignore[misc]  # torch's stub s
         return by_x, by_weight, by_gamma, by_beta, also, None, None
 
 
-def _differentiable(ctx: Any, grad: torch.Tensor, saved: Sequence[torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
+def _differentiable(ctx: Any, grad: torch.Tensor, saved: Several[torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
     """Return the gradients in operators that can be differentiated again, of what comes of parameters again, too."""
     x, weight, gamma, made, mask, _, sigma, _, *statistics = saved
     folding: Folding = ctx.folding

@@ -2,27 +2,34 @@
 
 A network has dozens of them, most for small tensors, where the way through torch's dispatcher into Python costs more
 than the kernels.  So the module's method is replaced, too.  To find out that a module is as usual must not cost much
-either: it is remembered, with all that could tell that it is not so any more.
+either: it is remembered, with all that could tell that it is not so any more, and so are its launches, as one sequence
+that sees for itself whether the tensors are where they were.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence as Several
 from functools import wraps
+from operator import is_
 from typing import Any, NamedTuple
 
 import torch
 from torch.ao.quantization import fake_quantize
 from torch.autograd.function import _SingleLevelFunction
 
-from ..launch.arguments import ObservedParameters
+from ..errors import CacheMissError
+from ..launch.arguments import ObservedParameters, Operand, describe
 from ..launch.runtime import AddressTensor
+from ..launch.sequence import ANY, DONE, OFF, ON, Fixed, Given, Scratch, Sequence, Step
 from ..layout import MAX_RANK
+from ..store import records
 from . import find
 from .gradient import straight_through
-from .observer import agrees, are_switches, fit, in_reach, observe
+from .observer import Observation, agrees, are_switches, fit, in_reach
 from .plain import STOCK, is_plain, nobody_looks_on
+from .results import result_like
 from .spare import Spare
 
 QUANTIZER = fake_quantize.FusedMovingAvgObsFakeQuantize
@@ -54,21 +61,24 @@ _address, _elements = torch.Tensor.data_ptr, torch.Tensor.numel
 _is_contiguous, _dtype = torch.Tensor.is_contiguous, torch.Tensor.dtype.__get__
 
 
-def places(tensors: Sequence[torch.Tensor]) -> tuple[Any, ...]:
-    """Return what tells whether tensors are still the same, in the same place, and of one size, order and dtype."""
+def places(tensors: Several[torch.Tensor]) -> tuple[Any, ...]:
+    """Return what tells whether tensors are still in the same place, and of one size, order and dtype."""
     return (
-        *map(id, tensors), *map(_address, tensors), *map(_elements, tensors), *map(_is_contiguous, tensors),
-        *map(_dtype, tensors),
+        *map(_address, tensors), *map(_elements, tensors), *map(_is_contiguous, tensors), *map(_dtype, tensors),
     )  # fmt: skip
 
 
-def _state(module: Any, tensors: Tensors) -> tuple[Any, ...]:
-    """Return what the module does depends on, besides the numbers in its tensors, to be compared with what it was."""
+def _numbers(module: Any) -> tuple[Any, ...]:
+    """Return what the module does depends on, besides its tensors, to be compared with what it was."""
     seen = module._modules["activation_post_process"]
     return (
-        places(tensors), seen.averaging_constant, seen.quant_min, seen.quant_max,
+        seen.averaging_constant, seen.quant_min, seen.quant_max,
         module.is_per_channel, module.ch_axis, module.is_symmetric_quant,
     )  # fmt: skip
+
+
+MOST_SHAPES = 32
+"""Of tensors for which a module's launches are remembered."""
 
 
 class Quantizing:
@@ -86,7 +96,7 @@ class Quantizing:
     tensors : Tensors
         Of the module.
     given : sequence of tensor
-        Running minimum and maximum, scale and zero point, for launches.
+        Running minimum and maximum, scale and zero point, where they are, for launches.
     channels : int
         Of scale and zero point.
     per_channel : bool
@@ -97,8 +107,8 @@ class Quantizing:
 
     def __init__(self, module: Any, observing: Callable[..., Any]) -> None:
         self.tensors = tensors = _tensors_of(module)
-        self._state = _state(module, tensors)
-        _, constant, low, high, self.per_channel, self._axis, symmetric = self._state
+        self._numbers, self._places = _numbers(module), places(tensors)
+        constant, low, high, self.per_channel, self._axis, symmetric = self._numbers
         self.channels = tensors.scale.numel() if self.per_channel else 1
         self.fits = bool(
             type(module) is QUANTIZER and (self._axis == 0 or not self.per_channel) and type(constant) in (float, int)
@@ -108,10 +118,15 @@ class Quantizing:
         numbers = (self.channels, bool(symmetric), constant, low, high)
         self._parameters = [ObservedParameters(*numbers, observes, True) for observes in (False, True)]
         self.given = [AddressTensor(t.data_ptr()) for t in tensors[:4]]
+        self._launches: dict[Any, tuple[bool, Sequence]] = {}
+
+    def is_like(self, module: Any) -> bool:
+        """Whether a module is as it was when it was looked at, its tensors' memory aside."""
+        return all(map(is_, _tensors_of(module), self.tensors)) and _numbers(module) == self._numbers
 
     def is_of(self, module: Any) -> bool:
         """Whether a module is still in the state in which it was looked at."""
-        return _state(module, _tensors_of(module)) == self._state
+        return self.is_like(module) and places(self.tensors) == self._places
 
     def parameters(self) -> ObservedParameters | None:
         """Return how parameters are chosen now; None if nothing is to be quantized."""
@@ -119,26 +134,58 @@ class Quantizing:
             return None
         return self._parameters[bool(self.tensors.observes.item())]
 
+    def fixed(self, parameters: ObservedParameters) -> list[Fixed]:
+        """Return what the module's tensors have to be for a sequence of launches."""
+        says = *[ANY] * 4, ON if parameters.observes else OFF, ON
+        return [Fixed(describe(t, "buffer"), each) for t, each in zip(self.tensors, says, strict=True)]
+
     def quantize(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Observe and fake-quantize a float32 tensor; None, with nothing written, where torch must.
+        """Observe and fake-quantize a float32 tensor as was prepared for those like it.
 
         Returns
         -------
         out, mask : torch.Tensor
-            Of x's shape.
+            Of x's shape.  None, with nothing written, where nothing was prepared, the module's tensors or switches are
+            not as they were then, or torch must, as a bound is not finite.
         """
+        found = self._launches.get((x.shape, x.stride()))
+        if found is None:
+            return None
+        out, mask = result_like(x, torch.float32), result_like(x, torch.bool)
+        return (out, mask) if found[1](x.detach(), out, mask, *self.tensors) == DONE else None
+
+    def prepare(self, x: torch.Tensor) -> bool:
+        """Prepare for float32 tensors like x and what switches say now; return whether there is anything new."""
         if not self._axis < x.dim() <= MAX_RANK or (self.per_channel and (x.dim() == 1 or len(x) != self.channels)):
-            return None
-        parameters = self.parameters()
-        if parameters is None:
-            return None
+            return False
+        parameters, key = self.parameters(), (x.shape, x.stride())
+        if parameters is None or self._launches.get(key, (None,))[0] is parameters.observes:
+            return False
         found = find.observation(x, self.tensors[:4], self.per_channel, parameters)
-        if found is STOCK or not observe(found, x, self.given, self.channels):
-            return None
-        return find.fake_quantize(found.quantize, x, *self.given[2:])
+        if found is STOCK:
+            return False
+        if len(self._launches) >= MOST_SHAPES:
+            self._launches.clear()
+        try:
+            self._launches[key] = parameters.observes, self._sequence(x.detach(), found, parameters)
+        except CacheMissError:  # a library that was built without; torch is slower, not wrong
+            return False
+        return True
+
+    def _sequence(self, x: torch.Tensor, found: Observation, parameters: ObservedParameters) -> Sequence:
+        of_x = result_like(x, torch.float32), result_like(x, torch.bool)
+        tensors: list[Operand | Fixed] = [*(describe(t, "x") for t in (x, *of_x)), *self.fixed(parameters)]
+        given, made, mask, *buffers = map(Given, range(7))
+        served, *bounds = map(Scratch, range(3))
+        steps = [Step(found.choose, (*(bounds if found.find else buffers[:2]), *buffers, served), proceed=served)]
+        if found.find:
+            steps.insert(0, Step(found.find, (given, *bounds)))
+        steps.append(Step(found.quantize, (given, *buffers[2:], made, mask)))
+        return Sequence(tensors, steps, scratch=(4, 4 * self.channels, 4 * self.channels))
 
 
 _seen: weakref.WeakKeyDictionary[Any, Quantizing] = weakref.WeakKeyDictionary()
+records.when_forgotten(_seen.clear)
 
 
 def quantizing_of(module: Any, observing: Callable[..., Any]) -> Quantizing | None:
@@ -150,6 +197,18 @@ def quantizing_of(module: Any, observing: Callable[..., Any]) -> Quantizing | No
     except (KeyError, AttributeError, RuntimeError):  # another kind of module, or a tensor that is computed
         return None
     return how if how.fits else None
+
+
+def quantize(module: Any, x: torch.Tensor, observing: Callable[..., Any]) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Observe and fake-quantize as a module does; None, with nothing written, where torch must."""
+    try:
+        how = _seen.get(module)
+        if how is not None and how.is_like(module) and (made := how.quantize(x)) is not None:
+            return made
+    except (KeyError, AttributeError):
+        return None
+    how = quantizing_of(module, observing)
+    return how.quantize(x) if how is not None and how.prepare(x) else None
 
 
 class Quantized(_SingleLevelFunction):  # type: ignore[misc]  # torch's stub says Any
@@ -177,8 +236,7 @@ def _method(
     @wraps(stock)  # by which torch.jit.script finds torch's source
     def forward(self: Any, X: torch.Tensor) -> torch.Tensor:  # its name, by which it may be given
         if is_on() and nobody_looks_on() and is_plain(X) and X.dtype == torch.float32:
-            how = quantizing_of(self, observing)
-            made = None if how is None else how.quantize(X)
+            made = quantize(self, X, observing)
             if made is not None:
                 return Quantized.apply(X, made) if X.requires_grad and torch.is_grad_enabled() else made[0]
         return stock(self, X)

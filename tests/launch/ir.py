@@ -9,8 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from fq_tvm.launch.native import SOURCES as SOURCES
+
 FOLDER = Path(__file__).parents[2] / "fq_tvm" / "launch"
-SOURCES = ("threads", "attach")
 ARCHITECTURES = ("x86_64", "aarch64")
 FLAGS = (
     "-O2 -fPIC -g0 -fno-sanitize=all -fno-stack-protector -fno-strict-aliasing "

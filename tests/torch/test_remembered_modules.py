@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 
 import fq_tvm.torch
 from fq_tvm.launch import registry
-from fq_tvm.torch import folding, quantizing
+from fq_tvm.torch import folded, folding, quantizing
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.ao deprecates itself
 
@@ -70,8 +70,8 @@ def served(monkeypatch):
 
         return call
 
-    for kind, name in ((quantizing.Quantizing, "quantize"), (folding.Folding, "fold")):
-        monkeypatch.setattr(kind, name, counted(name, getattr(kind, name)))
+    for module, name in ((quantizing, "quantize"), (folded, "fold")):
+        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
     return seen
 
 
