@@ -17,7 +17,7 @@ from torch import nn
 from torch.ao.nn.intrinsic.qat.modules import conv_fused
 from torch.ao.quantization.fake_quantize import default_fused_per_channel_wt_fake_quant
 
-from .folding import CONVOLVE, Convolution, fold, of_channels, of_rows
+from .folding import CONVOLVE, Convolution, Folded, Folding, fold, fold_again, of_channels, of_rows
 from .plain import is_plain, nobody_looks_on
 from .quotient import Quotient, spare_gradients
 
@@ -33,10 +33,8 @@ MIN_ELEMENTS = 2**16
 def _approximate(module: Any, x: torch.Tensor, observing: Callable[..., Any], least: int = 0) -> torch.Tensor:
     """Do what torch's method does, with kernels of our own."""
     norm, bias, dimensions = module.bn, module.bias, module.weight.dim()
-    if x.dim() == dimensions and x.numel() and (folded := fold(module, observing)) is not None:
-        folding, made = folded
-        out: torch.Tensor = Convolution.apply(x, *folding.tensors[:3], folding.tensors.gamma, folding, made)
-        return out
+    if x.dim() == dimensions and x.numel() and (made := fold(module, observing)) is not None:
+        return _convolved(x, *made)
     factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     weight = module.weight_fake_quant(module.weight * of_rows(factor, dimensions))
     zeros = torch.zeros(module.out_channels, device=weight.device, dtype=x.dtype)
@@ -45,6 +43,11 @@ def _approximate(module: Any, x: torch.Tensor, observing: Callable[..., Any], le
     in_place = convolved.numel() >= least and convolved.dtype == divisor.dtype
     quotient = Quotient.apply(convolved, divisor) if in_place else convolved / divisor
     return norm(quotient if bias is None else quotient + of_channels(bias, dimensions))
+
+
+def _convolved(x: torch.Tensor, folding: Folding, made: Folded) -> torch.Tensor:
+    out: torch.Tensor = Convolution.apply(x, *folding.tensors[:3], folding.tensors.gamma, folding, made)
+    return out
 
 
 def _method(
@@ -67,12 +70,17 @@ def _method(
         if (
             is_on() and nobody_looks_on() and torch.is_grad_enabled()
             and is_plain(input) and input.dtype == torch.float32
-            and self.bn.running_var is not None and self.bn.weight is not None and self.bn.weight.requires_grad
-            and is_plain(self.bn.weight) and is_plain(self.weight)
-            and getattr(self._conv_forward, "__func__", None) in CONVOLVE
-            and agrees(stock, observing)
         ):  # fmt: skip
-            return _approximate(self, input, observing, MIN_ELEMENTS)
+            if input.numel() and (made := fold_again(self, input.dim())) is not None:
+                return _convolved(input, *made)
+            norm = self.bn
+            if (
+                norm.running_var is not None and norm.weight is not None and norm.weight.requires_grad
+                and is_plain(norm.weight) and is_plain(self.weight)
+                and getattr(self._conv_forward, "__func__", None) in CONVOLVE
+                and agrees(stock, observing)
+            ):  # fmt: skip
+                return _approximate(self, input, observing, MIN_ELEMENTS)
         return stock(self, input)
 
     return forward

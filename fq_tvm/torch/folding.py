@@ -94,7 +94,7 @@ def _numbers(module: Any, tensors: _Tensors) -> tuple[Any, ...]:
     norm, (weight, gamma, beta, *_) = module._modules["bn"], tensors
     changed = _is_changed(norm) or _is_changed(module._modules["weight_fake_quant"])
     return (
-        weight.requires_grad, gamma.requires_grad, beta.requires_grad,
+        weight.requires_grad, gamma.requires_grad, beta.requires_grad, module._conv_forward.__func__,
         module.stride, module.padding, module.dilation, module.groups, module.padding_mode,
         module._parameters["bias"] is None, norm.eps, norm.momentum, norm.training, norm.track_running_stats, changed,
     )  # fmt: skip
@@ -210,8 +210,13 @@ class Folding:
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """Convolve with weights, which gives a tensor that nobody else has."""
-        with torch.enable_grad():  # so that torch chooses among its algorithms as if it were to differentiate
-            return self.convolve_again(x.detach(), weight.detach().requires_grad_()).detach()
+        if not x.requires_grad:
+            weight = weight.detach().requires_grad_()
+        torch._C._set_grad_enabled(True)  # so that torch chooses among its algorithms as if it were to differentiate
+        try:
+            return self.convolve_again(x, weight).detach()
+        finally:
+            torch._C._set_grad_enabled(False)
 
     def convolve_again(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """Convolve in a way that is differentiated."""
@@ -325,20 +330,33 @@ _foldings: weakref.WeakKeyDictionary[Any, Folding] = weakref.WeakKeyDictionary()
 records.when_forgotten(_foldings.clear)
 
 
-def fold(module: Any, observing: Callable[..., Any]) -> tuple[Folding, Folded] | None:
-    """Fold, observe and fake-quantize the weights of a module, which is convolved by one of ``CONVOLVE``.
+def fold_again(module: Any, dimensions: int) -> tuple[Folding, Folded] | None:
+    """Fold, observe and fake-quantize the weights of a module that is still as it was.
+
+    Parameters
+    ----------
+    module : torch.ao.nn.intrinsic.qat.ConvBn2d or of another dimension
+        Any.
+    dimensions : int
+        Of what it convolves.
 
     Returns
     -------
     Folding, Folded
-        How, and what was made; None, with nothing written, where torch must.
+        How, and what was made; None, with nothing written, where it was not :func:`fold` before or has changed.
     """
+    folding = _foldings.get(module)
     try:
-        folding = _foldings.get(module)
-        if folding is not None and folding.is_like(module) and (made := folding.fold()) is not None:
-            return folding, made
+        if folding is None or folding.dimensions != dimensions or not folding.is_like(module):
+            return None
     except (KeyError, AttributeError):
         return None
+    made = folding.fold()
+    return None if made is None else (folding, made)
+
+
+def fold(module: Any, observing: Callable[..., Any]) -> tuple[Folding, Folded] | None:
+    """Do the same for a module that is convolved by one of ``CONVOLVE``; None, with nothing written, if torch must."""
     folding = folding_of(module, observing)
     if folding is None or not folding.prepare() or (made := folding.fold()) is None:
         return None

@@ -303,7 +303,7 @@ def launched(served, monkeypatch):
 
         return call
 
-    for module, name in ((quantizing, "quantize"), (folded, "fold")):
+    for module, name in ((quantizing, "quantize"), (folded, "fold"), (folded, "fold_again")):
         monkeypatch.setattr(module, name, counted(getattr(module, name)))
     served.clear()
     return served

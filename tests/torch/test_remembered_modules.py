@@ -70,8 +70,8 @@ def served(monkeypatch):
 
         return call
 
-    for module, name in ((quantizing, "quantize"), (folded, "fold")):
-        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
+    for module, name in ((quantizing, "quantize"), (folded, "fold"), (folded, "fold_again")):
+        monkeypatch.setattr(module, name, counted(name.removesuffix("_again"), getattr(module, name)))
     return seen
 
 
