@@ -15,6 +15,7 @@ from typing import Any
 from .layout import MAX_RANK
 from .spec import (
     FakeQuantSpec,
+    FoldedNormGradientSpec,
     FoldedNormSpec,
     FoldedWeightsGradientSpec,
     FoldedWeightsSpec,
@@ -427,3 +428,23 @@ def folded_norm_entry_points(spec: FoldedNormSpec) -> EntryPoints:
     return EntryPoints(
         tensors, (Form("run", tensors, results, ("momentum", "epsilon"), ("outer", "channels", "inner")),)
     )
+
+
+def folded_norm_gradient_entry_points(spec: FoldedNormGradientSpec) -> EntryPoints:
+    """State the function of a kernel of the gradient of batch norm after a quotient, with contiguous tensors.
+
+    Parameters
+    ----------
+    spec : FoldedNormGradientSpec
+        The kernel.
+
+    Returns
+    -------
+    EntryPoints
+        Of each channel it takes the divisor, batch norm's weight, the mean and the inverse of the deviation, and writes
+        the gradients by divisor, weight and bias.  ``out`` may lie where ``grad`` does.
+    """
+    del spec  # all are called alike
+    results = ("out", "by_divisor", "by_gamma", "by_beta")
+    tensors = ("self", "grad", "divisor", "gamma", "mean", "inverse", *results)
+    return EntryPoints(tensors, (Form("run", tensors, results, integers=("outer", "channels", "inner")),))

@@ -13,6 +13,7 @@ from .entry_points import (
     EntryPoints,
     fake_quant_entry_points,
     folded_norm_entry_points,
+    folded_norm_gradient_entry_points,
     folded_weights_entry_points,
     folded_weights_gradient_entry_points,
     learnable_gradient_entry_points,
@@ -26,6 +27,7 @@ from .reference import (
     channel_range,
     fake_quant,
     folded_norm,
+    folded_norm_gradient,
     folded_weights,
     folded_weights_gradient,
     learnable_gradient,
@@ -35,6 +37,7 @@ from .reference import (
 )
 from .spec import (
     FakeQuantSpec,
+    FoldedNormGradientSpec,
     FoldedNormSpec,
     FoldedWeightsGradientSpec,
     FoldedWeightsSpec,
@@ -45,6 +48,7 @@ from .spec import (
     StraightThroughSpec,
     catalogue,
     folded_norm_catalogue,
+    folded_norm_gradient_catalogue,
     folded_weights_catalogue,
     folded_weights_gradient_catalogue,
     learnable_gradient_catalogue,
@@ -176,6 +180,16 @@ FOLDED_NORM = Operator(
 )
 """Batch norm in training, after the quotient that undoes its folding."""
 
+FOLDED_NORM_GRADIENT = Operator(
+    FoldedNormGradientSpec.operator,
+    FoldedNormGradientSpec,
+    folded_norm_gradient_entry_points,
+    "fq_tvm.codegen.folded_norm_gradient:state",
+    folded_norm_gradient,
+    folded_norm_gradient_catalogue,
+)
+"""The gradient of both, by what was divided, the divisor, and batch norm's weight and bias."""
+
 OPERATORS = (
     FAKE_QUANT,
     STRAIGHT_THROUGH,
@@ -186,6 +200,7 @@ OPERATORS = (
     FOLDED_WEIGHTS,
     FOLDED_WEIGHTS_GRADIENT,
     FOLDED_NORM,
+    FOLDED_NORM_GRADIENT,
 )
 """Those of this library."""
 

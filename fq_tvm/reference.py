@@ -14,6 +14,7 @@ __all__ = [
     "channel_range",
     "fake_quant",
     "folded_norm",
+    "folded_norm_gradient",
     "folded_weights",
     "folded_weights_gradient",
     "learnable_gradient",
@@ -161,7 +162,7 @@ def sum_of_rows(values: NDArray[np.float32], sum_lanes: int = 8) -> NDArray[np.f
     values : numpy.ndarray
         float32, shape (outer, channels, inner).
     sum_lanes : int
-        Elements of a vector of torch's sum: 8 on x86-64, 4 on aarch64 without SVE.
+        Elements of a vector of torch's sum: 8 on x86-64, 4 on aarch64 without SVE.  Of shorter rows it takes one.
 
     Returns
     -------
@@ -170,13 +171,14 @@ def sum_of_rows(values: NDArray[np.float32], sum_lanes: int = 8) -> NDArray[np.f
 
     Notes
     -----
-    Formula: ``cascade_sum`` of torch, for a tensor (outer, channels, ...) summed over all but its channels, rows of a
-    vector and more, and more channels than one; of one channel all is a row here.  A row is taken in vectors, four sums
-    of these side by side; after 16 steps a sum is added to that of the next level and begins anew.
+    Formula: ``cascade_sum`` of torch, for a tensor (outer, channels, ...) summed over all but its channels, rows of two
+    elements and more, and more channels than one; of one channel all is a row here.  A row is taken in vectors, four
+    sums of these side by side; after 16 steps a sum is added to that of the next level and begins anew.
     """
     if values.shape[1] == 1:
         values = values.reshape(1, 1, -1)
     outer, channels, inner = values.shape
+    sum_lanes = sum_lanes if inner >= sum_lanes else 1
     wide = sum_lanes * SUM_VECTORS
     chunks = inner // wide
     levels = np.zeros((4, outer, channels, wide), np.float32)
@@ -251,6 +253,76 @@ def learnable_gradient(
         others = tuple(d for d in range(x.ndim) if axis is None or d != axis % x.ndim)
         sums = [each.sum(others, np.float64).astype(f32).reshape(scale.shape) for each in (by_scale, by_zero_point)]
     return by_x, sums[0], sums[1]
+
+
+def folded_norm_gradient(
+    quotient: ArrayLike, grad: ArrayLike, vectors: tuple[ArrayLike, ...], sum_lanes: int = 8
+) -> tuple[NDArray[np.float32], ...]:
+    """Gradient of :func:`folded_norm`.
+
+    Parameters
+    ----------
+    quotient, grad : array_like
+        float32, shape (outer, channels, ...): what was normalized, and the gradient of what came of it.
+    vectors : tuple of array_like
+        float32, shape (channels,): divisor, batch norm's weight, and the quotient's mean and one over its deviation.
+    sum_lanes : int
+        Elements of a vector of torch's sums, see :func:`sum_of_rows`.
+
+    Returns
+    -------
+    by_x : numpy.ndarray
+        float32, the quotient's shape.
+    by_divisor, by_gamma, by_beta : numpy.ndarray
+        float32, shape (channels,).
+
+    Notes
+    -----
+    Formula: ``aten::native_batch_norm_backward`` of contiguous float32, as it is built for CPUs with fused operations,
+    and :func:`quotient_gradient` of what that gives.  Its sums of a row are of float32, in vectors, of which the
+    elements behind the last whole one are added to the first lanes, there with a product that is not rounded; then half
+    of the lanes is added to the other half, and so on.  A row shorter than a vector is summed in order.  Sums of rows
+    are of float64.
+    """
+    f32 = np.float32
+    quotient, grad = (np.asarray(each, f32) for each in (quotient, grad))
+    divisor, gamma, mean, inverse = (np.asarray(each, f32) for each in vectors)
+    shape = quotient.shape[0], len(divisor), -1
+    x, dy = quotient.reshape(shape), grad.reshape(shape)
+    with np.errstate(all="ignore"):
+        centered = x - mean[:, None]
+        sums = [np.zeros(len(divisor)) for _ in range(2)]
+        for row, of_centered in zip(dy, centered, strict=True):
+            for total, each in zip(sums, _reduced(row, of_centered, sum_lanes), strict=True):
+                total += each
+        total, dot = sums
+        count = x.size // len(divisor)
+        slope = dot.astype(f32) * inverse * inverse / f32(count)
+        offset = (total / count).astype(f32)
+        straight = _fused(-centered, np.broadcast_to(slope[:, None], x.shape), dy - offset[:, None])
+        by_quotient = straight * inverse[:, None] * gamma[:, None]
+        by_gamma, by_beta = (dot * inverse).astype(f32), total.astype(f32)
+    by_x, by_divisor = quotient_gradient(quotient, by_quotient.reshape(quotient.shape), divisor, 1, sum_lanes)
+    return by_x, by_divisor, by_gamma, by_beta
+
+
+def _reduced(
+    values: NDArray[np.float32], factors: NDArray[np.float32], sum_lanes: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Sum rows of values, and of their products with factors, as ``vec::reduce_all`` and ``map2_reduce_all`` do."""
+    inner = values.shape[1]
+    lanes = sum_lanes if inner >= sum_lanes else 1
+    plain, dot = values[:, :lanes].copy(), factors[:, :lanes] * values[:, :lanes]
+    whole = inner // lanes * lanes
+    for start in range(lanes, whole, lanes):
+        at = slice(start, start + lanes)
+        plain, dot = plain + values[:, at], dot + factors[:, at] * values[:, at]
+    plain[:, : inner - whole] += values[:, whole:]
+    dot[:, : inner - whole] = _fused(factors[:, whole:], values[:, whole:], dot[:, : inner - whole])
+    while lanes > 1:
+        lanes //= 2
+        plain, dot = (each[:, :lanes] + each[:, lanes:] for each in (plain, dot))
+    return plain[:, 0], dot[:, 0]
 
 
 def _fused(a: NDArray[np.float32], b: NDArray[np.float32], c: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -610,6 +610,46 @@ class FoldedNormSpec(_Fields):
         return f"folded_norm_{self.iteration}_f32"
 
 
+@dataclass(frozen=True)
+class FoldedNormGradientSpec(_Fields):
+    """One kernel of the gradient of batch norm after what undoes its folding, whatever the extents.
+
+    Parameters
+    ----------
+    iteration : {"rows"}
+        How the kernel walks memory, as in :class:`FakeQuantSpec`.
+    sum_lanes : {4, 8}
+        See :class:`QuotientGradientSpec`.
+    dtype : {"float32"}
+        Element type of all tensors.
+
+    Raises
+    ------
+    FqError
+        If a field holds a value outside the sets above.
+    """
+
+    operator: ClassVar[str] = "folded_norm_gradient"
+    lanes: ClassVar[bool] = False
+    strided: ClassVar[bool] = False
+    nontemporal: ClassVar[bool] = False
+    out_dtype: ClassVar[str] = "float32"
+    element_bytes: ClassVar[int] = 12
+    """Bytes that move for each element: of the quotient, what comes in, and the result."""
+
+    iteration: str
+    sum_lanes: int = 8
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        _check_fields(self, iteration=("rows",), sum_lanes=SUM_LANES, dtype=("float32",))
+
+    @property
+    def name(self) -> str:
+        """A name that states every field, for files, logs and symbols."""
+        return f"folded_norm_gradient_{self.iteration}_f32_by{self.sum_lanes}"
+
+
 def _check_fields(spec: Any, **allowed: tuple[Any, ...]) -> None:
     """Refuse a specification of which a field holds a value outside its set."""
     for field, values in allowed.items():
@@ -743,3 +783,8 @@ def folded_weights_gradient_catalogue() -> tuple[FoldedWeightsGradientSpec, ...]
 def folded_norm_catalogue() -> tuple[FoldedNormSpec, ...]:
     """List every kernel of batch norm after a quotient."""
     return (FoldedNormSpec("rows"),)
+
+
+def folded_norm_gradient_catalogue() -> tuple[FoldedNormGradientSpec, ...]:
+    """List every kernel of the gradient of batch norm after a quotient."""
+    return tuple(FoldedNormGradientSpec("rows", lanes) for lanes in SUM_LANES)

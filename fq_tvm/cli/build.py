@@ -16,6 +16,7 @@ from ..spec import (
     FakeQuantSpec,
     catalogue,
     folded_norm_catalogue,
+    folded_norm_gradient_catalogue,
     folded_weights_catalogue,
     folded_weights_gradient_catalogue,
     learnable_gradient_catalogue,
@@ -87,6 +88,7 @@ def build(arguments: Arguments) -> None:
             *folded_weights_catalogue(),
             *folded_weights_gradient_catalogue(),
             *folded_norm_catalogue(),
+            *folded_norm_gradient_catalogue(),
         ]
     target, is_default = find_target(arguments.target), arguments.target in (None, environment.target_name())
     start = time.perf_counter()

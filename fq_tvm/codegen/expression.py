@@ -531,6 +531,11 @@ def fenced(value: Any) -> Any:
     return tirx.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", value)
 
 
+def fused(a: Any, b: Any, c: Any) -> Any:
+    """State ``a * b + c`` of float32, rounded once."""
+    return tirx.call_intrin("float32", "tirx.fma", a, b, c)
+
+
 class Learned(NamedTuple):
     """What the gradient by x, scale and zero point has to know of a channel, as float32 expressions.
 

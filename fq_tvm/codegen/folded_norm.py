@@ -14,7 +14,7 @@ from tvm import tirx
 from ..entry_points import folded_norm_entry_points
 from ..schedule import Schedule
 from ..spec import FoldedNormSpec
-from .expression import fenced
+from .expression import fenced, fused
 from .loop_nests import loop, over, statement, vector
 from .statement import Statement, View, variables
 from .vector_loops import int64
@@ -140,7 +140,7 @@ class _Channels:
         new = self.n["momentum"].astype("float32")
         old = one - new
         mean = fenced(new * self.of("mean", k)) + fenced(old * self.of("running_mean", k))
-        moved = _fma(new, squares / self.count("float32", 1), fenced(old * self.of("running_var", k)))
+        moved = fused(new, squares / self.count("float32", 1), fenced(old * self.of("running_var", k)))
         return tirx.SeqStmt(
             [
                 self.store("inverse", k, inverse),
@@ -151,15 +151,11 @@ class _Channels:
 
     def normalize(self, o: Any, k: int) -> Any:
         linear = self.of("inverse", k) * self.of("gamma", k)
-        constant = _fma(self.of("mean", k) * tirx.const(-1.0, "float32"), linear, self.of("beta", k))
+        constant = fused(self.of("mean", k) * tirx.const(-1.0, "float32"), linear, self.of("beta", k))
         begin = self.begin(o, k)
 
         def element(i: Any) -> Any:
-            value = _fma(self.tensors["quotient"][begin + i], linear, constant)
+            value = fused(self.tensors["quotient"][begin + i], linear, constant)
             return tirx.BufferStore(self.tensors["out"], value, [begin + i])
 
         return loop("i", self.inner, element)
-
-
-def _fma(a: Any, b: Any, c: Any) -> Any:
-    return tirx.call_intrin("float32", "tirx.fma", a, b, c)

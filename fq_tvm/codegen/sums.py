@@ -36,6 +36,8 @@ def row_sum(
 ) -> Any:
     """State a row: do what is to be done with each element, sum what it gives, and do something with the sum.
 
+    A row that is shorter than a vector is summed as if a vector had one element.
+
     Parameters
     ----------
     lanes : int
@@ -49,6 +51,14 @@ def row_sum(
     dtype : str
         Of the sum.
     """
+
+    def of(lanes: int) -> Any:
+        return _row_sum(lanes, inner, element, finish, dtype)
+
+    return tirx.IfThenElse(inner < lanes, of(1), of(lanes))
+
+
+def _row_sum(lanes: int, inner: Any, element: Any, finish: Any, dtype: str) -> Any:
     wide = lanes * SUM_VECTORS
     levels = [tirx.decl_buffer((wide,), dtype, f"level{i}") for i in range(LEVELS)]
     total = tirx.decl_buffer((1,), dtype, "total")

@@ -23,6 +23,7 @@ from ..spec import (
     EXTENDED_FLOATS,
     EXTENDED_ZERO_POINTS,
     FakeQuantSpec,
+    FoldedNormGradientSpec,
     FoldedNormSpec,
     FoldedWeightsGradientSpec,
     FoldedWeightsSpec,
@@ -466,6 +467,45 @@ class FoldedNorm(NamedTuple):
     def spec(self, iteration: str) -> FoldedNormSpec:
         """Return the kernel that serves it, given the class of the loops."""
         return FoldedNormSpec(iteration)
+
+
+class FoldedNormGradient(NamedTuple):
+    """What the gradient of batch norm after a quotient depends on; all tensors are contiguous.
+
+    Parameters
+    ----------
+    quotient : Operand
+        What grad and the result lie like; the second dimension has the channels.
+    sum_lanes : int
+        See :class:`~fq_tvm.spec.QuotientGradientSpec`.
+    """
+
+    quotient: Operand
+    sum_lanes: int
+
+    @property
+    def axis(self) -> int:
+        """The second dimension."""
+        return 1
+
+    @property
+    def values(self) -> dict[str, float]:
+        """None but the loops'."""
+        return {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the quotient."""
+        return self.quotient.shape
+
+    @property
+    def strides(self) -> tuple[tuple[int, ...], ...]:
+        """Of the quotient, in elements."""
+        return (self.quotient.strides,)
+
+    def spec(self, iteration: str) -> FoldedNormGradientSpec:
+        """Return the kernel that serves it, given the class of the loops."""
+        return FoldedNormGradientSpec(iteration, self.sum_lanes)
 
 
 class Reduction(NamedTuple):

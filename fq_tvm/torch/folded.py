@@ -118,8 +118,8 @@ def _compare(
             module.weight_fake_quant = quantizer()
         method(module, x)  # after which there is a range so far
         out = method(module, x)
-        with spare_gradients.learning():  # nobody looks at what batch norm hands on
-            gradients = torch.autograd.grad(out, (x, *module.parameters()), grad)
+        with spare_gradients.learning():  # nobody looks at what batch norm and the change of sign hand on
+            gradients = torch.autograd.grad(-out, (x, *module.parameters()), grad)
         found.append([out, *gradients, *module.buffers()])
         found[-1] = [each.detach().clone() for each in found[-1]]
     return all(torch.equal(a, b) for a, b in zip(*found, strict=True))

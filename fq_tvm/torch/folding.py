@@ -19,16 +19,23 @@ from torch.autograd.function import _SingleLevelFunction
 from torch.nn.modules.module import _has_any_global_hook
 
 from ..errors import CacheMissError
-from ..launch.arguments import FoldedNorm, FoldedWeights, FoldedWeightsGradient, ObservedParameters, describe
+from ..launch.arguments import (
+    FoldedNorm,
+    FoldedNormGradient,
+    FoldedWeights,
+    FoldedWeightsGradient,
+    ObservedParameters,
+    describe,
+)
 from ..launch.buffers import run
 from ..launch.registry import launches, remember
 from ..launch.runtime import AddressTensor
 from ..launch.sequence import DONE, Fixed, Given, Scratch, Sequence, Step
 from ..layout import MAX_RANK
 from ..store import records
-from .plain import STOCK, is_plain
+from .plain import NO_MODE, STOCK, included_keys, is_plain
 from .quantizing import Quantizing, is_replaced_by_others, places, quantizing_of
-from .quotient import MOST_ROW, by_divisor, in_one_pass, launch_or_stock, sum_lanes
+from .quotient import MOST_ROW, by_divisor, in_one_pass, launch_or_stock, spare_gradients, sum_lanes
 from .results import result_like
 
 CONVOLVE = {
@@ -256,6 +263,39 @@ class Folding:
             return STOCK
         return launch_or_stock(FoldedNorm(describe(x, "x"), self.momentum, self.epsilon))
 
+    def unnormalize(
+        self, grad: torch.Tensor, quotient: torch.Tensor, vectors: Several[torch.Tensor], spare: bool
+    ) -> tuple[torch.Tensor, ...]:
+        """Return the gradients of :meth:`normalize`.
+
+        Parameters
+        ----------
+        grad, quotient : torch.Tensor
+            What comes in, and what was normalized.
+        vectors : sequence of torch.Tensor
+            Shape (channels,): divisor, gamma, the running statistics, and the two that were kept.
+        spare : bool
+            Whether grad may be overwritten.
+
+        Returns
+        -------
+        by_x, by_divisor, by_gamma, by_beta : torch.Tensor
+        """
+        divisor, gamma, *statistics = vectors
+        launch = _launch_of_norm_gradient(grad, quotient)
+        if launch is STOCK:
+            by_quotient, *others = self.gradients_of_norm(grad, quotient, gamma, statistics)
+            both = in_one_pass(quotient, divisor, by_quotient, spare=True)
+            if both is None:
+                each = of_channels(divisor, self.dimensions)
+                both = by_quotient / each, by_divisor(quotient, each, by_quotient).view(-1)
+            return *both, *others
+        by_x = grad if spare else result_like(quotient, quotient.dtype)
+        others = [torch.empty_like(divisor) for _ in range(3)]
+        given = grad.detach(), divisor, gamma.detach(), *statistics[2:]
+        run(launch, quotient, *given, by_x, *others, from_torch=True)
+        return by_x, *others
+
     def gradients(
         self, by_out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, wanted: bool
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
@@ -314,6 +354,46 @@ def norm_agrees() -> bool:
     return True
 
 
+@cache
+def norm_gradient_agrees() -> bool:
+    """Whether the gradients that torch makes of batch norm and a quotient have the bits of ours."""
+    numbers = torch.Generator().manual_seed(0)
+    for inner in ((6, 7), (1, 3)):
+        shapes = *[(3, 13, *inner)] * 2, *[(13,)] * 2
+        x, grad, divisor, gamma = (torch.randn(s, generator=numbers, dtype=torch.float32, device="cpu") for s in shapes)
+        launch = launch_or_stock(FoldedNormGradient(describe(x, "x"), sum_lanes()))
+        if launch is STOCK:
+            return False
+        running = torch.zeros_like(gamma), torch.ones_like(gamma)
+        _, *kept = torch.native_batch_norm(x, gamma, gamma, *running, True, 0.1, 1e-5)
+        by_x, *others = _backward_of_norm(grad, x, gamma, *running, *kept, True, 1e-5, [True] * 3)
+        each = of_channels(divisor, 4)
+        wanted = by_x / each, by_divisor(x, each, by_x).view(-1), *others
+        made = torch.empty_like(x), *(torch.empty_like(gamma) for _ in range(3))
+        run(launch, x, grad, divisor, gamma, *kept, *made, from_torch=True)
+        if not all(map(torch.equal, wanted, made)):
+            return False
+    return True
+
+
+def _launch_of_norm_gradient(grad: torch.Tensor, quotient: torch.Tensor) -> Any:
+    """Return the launch for a gradient that comes in; ``STOCK`` if torch must."""
+    if not (
+        is_plain(grad) and grad.dtype == torch.float32 and grad.shape == quotient.shape
+        and grad.is_contiguous() and quotient.is_contiguous() and included_keys().raw_repr() in NO_MODE
+    ):  # fmt: skip
+        return STOCK
+    key = ("folded norm gradient", quotient.shape)
+    launch = launches.get(key)
+    return remember(key, _plan_norm_gradient(quotient)) if launch is None else launch
+
+
+def _plan_norm_gradient(quotient: torch.Tensor) -> Any:
+    if not sum_lanes() or not 2 <= math.prod(quotient.shape[2:]) <= MOST_ROW or not norm_gradient_agrees():
+        return STOCK
+    return launch_or_stock(FoldedNormGradient(describe(quotient, "quotient"), sum_lanes()))
+
+
 def is_replaced() -> bool:
     """Whether somebody else replaced a method that is restated here."""
     return is_replaced_by_others() or nn.modules.batchnorm._BatchNorm.forward is not NORMALIZE
@@ -321,7 +401,7 @@ def is_replaced() -> bool:
 
 def _plan_unfolding(by_folded: torch.Tensor) -> Any:
     lanes = sum_lanes()
-    if not lanes or not lanes <= by_folded[0].numel() <= MOST_ROW:
+    if not lanes or not 2 <= by_folded[0].numel() <= MOST_ROW:
         return STOCK
     return launch_or_stock(FoldedWeightsGradient(describe(by_folded, "grad"), lanes))
 
@@ -404,16 +484,13 @@ class Convolution(_SingleLevelFunction):  # type: ignore[misc]  # torch's stub s
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients by x, weight, gamma and beta."""
+        spare = spare_gradients.has(grad)
         x, weight, gamma, folded, mask, factor, sigma, quotient, *statistics = ctx.saved_tensors
         folding: Folding = ctx.folding
         if torch.is_grad_enabled():
             return _differentiable(ctx, grad, ctx.saved_tensors)
-        by_quotient, by_gamma, by_beta = folding.gradients_of_norm(grad, quotient, gamma, statistics)
-        both = in_one_pass(quotient, factor, by_quotient, spare=True)
-        if both is None:
-            divisor = of_channels(factor, folding.dimensions)
-            both = by_quotient / divisor, by_divisor(quotient, divisor, by_quotient).view(-1)
-        by_convolved, by_factor = both
+        vectors = factor, gamma, *statistics
+        by_convolved, by_factor, by_gamma, by_beta = folding.unnormalize(grad, quotient, vectors, spare)
         by_x, by_folded = folding.gradients(by_convolved, x, folded, ctx.needs_input_grad[0])
         found = folding.unfold(weight, by_folded, (folded, mask, factor, sigma), by_factor)
         if found is None:

@@ -26,7 +26,7 @@ from .results import result_like
 from .spare import Spare
 
 MOST_ROW = 2**16 - 1
-"""Elements of the longest row of a channel that torch sums as the kernel does; the shortest is one of its vectors."""
+"""Elements of the longest row of a channel that torch sums as the kernel does; the shortest has two."""
 
 spare_gradients = Spare()
 """Knows those that come in to the functions of folded batch norm."""
@@ -103,7 +103,7 @@ def in_one_pass(
 
 def _plan(quotient: torch.Tensor) -> Any:
     lanes, row = sum_lanes(), math.prod(quotient.shape[2:])
-    if not lanes or quotient.shape[1] == 1 or not lanes <= row <= MOST_ROW:
+    if not lanes or quotient.shape[1] == 1 or not 2 <= row <= MOST_ROW:
         return STOCK
     return launch_or_stock(QuotientGradient(describe(quotient.detach(), "quotient"), 1, lanes))
 

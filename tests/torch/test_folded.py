@@ -53,6 +53,15 @@ def served(monkeypatch):
 
     for module in (quotient, folding):
         monkeypatch.setattr(module, "in_one_pass", counted)
+    launch_of = folding._launch_of_norm_gradient
+
+    def found(*tensors):
+        launch = launch_of(*tensors)
+        if launch is not folding.STOCK:  # else what is counted above is asked
+            seen.append(True)
+        return launch
+
+    monkeypatch.setattr(folding, "_launch_of_norm_gradient", found)
     monkeypatch.setattr(folded, "MIN_ELEMENTS", 0)
     return seen
 
@@ -101,7 +110,7 @@ def test_steps_have_torchs_bits(served, seed):
         x = x.repeat(4, *[1] * (x.dim() - 1))  # batch norm wants more than one value a channel
     assert all_equal(states(module, x, enabled=False), states(module, x, enabled=True))
     row = module(x)[0, 0].numel()
-    assert served == [row >= quotient.sum_lanes()] * 3
+    assert served == [row > 1] * 3
 
 
 @pytest.mark.parametrize("frozen", ["weights", "statistics", "nothing"])
