@@ -255,76 +255,6 @@ def learnable_gradient(
     return by_x, sums[0], sums[1]
 
 
-def folded_norm_gradient(
-    quotient: ArrayLike, grad: ArrayLike, vectors: tuple[ArrayLike, ...], sum_lanes: int = 8
-) -> tuple[NDArray[np.float32], ...]:
-    """Gradient of :func:`folded_norm`.
-
-    Parameters
-    ----------
-    quotient, grad : array_like
-        float32, shape (outer, channels, ...): what was normalized, and the gradient of what came of it.
-    vectors : tuple of array_like
-        float32, shape (channels,): divisor, batch norm's weight, and the quotient's mean and one over its deviation.
-    sum_lanes : int
-        Elements of a vector of torch's sums, see :func:`sum_of_rows`.
-
-    Returns
-    -------
-    by_x : numpy.ndarray
-        float32, the quotient's shape.
-    by_divisor, by_gamma, by_beta : numpy.ndarray
-        float32, shape (channels,).
-
-    Notes
-    -----
-    Formula: ``aten::native_batch_norm_backward`` of contiguous float32, as it is built for CPUs with fused operations,
-    and :func:`quotient_gradient` of what that gives.  Its sums of a row are of float32, in vectors, of which the
-    elements behind the last whole one are added to the first lanes, there with a product that is not rounded; then half
-    of the lanes is added to the other half, and so on.  A row shorter than a vector is summed in order.  Sums of rows
-    are of float64.
-    """
-    f32 = np.float32
-    quotient, grad = (np.asarray(each, f32) for each in (quotient, grad))
-    divisor, gamma, mean, inverse = (np.asarray(each, f32) for each in vectors)
-    shape = quotient.shape[0], len(divisor), -1
-    x, dy = quotient.reshape(shape), grad.reshape(shape)
-    with np.errstate(all="ignore"):
-        centered = x - mean[:, None]
-        sums = [np.zeros(len(divisor)) for _ in range(2)]
-        for row, of_centered in zip(dy, centered, strict=True):
-            for total, each in zip(sums, _reduced(row, of_centered, sum_lanes), strict=True):
-                total += each
-        total, dot = sums
-        count = x.size // len(divisor)
-        slope = dot.astype(f32) * inverse * inverse / f32(count)
-        offset = (total / count).astype(f32)
-        straight = _fused(-centered, np.broadcast_to(slope[:, None], x.shape), dy - offset[:, None])
-        by_quotient = straight * inverse[:, None] * gamma[:, None]
-        by_gamma, by_beta = (dot * inverse).astype(f32), total.astype(f32)
-    by_x, by_divisor = quotient_gradient(quotient, by_quotient.reshape(quotient.shape), divisor, 1, sum_lanes)
-    return by_x, by_divisor, by_gamma, by_beta
-
-
-def _reduced(
-    values: NDArray[np.float32], factors: NDArray[np.float32], sum_lanes: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Sum rows of values, and of their products with factors, as ``vec::reduce_all`` and ``map2_reduce_all`` do."""
-    inner = values.shape[1]
-    lanes = sum_lanes if inner >= sum_lanes else 1
-    plain, dot = values[:, :lanes].copy(), factors[:, :lanes] * values[:, :lanes]
-    whole = inner // lanes * lanes
-    for start in range(lanes, whole, lanes):
-        at = slice(start, start + lanes)
-        plain, dot = plain + values[:, at], dot + factors[:, at] * values[:, at]
-    plain[:, : inner - whole] += values[:, whole:]
-    dot[:, : inner - whole] = _fused(factors[:, whole:], values[:, whole:], dot[:, : inner - whole])
-    while lanes > 1:
-        lanes //= 2
-        plain, dot = (each[:, :lanes] + each[:, lanes:] for each in (plain, dot))
-    return plain[:, 0], dot[:, 0]
-
-
 def _fused(a: NDArray[np.float32], b: NDArray[np.float32], c: NDArray[np.float32]) -> NDArray[np.float32]:
     """``a * b + c``, rounded once to float32."""
     product, c = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)  # exact
@@ -597,3 +527,73 @@ def folded_norm(
         constant = _fused(-mean, linear, beta)
         out = _fused(quotient, *(np.broadcast_to(v.reshape(each), x.shape) for v in (linear, constant)))
     return running_mean, running_var, quotient, out, mean, inverse
+
+
+def folded_norm_gradient(
+    quotient: ArrayLike, grad: ArrayLike, vectors: tuple[ArrayLike, ...], sum_lanes: int = 8
+) -> tuple[NDArray[np.float32], ...]:
+    """Gradient of :func:`folded_norm`.
+
+    Parameters
+    ----------
+    quotient, grad : array_like
+        float32, shape (outer, channels, ...): what was normalized, and the gradient of what came of it.
+    vectors : tuple of array_like
+        float32, shape (channels,): divisor, batch norm's weight, and the quotient's mean and one over its deviation.
+    sum_lanes : int
+        Elements of a vector of torch's sums, see :func:`sum_of_rows`.
+
+    Returns
+    -------
+    by_x : numpy.ndarray
+        float32, the quotient's shape.
+    by_divisor, by_gamma, by_beta : numpy.ndarray
+        float32, shape (channels,).
+
+    Notes
+    -----
+    Formula: ``aten::native_batch_norm_backward`` of contiguous float32, as it is built for CPUs with fused operations,
+    and :func:`quotient_gradient` of what that gives.  Its sums of a row are of float32, in vectors, of which the
+    elements behind the last whole one are added to the first lanes, there with a product that is not rounded; then half
+    of the lanes is added to the other half, and so on.  A row shorter than a vector is summed in order.  Sums of rows
+    are of float64.
+    """
+    f32 = np.float32
+    quotient, grad = (np.asarray(each, f32) for each in (quotient, grad))
+    divisor, gamma, mean, inverse = (np.asarray(each, f32) for each in vectors)
+    shape = quotient.shape[0], len(divisor), -1
+    x, dy = quotient.reshape(shape), grad.reshape(shape)
+    with np.errstate(all="ignore"):
+        centered = x - mean[:, None]
+        sums = [np.zeros(len(divisor)) for _ in range(2)]
+        for row, of_centered in zip(dy, centered, strict=True):
+            for total, each in zip(sums, _reduced(row, of_centered, sum_lanes), strict=True):
+                total += each
+        total, dot = sums
+        count = x.size // len(divisor)
+        slope = dot.astype(f32) * inverse * inverse / f32(count)
+        offset = (total / count).astype(f32)
+        straight = _fused(-centered, np.broadcast_to(slope[:, None], x.shape), dy - offset[:, None])
+        by_quotient = straight * inverse[:, None] * gamma[:, None]
+        by_gamma, by_beta = (dot * inverse).astype(f32), total.astype(f32)
+    by_x, by_divisor = quotient_gradient(quotient, by_quotient.reshape(quotient.shape), divisor, 1, sum_lanes)
+    return by_x, by_divisor, by_gamma, by_beta
+
+
+def _reduced(
+    values: NDArray[np.float32], factors: NDArray[np.float32], sum_lanes: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Sum rows of values, and of their products with factors, as ``vec::reduce_all`` and ``map2_reduce_all`` do."""
+    inner = values.shape[1]
+    lanes = sum_lanes if inner >= sum_lanes else 1
+    plain, dot = values[:, :lanes].copy(), factors[:, :lanes] * values[:, :lanes]
+    whole = inner // lanes * lanes
+    for start in range(lanes, whole, lanes):
+        at = slice(start, start + lanes)
+        plain, dot = plain + values[:, at], dot + factors[:, at] * values[:, at]
+    plain[:, : inner - whole] += values[:, whole:]
+    dot[:, : inner - whole] = _fused(factors[:, whole:], values[:, whole:], dot[:, : inner - whole])
+    while lanes > 1:
+        lanes //= 2
+        plain, dot = (each[:, :lanes] + each[:, lanes:] for each in (plain, dot))
+    return plain[:, 0], dot[:, 0]

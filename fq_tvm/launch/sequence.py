@@ -129,6 +129,8 @@ class Sequence:
     ------
     BuildError
         If there is no code for this machine, and none can be built.
+    ValueError
+        If a function has more than ``MOST_ARGUMENTS``.
     """
 
     def __init__(self, tensors: Several[Operand | Fixed], steps: Several[Step], scratch: Several[int] = ()) -> None:
@@ -142,6 +144,8 @@ class Sequence:
         for launch, arguments, proceed in steps:
             given = *arguments, *([behind] if launch.workspace_size else [])
             for function, values in launch.bare_calls(*given, from_torch=True):
+                if len(values) > MOST_ARGUMENTS:
+                    raise ValueError(f"a step has {len(values)} arguments; expected at most {MOST_ARGUMENTS}")
                 each = self._array(_Argument, [_argument(value, starts) for value in values])
                 self._kept += [function, values]
                 written.append(_Step(function.__chandle__(), each, len(values), -1))

@@ -28,6 +28,7 @@ from fq_tvm.launch import arguments, registry, runtime
 from fq_tvm.launch.kernel import Launch
 from fq_tvm.reference import (
     folded_norm,
+    folded_norm_gradient,
     folded_weights,
     folded_weights_gradient,
     quotient_gradient,
@@ -35,12 +36,14 @@ from fq_tvm.reference import (
 )
 from fq_tvm.spec import (
     FakeQuantSpec,
+    FoldedNormGradientSpec,
     FoldedNormSpec,
     FoldedWeightsGradientSpec,
     FoldedWeightsSpec,
     QuotientGradientSpec,
     StraightThroughSpec,
     folded_norm_catalogue,
+    folded_norm_gradient_catalogue,
     folded_weights_catalogue,
     folded_weights_gradient_catalogue,
     quotient_gradient_catalogue,
@@ -205,6 +208,19 @@ def norm(spec: FoldedNormSpec, rng: np.random.Generator) -> int:
     return elements
 
 
+def norm_gradient(spec: FoldedNormGradientSpec, rng: np.random.Generator) -> int:
+    """Compare a kernel of its gradient with the reference, where some operations are to be fused and others not."""
+    elements = 0
+    for shape in ((5, 3, 704), (3, 17, 9), (4, 90, 3), (2, 40, 2741)):
+        x, grad, *vectors = (rng.standard_normal(s).astype("f4") for s in (shape, shape, *[shape[1]] * 4))
+        made = np.zeros(shape, "f4"), *(np.zeros(shape[1], "f4") for _ in range(3))
+        call = arguments.FoldedNormGradient(arguments.describe(x, "x"), spec.sum_lanes)
+        launched(call, spec, (x, grad, *vectors), made)
+        want = folded_norm_gradient(x, grad, tuple(vectors), spec.sum_lanes)
+        elements += same(made, want, (spec, shape))
+    return elements
+
+
 def refused(action: Any, words: str) -> None:
     """Require a clear error, and not the end of the process."""
     with pytest.raises(BuildError, match=re.escape(words)) as raised:
@@ -248,6 +264,8 @@ def main() -> None:
         elements += weights_gradient(back, rng)
     for normalized in folded_norm_catalogue():
         elements += norm(normalized, rng)
+    for behind in folded_norm_gradient_catalogue():
+        elements += norm_gradient(behind, rng)
     compiler = sorted(m for m in sys.modules if m == "tvm" or m.startswith("tvm."))
     assert not compiler, compiler
     assert elements >= 10_000_000, elements

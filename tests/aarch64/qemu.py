@@ -22,6 +22,7 @@ from fq_tvm.spec import (
     ARITHMETIC,
     ITERATIONS,
     folded_norm_catalogue,
+    folded_norm_gradient_catalogue,
     folded_weights_catalogue,
     folded_weights_gradient_catalogue,
     quotient_gradient_catalogue,
@@ -72,6 +73,7 @@ def build(folder: Path) -> None:
     """Cross-build what the suites need."""
     specs = [*fq_tvm.catalogue(), *straight_through_catalogue(), *quotient_gradient_catalogue()]
     specs += [*folded_weights_catalogue(), *folded_weights_gradient_catalogue(), *folded_norm_catalogue()]
+    specs += folded_norm_gradient_catalogue()
     specs += [fq_tvm.FakeQuantSpec(i, *d, a) for i, d, a in itertools.product(ITERATIONS, BEYOND, ARITHMETIC)]
     specs += [fq_tvm.FakeQuantSpec(i, mask=False) for i in ITERATIONS]  # others are served with the mask discarded
     paths = fq_tvm.build_library(folder, specs, fq_tvm.find_target(TARGET))
