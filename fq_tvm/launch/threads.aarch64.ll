@@ -1727,6 +1727,8 @@ define internal noundef ptr @help(ptr noundef %number) #10 {
 entry:
   %t.i13.i = alloca %struct.timespec, align 8
   %t.i.i = alloca %struct.timespec, align 8
+  %t.i68 = alloca %struct.timespec, align 8
+  %t.i = alloca %struct.timespec, align 8
   %part = alloca %struct.Part, align 8
   %0 = ptrtoint ptr %number to i64
   %conv = trunc i64 %0 to i32
@@ -1749,6 +1751,8 @@ if.then:                                          ; preds = %entry
 
 if.end:                                           ; preds = %if.then, %entry
   %busy = getelementptr inbounds nuw i8, ptr %arrayidx, i64 4
+  %tv_nsec.i = getelementptr inbounds nuw i8, ptr %t.i, i64 8
+  %tv_nsec.i71 = getelementptr inbounds nuw i8, ptr %t.i68, i64 8
   %tv_nsec.i.i = getelementptr inbounds nuw i8, ptr %t.i.i, i64 8
   %tv_nsec.i16.i = getelementptr inbounds nuw i8, ptr %t.i13.i, i64 8
   br label %for.cond
@@ -1757,67 +1761,91 @@ for.cond:                                         ; preds = %for.cond.backedge, 
   %call5 = call i32 @sched_getcpu() #13
   %1 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 276) monotonic, align 4
   %cmp.not = icmp eq i32 %call5, %1
-  br i1 %cmp.not, label %if.end32.sink.split, label %if.then8
+  br i1 %cmp.not, label %if.end45.sink.split, label %if.then8
 
 if.then8:                                         ; preds = %for.cond
   store atomic i32 1, ptr %busy seq_cst, align 4
   call void @llvm.lifetime.start.p0(i64 24, ptr nonnull %part) #13
   call void @llvm.memcpy.p0.p0.i64(ptr noundef nonnull align 8 dereferenceable(24) %part, ptr noundef nonnull align 8 dereferenceable(24) @__const.help.part, i64 24, i1 false)
-  %call9 = call fastcc i32 @work(i32 noundef %conv, ptr noundef %part)
-  %tobool10.not = icmp eq i32 %call9, 0
-  br i1 %tobool10.not, label %if.end19, label %if.then11
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i) #13
+  %call.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i) #13
+  %2 = load i64, ptr %t.i, align 8
+  %3 = load i64, ptr %tv_nsec.i, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i) #13
+  %call10 = call fastcc i32 @work(i32 noundef %conv, ptr noundef %part)
+  %tobool11.not = icmp eq i32 %call10, 0
+  br i1 %tobool11.not, label %cond.end.thread, label %if.then15
 
-if.then11:                                        ; preds = %if.then8
-  %2 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 %call9 seq_cst, align 128
-  %3 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 132) seq_cst, align 4
-  %tobool17.not = icmp eq i32 %3, 0
-  br i1 %tobool17.not, label %if.end19, label %if.then18
-
-if.then18:                                        ; preds = %if.then11
-  %call.i = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
-  br label %if.end19
-
-if.end19:                                         ; preds = %if.then8, %if.then18, %if.then11
-  store atomic i32 0, ptr %busy seq_cst, align 4
+cond.end.thread:                                  ; preds = %if.then8
   %4 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
-  %tobool.not.i = icmp eq i64 %4, 0
-  br i1 %tobool.not.i, label %land.lhs.true26, label %cond.end.i
+  br label %if.end23
 
-cond.end.i:                                       ; preds = %if.end19
+if.then15:                                        ; preds = %if.then8
+  call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i68) #13
+  %call.i69 = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i68) #13
+  %5 = load i64, ptr %t.i68, align 8
+  %6 = load i64, ptr %tv_nsec.i71, align 8
+  call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i68) #13
+  %reass.add = sub i64 %5, %2
+  %reass.mul = mul i64 %reass.add, 1000000000
+  %add.i72 = sub i64 %6, %3
+  %sub = add i64 %add.i72, %reass.mul
+  %div = sdiv i64 %sub, 4
+  %7 = load atomic i64, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 288) monotonic, align 32
+  %8 = atomicrmw add ptr getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 %call10 seq_cst, align 128
+  %9 = load atomic i32, ptr getelementptr inbounds nuw (i8, ptr @pool, i64 132) seq_cst, align 4
+  %tobool21.not = icmp eq i32 %9, 0
+  br i1 %tobool21.not, label %if.end23, label %if.then22
+
+if.then22:                                        ; preds = %if.then15
+  %call.i73 = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull getelementptr inbounds nuw (i8, ptr @pool, i64 128), i32 noundef 129, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
+  br label %if.end23
+
+if.end23:                                         ; preds = %cond.end.thread, %if.then22, %if.then15
+  %10 = phi i64 [ %4, %cond.end.thread ], [ %7, %if.then22 ], [ %7, %if.then15 ]
+  %cond79 = phi i64 [ 0, %cond.end.thread ], [ %div, %if.then22 ], [ %div, %if.then15 ]
+  store atomic i32 0, ptr %busy seq_cst, align 4
+  %11 = load i64, ptr @settings.2, align 8
+  %spec.select = call i64 @llvm.smin.i64(i64 %cond79, i64 %11)
+  %cond35 = call i64 @llvm.smax.i64(i64 %spec.select, i64 %10)
+  %tobool.not.i = icmp eq i64 %cond35, 0
+  br i1 %tobool.not.i, label %land.lhs.true39, label %cond.end.i
+
+cond.end.i:                                       ; preds = %if.end23
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i.i) #13
   %call.i.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i.i) #13
-  %5 = load i64, ptr %t.i.i, align 8
-  %mul.i.i = mul nsw i64 %5, 1000000000
-  %6 = load i64, ptr %tv_nsec.i.i, align 8
+  %12 = load i64, ptr %t.i.i, align 8
+  %mul.i.i = mul nsw i64 %12, 1000000000
+  %13 = load i64, ptr %tv_nsec.i.i, align 8
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i.i) #13
-  %add.i.i = add i64 %6, %4
-  %add.i = add i64 %add.i.i, %mul.i.i
-  %tobool1.not.i = icmp eq i64 %add.i, 0
-  br i1 %tobool1.not.i, label %land.lhs.true26, label %land.lhs.true.lr.ph.i
+  %add.i.i = add i64 %13, %cond35
+  %add.i74 = add i64 %add.i.i, %mul.i.i
+  %tobool1.not.i = icmp eq i64 %add.i74, 0
+  br i1 %tobool1.not.i, label %land.lhs.true39, label %land.lhs.true.lr.ph.i
 
 land.lhs.true.lr.ph.i:                            ; preds = %cond.end.i
-  %7 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i.i.i53 = lshr i64 %7, 10
-  %and.i.i.i.i54 = and i64 %shr.i.i.i.i53, 1023
-  %and.i3.i.i.i55 = and i64 %7, 1023
-  %cmp.i.not.i.i56 = icmp samesign uge i64 %and.i.i.i.i54, %and.i3.i.i.i55
-  %8 = trunc i64 %7 to i32
-  %9 = lshr i32 %8, 20
-  %conv.i.i57 = and i32 %9, 1023
-  %cmp.i.i58 = icmp sle i32 %conv.i.i57, %conv
-  %narrow.i.not.i59 = or i1 %cmp.i.not.i.i56, %cmp.i.i58
-  br i1 %narrow.i.not.i59, label %land.rhs.i, label %land.lhs.true26
+  %14 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i.i80 = lshr i64 %14, 10
+  %and.i.i.i.i81 = and i64 %shr.i.i.i.i80, 1023
+  %and.i3.i.i.i82 = and i64 %14, 1023
+  %cmp.i.not.i.i83 = icmp samesign uge i64 %and.i.i.i.i81, %and.i3.i.i.i82
+  %15 = trunc i64 %14 to i32
+  %16 = lshr i32 %15, 20
+  %conv.i.i84 = and i32 %16, 1023
+  %cmp.i.i85 = icmp sle i32 %conv.i.i84, %conv
+  %narrow.i.not.i86 = or i1 %cmp.i.not.i.i83, %cmp.i.i85
+  br i1 %narrow.i.not.i86, label %land.rhs.i, label %land.lhs.true39
 
 land.rhs.i:                                       ; preds = %land.lhs.true.lr.ph.i, %for.body8.preheader.i
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %t.i13.i) #13
   %call.i14.i = call i32 @clock_gettime(i32 noundef 1, ptr noundef nonnull %t.i13.i) #13
-  %10 = load i64, ptr %t.i13.i, align 8
-  %mul.i15.i = mul nsw i64 %10, 1000000000
-  %11 = load i64, ptr %tv_nsec.i16.i, align 8
-  %add.i17.i = add nsw i64 %mul.i15.i, %11
+  %17 = load i64, ptr %t.i13.i, align 8
+  %mul.i15.i = mul nsw i64 %17, 1000000000
+  %18 = load i64, ptr %tv_nsec.i16.i, align 8
+  %add.i17.i = add nsw i64 %mul.i15.i, %18
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %t.i13.i) #13
-  %cmp.i = icmp slt i64 %add.i17.i, %add.i
-  br i1 %cmp.i, label %for.body8.preheader.i, label %land.lhs.true26
+  %cmp.i = icmp slt i64 %add.i17.i, %add.i74
+  br i1 %cmp.i, label %for.body8.preheader.i, label %land.lhs.true39
 
 for.body8.preheader.i:                            ; preds = %land.rhs.i
   call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
@@ -1828,51 +1856,51 @@ for.body8.preheader.i:                            ; preds = %land.rhs.i
   call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
   call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
   call void asm sideeffect "isb", "~{memory}"() #13, !srcloc !11
-  %12 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i.i.i = lshr i64 %12, 10
+  %19 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i.i = lshr i64 %19, 10
   %and.i.i.i.i = and i64 %shr.i.i.i.i, 1023
-  %and.i3.i.i.i = and i64 %12, 1023
+  %and.i3.i.i.i = and i64 %19, 1023
   %cmp.i.not.i.i = icmp samesign uge i64 %and.i.i.i.i, %and.i3.i.i.i
-  %13 = trunc i64 %12 to i32
-  %14 = lshr i32 %13, 20
-  %conv.i.i = and i32 %14, 1023
+  %20 = trunc i64 %19 to i32
+  %21 = lshr i32 %20, 20
+  %conv.i.i = and i32 %21, 1023
   %cmp.i.i = icmp sle i32 %conv.i.i, %conv
   %narrow.i.not.i = or i1 %cmp.i.not.i.i, %cmp.i.i
-  br i1 %narrow.i.not.i, label %land.rhs.i, label %land.lhs.true26
+  br i1 %narrow.i.not.i, label %land.rhs.i, label %land.lhs.true39
 
-land.lhs.true26:                                  ; preds = %for.body8.preheader.i, %land.rhs.i, %land.lhs.true.lr.ph.i, %cond.end.i, %if.end19
+land.lhs.true39:                                  ; preds = %for.body8.preheader.i, %land.rhs.i, %land.lhs.true.lr.ph.i, %cond.end.i, %if.end23
   call void @llvm.lifetime.end.p0(i64 24, ptr nonnull %part) #13
   store atomic i32 1, ptr %arrayidx seq_cst, align 128
-  %15 = load atomic i64, ptr @pool seq_cst, align 128
-  %shr.i.i.i = lshr i64 %15, 10
+  %22 = load atomic i64, ptr @pool seq_cst, align 128
+  %shr.i.i.i = lshr i64 %22, 10
   %and.i.i.i = and i64 %shr.i.i.i, 1023
-  %and.i3.i.i = and i64 %15, 1023
+  %and.i3.i.i = and i64 %22, 1023
   %cmp.i.not.i = icmp samesign uge i64 %and.i.i.i, %and.i3.i.i
-  %16 = trunc i64 %15 to i32
-  %17 = lshr i32 %16, 20
-  %conv.i = and i32 %17, 1023
-  %cmp.i51 = icmp sle i32 %conv.i, %conv
-  %narrow.i.not = or i1 %cmp.i.not.i, %cmp.i51
-  br i1 %narrow.i.not, label %if.end32, label %if.end32.sink.split
+  %23 = trunc i64 %22 to i32
+  %24 = lshr i32 %23, 20
+  %conv.i = and i32 %24, 1023
+  %cmp.i75 = icmp sle i32 %conv.i, %conv
+  %narrow.i.not = or i1 %cmp.i.not.i, %cmp.i75
+  br i1 %narrow.i.not, label %if.end45, label %if.end45.sink.split
 
-if.end32.sink.split:                              ; preds = %for.cond, %land.lhs.true26
-  %.sink = phi i32 [ 0, %land.lhs.true26 ], [ 1, %for.cond ]
+if.end45.sink.split:                              ; preds = %for.cond, %land.lhs.true39
+  %.sink = phi i32 [ 0, %land.lhs.true39 ], [ 1, %for.cond ]
   store atomic i32 %.sink, ptr %arrayidx seq_cst, align 128
-  br label %if.end32
+  br label %if.end45
 
-if.end32:                                         ; preds = %if.end32.sink.split, %land.lhs.true26
-  %18 = load atomic i32, ptr %arrayidx seq_cst, align 128
-  %tobool35.not60 = icmp eq i32 %18, 0
-  br i1 %tobool35.not60, label %for.cond.backedge, label %while.body
+if.end45:                                         ; preds = %if.end45.sink.split, %land.lhs.true39
+  %25 = load atomic i32, ptr %arrayidx seq_cst, align 128
+  %tobool48.not87 = icmp eq i32 %25, 0
+  br i1 %tobool48.not87, label %for.cond.backedge, label %while.body
 
-for.cond.backedge:                                ; preds = %while.body, %if.end32
+for.cond.backedge:                                ; preds = %while.body, %if.end45
   br label %for.cond
 
-while.body:                                       ; preds = %if.end32, %while.body
-  %call.i52 = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx, i32 noundef 128, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
-  %19 = load atomic i32, ptr %arrayidx seq_cst, align 128
-  %tobool35.not = icmp eq i32 %19, 0
-  br i1 %tobool35.not, label %for.cond.backedge, label %while.body, !llvm.loop !15
+while.body:                                       ; preds = %if.end45, %while.body
+  %call.i77 = call i64 (i64, ...) @syscall(i64 noundef 98, ptr noundef nonnull %arrayidx, i32 noundef 128, i32 noundef 1, ptr noundef null, ptr noundef null, i32 noundef 0) #13
+  %26 = load atomic i32, ptr %arrayidx seq_cst, align 128
+  %tobool48.not = icmp eq i32 %26, 0
+  br i1 %tobool48.not, label %for.cond.backedge, label %while.body, !llvm.loop !15
 }
 
 ; Function Attrs: nounwind
@@ -1940,7 +1968,7 @@ attributes #15 = { nounwind willreturn memory(none) }
 !8 = distinct !{!8, !7}
 !9 = distinct !{!9, !7}
 !10 = distinct !{!10, !7}
-!11 = !{i64 5821}
+!11 = !{i64 5948}
 !12 = distinct !{!12, !7}
 !13 = distinct !{!13, !7}
 !14 = distinct !{!14, !7}

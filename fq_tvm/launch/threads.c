@@ -59,6 +59,7 @@ enum {
   MOST_DEBT_NS = 20000000,
   PAID_BY = 16,               /* for each helper, how many times a debt is paid by launches without */
   USELESS = 4,                /* launches in a row in which no helper came in time, after which they are woken for */
+  LOOK_PART = 4,              /* of the time that it worked, a helper looks for the next launch where there was none before */
   KERNELS = 64,               /* whose last launches are remembered, by address */
   TRY_EVERY = 64,             /* of so many launches the first TRIES */
 };
@@ -303,11 +304,14 @@ static void *help(void *number) {
     if (useful) {
       atomic_store(&me->busy, 1);
       Part part = {0, 1, 0};
+      int64_t began = now();
       int did = work(self, &part);
+      int64_t more = did ? (now() - began) / LOOK_PART : 0, closely = atomic_load_explicit(&pool.look_ns, memory_order_relaxed);
       if (did) atomic_fetch_add(&pool.done, (uint32_t)did); /* the job may be over now, and another one begin */
       if (did && atomic_load(&pool.waiting)) futex_wake(&pool.done);
       atomic_store(&me->busy, 0);
-      look(self, atomic_load_explicit(&pool.look_ns, memory_order_relaxed));
+      if (more > settings.look_ns) more = settings.look_ns;
+      look(self, more > closely ? more : closely);
     }
     atomic_store(&me->asleep, 1);
     if (useful && work_there(self)) atomic_store(&me->asleep, 0); /* it came before others could see this one asleep */
@@ -411,7 +415,8 @@ static int on_pool(Lambda f, void *closure, int threads, pid_t process) {
     return beside_pool(f, closure);
   }
   int64_t *lasted = &pool.lasted[(uintptr_t)f / 16 % KERNELS];
-  /* Helpers look for more only where launches follow one another closely: elsewhere it would be others' time. */
+  /* Helpers look for more as long as for a part of what they did, and longer only where launches follow one another
+   * closely: elsewhere it would be others' time. */
   int64_t start = now();
   int closely = start - atomic_load_explicit(&pool.ended, memory_order_relaxed) < settings.look_ns;
   atomic_store_explicit(&pool.look_ns, closely ? settings.look_ns : 0, memory_order_relaxed);
