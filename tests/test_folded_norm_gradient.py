@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from support import SPECIALS, launch_on
-from test_folded_norm import MARGIN, UNTOUCHED, around, drawn_shape, torch_on  # noqa: F401 - the last is a fixture
+from test_folded_norm import MARGIN, UNTOUCHED, around, assert_same, drawn_shape, torch_on  # noqa: F401 - the last is a fixture
 
 from fq_tvm import FqError, get_kernel, reference
 from fq_tvm.launch.arguments import FoldedNormGradient, describe
@@ -38,15 +38,6 @@ def ours(quotient, grad, vectors, sum_lanes=8, in_place=False, **schedule):
     return results
 
 
-def assert_same(got, wanted):
-    """Compare bit for bit, but for those of a NaN, whose sign depends on the order of operands."""
-    for name, a, b in zip(NAMES, got, wanted, strict=True):
-        nan = np.isnan(b)
-        assert a.dtype == b.dtype == np.float32 and a.shape == b.shape, name
-        assert np.array_equal(np.isnan(a), nan), name
-        assert np.array_equal(a.view("i4")[~nan], b.view("i4")[~nan]), name
-
-
 def drawn(rng, shape):
     """A quotient whose channels have magnitudes of their own, with its mean and deviation, and a gradient."""
     channels, each = shape[1], (-1, *[1] * (len(shape) - 2))
@@ -66,7 +57,7 @@ def test_by_the_reference(seed):
     wanted = reference.folded_norm_gradient(*call, lanes)
     for in_place in (False, True):
         for schedule in ON_THREADS:
-            assert_same(ours(*call, lanes, in_place, **schedule), wanted)
+            assert_same(ours(*call, lanes, in_place, **schedule), wanted, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +72,7 @@ def test_tails_of_channels_and_rows(shape, lanes):
     call = drawn(np.random.default_rng(int(np.prod(shape))), shape)
     wanted = reference.folded_norm_gradient(*call, lanes)
     for schedule in ON_THREADS:
-        assert_same(ours(*call, lanes, **schedule), wanted)
+        assert_same(ours(*call, lanes, **schedule), wanted, NAMES)
 
 
 @pytest.mark.parametrize("where", range(6), ids=["quotient", "grad", "divisor", "gamma", "mean", "inverse"])
@@ -101,7 +92,7 @@ def test_special_values(where, seed):
     assert np.isfinite(wanted[0]).any()
     for in_place in (False, True):
         for schedule in ON_THREADS:
-            assert_same(ours(*call, 8, in_place, **schedule), wanted)
+            assert_same(ours(*call, 8, in_place, **schedule), wanted, NAMES)
 
 
 @pytest.mark.parametrize("sign", [0.0, -0.0])
@@ -112,7 +103,7 @@ def test_signs_of_zeros(sign):
         call = zeros, zeros, tuple(np.float32([[1, -1, 2], [-1, 1, 1], [0, -0.0, 0], [1, 1, -1]]))
         wanted = reference.folded_norm_gradient(*call)
         assert not any(each.any() for each in wanted)
-        assert_same(ours(*call), wanted)
+        assert_same(ours(*call), wanted, NAMES)
 
 
 @pytest.mark.parametrize("torch_on", [1, 2], indirect=True)

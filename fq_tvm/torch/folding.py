@@ -18,7 +18,6 @@ from torch import nn
 from torch.autograd.function import _SingleLevelFunction
 from torch.nn.modules.module import _has_any_global_hook
 
-from ..errors import CacheMissError
 from ..launch.arguments import (
     FoldedNorm,
     FoldedNormGradient,
@@ -34,7 +33,7 @@ from ..launch.sequence import DONE, Fixed, Given, Scratch, Sequence, Step
 from ..layout import MAX_RANK
 from ..store import records
 from .plain import NO_MODE, STOCK, included_keys, is_plain
-from .quantizing import Quantizing, is_replaced_by_others, places, quantizing_of
+from .quantizing import Quantizing, is_replaced_by_others, places, quantizing_of, sequence_or_none
 from .quotient import MOST_ROW, by_divisor, in_one_pass, launch_or_stock, spare_gradients, sum_lanes
 from .results import result_like
 
@@ -147,7 +146,7 @@ class Folding:
         )  # fmt: skip
         self._vectors = [AddressTensor(t.data_ptr()) for t in vectors]
         self._zeros = torch.zeros_like(tensors.variance)
-        self._launch: tuple[bool, Sequence] | None = None
+        self._launch: tuple[bool | None, Sequence | None] = None, None
 
     def is_like(self, module: Any) -> bool:
         """Whether a module is as it was when it was looked at, its tensors' memory aside."""
@@ -184,15 +183,16 @@ class Folding:
             None, with nothing written, where nothing was prepared, the module's tensors or switches are not as they
             were then, or torch must.
         """
-        if self._launch is None or is_replaced() or _has_any_global_hook():
+        _, launch = self._launch
+        if launch is None or is_replaced() or _has_any_global_hook():
             return None
         made = self._made()
-        return made if self._launch[1](*made, *self._given()) == DONE else None
+        return made if launch(*made, *self._given()) == DONE else None
 
     def prepare(self) -> bool:
         """Prepare for what the quantizer's switches say now; return whether there is anything new."""
         parameters = self._quantizing.parameters()
-        if parameters is None or (self._launch is not None and self._launch[0] is parameters.observes):
+        if parameters is None or self._launch[0] is parameters.observes:
             return False
         key = ("folded", self.tensors.weight.shape, parameters)
         if (launch := launches.get(key)) is None:
@@ -200,23 +200,20 @@ class Folding:
             launch = remember(key, launch_or_stock(call))
         if launch is STOCK:
             return False
-        try:
-            self._launch = parameters.observes, self._sequence(launch, parameters)
-        except CacheMissError:  # a library that was built without; torch is slower, not wrong
-            return False
+        self._launch = parameters.observes, self._sequence(launch, parameters)
         return True
 
-    def _sequence(self, launch: Any, parameters: ObservedParameters) -> Sequence:
+    def _sequence(self, launch: Any, parameters: ObservedParameters) -> Sequence | None:
         made = [describe(t, "made") for t in self._made()]
         own = [Fixed(describe(t, "tensor")) for t in self._given()[: len(self.tensors)]]
         numbers = [*map(Given, range(len(made) + len(own) + 4))]
         out, mask, factor, sigma, weight, gamma, *_ = numbers
         served = Scratch(0)
         step = Step(launch, (weight, gamma, sigma, *numbers[-4:], served, out, mask, factor), proceed=served)
-        return Sequence([*made, *own, *self._quantizing.fixed(parameters)], [step], scratch=(4,))
+        return sequence_or_none([*made, *own, *self._quantizing.fixed(parameters)], [step], (4,))
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Convolve with weights, which gives a tensor that nobody else has."""
+        """Convolve with weights, where gradients are off; give a tensor that nobody else has."""
         if not x.requires_grad:
             weight = weight.detach().requires_grad_()
         torch._C._set_grad_enabled(True)  # so that torch chooses among its algorithms as if it were to differentiate

@@ -19,9 +19,8 @@ import torch
 from torch.ao.quantization import fake_quantize
 from torch.autograd.function import _SingleLevelFunction
 
-from ..errors import CacheMissError
+from ..errors import BuildError
 from ..launch.arguments import ObservedParameters, Operand, describe
-from ..launch.runtime import AddressTensor
 from ..launch.sequence import ANY, DONE, OFF, ON, Fixed, Given, Scratch, Sequence, Step
 from ..layout import MAX_RANK
 from ..store import records
@@ -95,8 +94,6 @@ class Quantizing:
     ----------
     tensors : Tensors
         Of the module.
-    given : sequence of tensor
-        Running minimum and maximum, scale and zero point, where they are, for launches.
     channels : int
         Of scale and zero point.
     per_channel : bool
@@ -117,8 +114,7 @@ class Quantizing:
         )  # fmt: skip
         numbers = (self.channels, bool(symmetric), constant, low, high)
         self._parameters = [ObservedParameters(*numbers, observes, True) for observes in (False, True)]
-        self.given = [AddressTensor(t.data_ptr()) for t in tensors[:4]]
-        self._launches: dict[Any, tuple[bool, Sequence]] = {}
+        self._launches: dict[Any, tuple[bool, Sequence | None]] = {}
 
     def is_like(self, module: Any) -> bool:
         """Whether a module is as it was when it was looked at, its tensors' memory aside."""
@@ -148,11 +144,11 @@ class Quantizing:
             Of x's shape.  None, with nothing written, where nothing was prepared, the module's tensors or switches are
             not as they were then, or torch must, as a bound is not finite.
         """
-        found = self._launches.get((x.shape, x.stride()))
-        if found is None:
+        _, launch = self._launches.get((x.shape, x.stride()), (False, None))
+        if launch is None:
             return None
         out, mask = result_like(x, torch.float32), result_like(x, torch.bool)
-        return (out, mask) if found[1](x.detach(), out, mask, *self.tensors) == DONE else None
+        return (out, mask) if launch(x.detach(), out, mask, *self.tensors) == DONE else None
 
     def prepare(self, x: torch.Tensor) -> bool:
         """Prepare for float32 tensors like x and what switches say now; return whether there is anything new."""
@@ -166,13 +162,10 @@ class Quantizing:
             return False
         if len(self._launches) >= MOST_SHAPES:
             self._launches.clear()
-        try:
-            self._launches[key] = parameters.observes, self._sequence(x.detach(), found, parameters)
-        except CacheMissError:  # a library that was built without; torch is slower, not wrong
-            return False
+        self._launches[key] = parameters.observes, self._sequence(x.detach(), found, parameters)
         return True
 
-    def _sequence(self, x: torch.Tensor, found: Observation, parameters: ObservedParameters) -> Sequence:
+    def _sequence(self, x: torch.Tensor, found: Observation, parameters: ObservedParameters) -> Sequence | None:
         of_x = result_like(x, torch.float32), result_like(x, torch.bool)
         tensors: list[Operand | Fixed] = [*(describe(t, "x") for t in (x, *of_x)), *self.fixed(parameters)]
         given, made, mask, *buffers = map(Given, range(7))
@@ -181,7 +174,15 @@ class Quantizing:
         if found.find:
             steps.insert(0, Step(found.find, (given, *bounds)))
         steps.append(Step(found.quantize, (given, *buffers[2:], made, mask)))
-        return Sequence(tensors, steps, scratch=(4, 4 * self.channels, 4 * self.channels))
+        return sequence_or_none(tensors, steps, (4, 4 * self.channels, 4 * self.channels))
+
+
+def sequence_or_none(tensors: Several[Operand | Fixed], steps: Several[Step], scratch: Several[int]) -> Sequence | None:
+    """Prepare a sequence; None where torch must: no cache has its code and none may be built, or this CPU has none."""
+    try:
+        return Sequence(tensors, steps, scratch)
+    except BuildError:
+        return None
 
 
 _seen: weakref.WeakKeyDictionary[Any, Quantizing] = weakref.WeakKeyDictionary()

@@ -465,16 +465,26 @@ def test_whether_norms_agree_does_not_depend_on_the_default_dtype():
         torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("missing", ["prepare", "norm"])
+@pytest.mark.parametrize("missing", ["prepare", "norm", "gradient", "sequence"])
 def test_a_library_without_the_kernels_leaves_it_to_torch(served, monkeypatch, request, missing):
-    from fq_tvm import CacheMissError
+    from fq_tvm import BuildError, CacheMissError
+    from fq_tvm.launch import sequence
     from fq_tvm.torch import quotient
 
     wanted = run(["nothing"], 3, enabled=False)
     registry.launches.clear()
     request.addfinalizer(registry.launches.clear)  # where it is remembered that there is none
-    if missing == "norm":
-        monkeypatch.setattr(folding, "norm_agrees", lambda: False)
+    if missing in ("norm", "gradient"):
+        name = "norm_agrees" if missing == "norm" else "norm_gradient_agrees"
+        monkeypatch.setattr(folding, name, lambda: False)
+    elif missing == "sequence":
+        tried = []
+
+        def refused():
+            tried.append(1)
+            raise BuildError("there is no code for this CPU")
+
+        monkeypatch.setattr(sequence, "_function", refused)
     else:
 
         def none(*_, **__):
@@ -482,4 +492,7 @@ def test_a_library_without_the_kernels_leaves_it_to_torch(served, monkeypatch, r
 
         monkeypatch.setattr(quotient, "prepare", none)
     compare(run(["nothing"], 3, enabled=True), wanted)
-    assert ("fold" in served) == (missing == "norm")
+    assert ("fold" in served) == (missing in ("norm", "gradient"))
+    if missing == "sequence":
+        assert "quantize" not in served
+        assert len(tried) <= len(list(network(0).modules())), "it is tried once for each module and shape"
