@@ -13,7 +13,7 @@ import torch
 from torch.ao.quantization import get_default_qat_qconfig, prepare_qat
 
 import fq_tvm.torch
-from fq_tvm.torch import find
+from fq_tvm.torch import find, folded, quantizing
 
 PAGE = Path(__file__).parents[2] / "docs" / "embedding.md"
 STEPS = 3
@@ -34,19 +34,21 @@ def cook(block: str, **names: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """Count the calls that reach a kernel of this library."""
+    """Count the calls that a kernel of this library serves."""
     seen: list[None] = []
 
     def counted(inner: Any) -> Any:
         def call(*arguments: Any) -> Any:
-            seen.append(None)
-            return inner(*arguments)
+            result = inner(*arguments)
+            if result is not None:
+                seen.append(None)
+            return result
 
         return call
 
-    monkeypatch.setattr(find, "fake_quantize", counted(find.fake_quantize))
-    name = "fake_quantize_per_channel_affine_cachemask"
-    monkeypatch.setattr(fq_tvm.torch, name, counted(getattr(fq_tvm.torch, name)))
+    names = (find, "fake_quantize"), (fq_tvm.torch, "fake_quantize_per_channel_affine_cachemask")
+    for module, name in (*names, (quantizing, "quantize"), (folded, "fold"), (folded, "fold_again")):
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
     return seen
 
 

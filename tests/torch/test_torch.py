@@ -16,7 +16,7 @@ from support import expected, make
 
 import fq_tvm.torch
 from fq_tvm import ArgumentError
-from fq_tvm.torch import find, override, results
+from fq_tvm.torch import find, override, quantizing, results
 
 ATEN = torch.ops.aten
 OPERATOR = torch.ops.fq_tvm.fake_quantize_per_channel_affine_cachemask
@@ -33,14 +33,20 @@ LAYOUTS = {
 
 @pytest.fixture
 def launches(monkeypatch):
-    """Count the calls that reach a kernel of this library."""
-    inner, seen = find.fake_quantize, []
+    """Count the calls that a kernel of this library serves."""
+    seen = []
 
-    def counted(*arguments):
-        seen.append(None)
-        return inner(*arguments)
+    def counted(inner):
+        def call(*arguments):
+            result = inner(*arguments)
+            if result is not None:
+                seen.append(None)
+            return result
 
-    monkeypatch.setattr(find, "fake_quantize", counted)
+        return call
+
+    for module, name in ((find, "fake_quantize"), (quantizing, "quantize")):
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
     return seen
 
 
