@@ -359,6 +359,22 @@ def test_inputs_that_are_unusual(shape):
     assert all(map(alike, outcome(True), outcome(False)))
 
 
+def test_autocast_that_comes_and_goes(served):
+    """As what a convolution gives is of another dtype there."""
+
+    def steps(enabled):
+        made, seen = network(0), []
+        with fq_tvm.torch.enabled() if enabled else contextlib.nullcontext():
+            for i, cast in enumerate((False, False, True, True, False)):
+                with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+                    seen += outcome(made, torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(i)))
+        return seen
+
+    wanted, got = steps(False), steps(True)
+    assert len(got) == len(wanted) and all(map(alike, got, wanted))
+    assert served.count("fold") == 2
+
+
 def test_tensors_that_stand_in_for_parameters_are_not_kept():
     module, x = network(2).folded, torch.randn(4, 3, 5, 6)
     with fq_tvm.torch.enabled():
