@@ -283,7 +283,8 @@ class Folding:
         """
         divisor, gamma, *statistics = vectors
         launch = _launch_of_norm_gradient(grad, quotient)
-        if launch is STOCK:
+        # others may have put other memory into the module's own since
+        if launch is STOCK or not all(_is_vector(t, divisor.shape) for t in (gamma, *statistics[:2])):
             by_quotient, *others = self.gradients_of_norm(grad, quotient, gamma, statistics)
             both = in_one_pass(quotient, divisor, by_quotient, spare=True)
             if both is None:
@@ -323,7 +324,10 @@ class Folding:
         tuple of torch.Tensor
             None if torch must.
         """
-        if not (is_plain(by_folded) and by_folded.is_contiguous() and by_factor.is_contiguous()):
+        if not (
+            is_plain(by_folded) and by_folded.is_contiguous() and by_factor.is_contiguous()
+            and weight.shape == by_folded.shape and weight.dtype == torch.float32 and weight.is_contiguous()
+        ):  # fmt: skip
             return None
         key = ("unfolded", by_folded.shape)
         if (launch := launches.get(key)) is None:
@@ -495,7 +499,8 @@ class Convolution(_SingleLevelFunction):  # type: ignore[misc]  # torch's stub s
         found = folding.unfold(weight, by_folded, (folded, mask, factor, sigma), by_factor)
         if found is None:
             straight, rows = by_folded * mask, of_rows(factor, folding.dimensions)
-            by_factor = (straight * weight).sum_to_size(rows.shape).view(-1) + by_factor
+            straight_by_factor = (straight * weight).sum_to_size(rows.shape).view(-1)
+            by_factor = straight_by_factor.to(by_factor.dtype) + by_factor
             found = straight * rows, by_factor / sigma
         by_weight, also = found
         return by_x, by_weight, by_gamma, by_beta, also, None, None
@@ -533,6 +538,10 @@ class Straight(_SingleLevelFunction):  # type: ignore[misc]
 
 def of_channels(vector: torch.Tensor, dimensions: int) -> torch.Tensor:
     """Return a vector as it meets what a convolution gives."""
+def _is_vector(tensor: torch.Tensor, shape: torch.Size) -> bool:
+    return tensor.dtype == torch.float32 and tensor.shape == shape and tensor.is_contiguous()
+
+
     return vector.view(1, -1, *[1] * (dimensions - 2))
 
 

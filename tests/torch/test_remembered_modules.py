@@ -314,7 +314,7 @@ def test_a_factor_that_has_other_gradients_too(served, loss):
 
 
 @pytest.mark.parametrize("what", ["weight", "bn.running_var", "bn.weight"])
-@pytest.mark.parametrize("how", ["replaced", "in place"])
+@pytest.mark.parametrize("how", ["replaced", "in place", "another dtype", "other strides", "as one element"])
 def test_what_changes_between_forward_and_backward(served, what, how):
     def outcome(enabled):
         module, x = network(2).folded, torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
@@ -329,6 +329,12 @@ def test_what_changes_between_forward_and_backward(served, what, how):
                     tensor.mul_(2)
             try:
                 out.backward()
+            elif how == "another dtype":
+                tensor.data = tensor.data.double()
+            elif how == "other strides":
+                tensor.data = torch.stack([tensor.data, tensor.data * 3], -1)[..., 0]
+            elif how == "as one element":
+                tensor.data = tensor.data.flatten()[0].expand(tensor.shape)
             except RuntimeError as error:
                 return [str(error).partition(":")[0]]
         return [p.grad for p in module.parameters()]
