@@ -98,10 +98,11 @@ def _is_changed(module: Any) -> bool:
 
 def _numbers(module: Any, tensors: _Tensors) -> tuple[Any, ...]:
     """Return what folding depends on, besides the quantizer and the tensors, to be compared with what it was."""
-    norm, (weight, gamma, beta, *_) = module._modules["bn"], tensors
+    norm, (weight, gamma, beta, mean, variance, _) = module._modules["bn"], tensors
     changed = _is_changed(norm) or _is_changed(module._modules["weight_fake_quant"])
     return (
-        weight.requires_grad, gamma.requires_grad, beta.requires_grad, module._conv_forward.__func__,
+        weight.requires_grad, gamma.requires_grad, beta.requires_grad, mean.requires_grad, variance.requires_grad,
+        module._conv_forward.__func__,
         module.stride, module.padding, module.dilation, module.groups, module.padding_mode,
         module._parameters["bias"] is None, norm.eps, norm.momentum, norm.training, norm.track_running_stats, changed,
     )  # fmt: skip
@@ -142,6 +143,7 @@ class Folding:
             and type(norm) is kind_of_norm and norm.training and norm.track_running_stats
             and type(norm.momentum) in (float, int) and type(norm.eps) is float and norm.eps > 0
             and self.dimensions <= MAX_RANK and weight.is_contiguous() and all(t.requires_grad for t in tensors[:3])
+            and not any(t.requires_grad for t in tensors[3:]) and not any(t.is_inference() for t in tensors)
             and all(map(is_plain, tensors)) and all(t.dtype == torch.float32 for t in (weight, *vectors))
             and all(t.numel() == channels and t.is_contiguous() for t in vectors)
         )  # fmt: skip
@@ -536,12 +538,12 @@ class Straight(_SingleLevelFunction):  # type: ignore[misc]
         return grad * mask, None, None
 
 
-def of_channels(vector: torch.Tensor, dimensions: int) -> torch.Tensor:
-    """Return a vector as it meets what a convolution gives."""
 def _is_vector(tensor: torch.Tensor, shape: torch.Size) -> bool:
     return tensor.dtype == torch.float32 and tensor.shape == shape and tensor.is_contiguous()
 
 
+def of_channels(vector: torch.Tensor, dimensions: int) -> torch.Tensor:
+    """Return a vector as it meets what a convolution gives."""
     return vector.view(1, -1, *[1] * (dimensions - 2))
 
 

@@ -21,7 +21,6 @@ from torch.autograd.function import _SingleLevelFunction
 
 from ..errors import CacheMissError
 from ..launch.arguments import ObservedParameters, Operand, describe
-from ..launch.runtime import AddressTensor
 from ..launch.sequence import ANY, DONE, OFF, ON, Fixed, Given, Scratch, Sequence, Step
 from ..layout import MAX_RANK
 from ..store import records
@@ -95,8 +94,6 @@ class Quantizing:
     ----------
     tensors : Tensors
         Of the module.
-    given : sequence of tensor
-        Running minimum and maximum, scale and zero point, where they are, for launches.
     channels : int
         Of scale and zero point.
     per_channel : bool
@@ -117,12 +114,15 @@ class Quantizing:
         )  # fmt: skip
         numbers = (self.channels, bool(symmetric), constant, low, high)
         self._parameters = [ObservedParameters(*numbers, observes, True) for observes in (False, True)]
-        self.given = [AddressTensor(t.data_ptr()) for t in tensors[:4]]
         self._launches: dict[Any, tuple[bool, Sequence]] = {}
 
     def is_like(self, module: Any) -> bool:
         """Whether a module is as it was when it was looked at, its tensors' memory aside."""
-        return all(map(is_, _tensors_of(module), self.tensors)) and _numbers(module) == self._numbers
+        least, greatest, scale, *_ = self.tensors
+        return (
+            all(map(is_, _tensors_of(module), self.tensors)) and _numbers(module) == self._numbers
+            and not (least.requires_grad or greatest.requires_grad or scale.requires_grad)
+        )  # fmt: skip
 
     def is_of(self, module: Any) -> bool:
         """Whether a module is still in the state in which it was looked at."""

@@ -206,6 +206,11 @@ CHANGES = {
     "float64 and back": lambda made, rng: made.double().float(),
     "a weight that is NaN": lambda made, rng: made.folded.weight.data[1, 0, 0].fill_(torch.nan),
     "parametrized": lambda made, rng: parametrize.register_parametrization(made.folded, "weight", Half()),
+    "statistics that want gradients": lambda made, rng: made.folded.bn.running_mean.requires_grad_(),
+    "scales that want gradients": lambda made, rng: [each.scale.requires_grad_() for each in quantizers(made)],
+    "ranges that want gradients": lambda made, rng: [
+        each.activation_post_process.max_val.requires_grad_() for each in quantizers(made)
+    ],
     "a factor that is zero": lambda made, rng: made.folded.bn.weight.data[1:2].zero_(),
 }
 
@@ -324,17 +329,17 @@ def test_what_changes_between_forward_and_backward(served, what, how):
             tensor = module.state_dict(keep_vars=True)[what]
             if how == "replaced":
                 tensor.data = torch.ones_like(tensor)
-            else:
-                with torch.no_grad():
-                    tensor.mul_(2)
-            try:
-                out.backward()
             elif how == "another dtype":
                 tensor.data = tensor.data.double()
             elif how == "other strides":
                 tensor.data = torch.stack([tensor.data, tensor.data * 3], -1)[..., 0]
             elif how == "as one element":
                 tensor.data = tensor.data.flatten()[0].expand(tensor.shape)
+            else:
+                with torch.no_grad():
+                    tensor.mul_(2)
+            try:
+                out.backward()
             except RuntimeError as error:
                 return [str(error).partition(":")[0]]
         return [p.grad for p in module.parameters()]
@@ -379,6 +384,29 @@ def test_autocast_that_comes_and_goes(served):
     wanted, got = steps(False), steps(True)
     assert len(got) == len(wanted) and all(map(alike, got, wanted))
     assert served.count("fold") == 2
+
+
+@pytest.mark.parametrize("what", ["everything", "statistics"])
+def test_tensors_made_in_inference_mode(what):
+    """The same error, before as much is written."""
+
+    def outcome(enabled):
+        with torch.inference_mode(what == "everything"):
+            module, x = network(2).folded, torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
+        with fq_tvm.torch.enabled() if enabled else contextlib.nullcontext():
+            with torch.inference_mode(what == "everything"):
+                module(x), module(x)
+            if what == "statistics":
+                with torch.inference_mode():
+                    module.bn.running_mean = module.bn.running_mean.clone()
+            seen = []
+            for _ in range(2):
+                with pytest.raises(RuntimeError) as error:
+                    module(torch.ones_like(x))
+                seen += [str(error.value), *(buffer.clone() for buffer in module.buffers())]
+        return seen
+
+    assert all(map(alike, outcome(True), outcome(False)))
 
 
 def test_tensors_that_stand_in_for_parameters_are_not_kept():
