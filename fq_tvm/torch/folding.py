@@ -132,7 +132,7 @@ class Folding:
         self._numbers, self._places = _numbers(module, tensors), (places(tensors), weight.shape, weight.stride())
         self._quantizer, self._quantizing = weakref.ref(module._modules["weight_fake_quant"]), quantizing
         self.dimensions = weight.dim()
-        convolve, kind_of_norm = CONVOLVE[module._conv_forward.__func__]
+        convolve, self._kind_of_norm = CONVOLVE[module._conv_forward.__func__]
         self._convolve: Any = convolve
         self._strides, self._groups = (module.stride, module.padding, module.dilation), module.groups
         self.momentum, self.epsilon = norm.momentum, norm.eps
@@ -140,7 +140,7 @@ class Folding:
         self.fits = bool(
             quantizing.per_channel and quantizing.channels == channels > 1 and not self._numbers[-1]
             and module.padding_mode == "zeros" and type(module.padding) is tuple and module._parameters["bias"] is None
-            and type(norm) is kind_of_norm and norm.training and norm.track_running_stats
+            and type(norm) is self._kind_of_norm and norm.training and norm.track_running_stats
             and type(norm.momentum) in (float, int) and type(norm.eps) is float and norm.eps > 0
             and self.dimensions <= MAX_RANK and weight.is_contiguous() and all(t.requires_grad for t in tensors[:3])
             and not any(t.requires_grad for t in tensors[3:]) and not any(t.is_inference() for t in tensors)
@@ -186,7 +186,7 @@ class Folding:
             None, with nothing written, where nothing was prepared, the module's tensors or switches are not as they
             were then, or torch must.
         """
-        if self._launch is None or is_replaced() or _has_any_global_hook():
+        if self._launch is None or is_replaced(self._kind_of_norm) or _has_any_global_hook():
             return None
         made = self._made()
         return made if self._launch[1](*made, *self._given()) == DONE else None
@@ -400,9 +400,9 @@ def _plan_norm_gradient(quotient: torch.Tensor) -> Any:
     return launch_or_stock(FoldedNormGradient(describe(quotient, "quotient"), sum_lanes()))
 
 
-def is_replaced() -> bool:
+def is_replaced(kind_of_norm: Any) -> bool:
     """Whether somebody else replaced a method that is restated here."""
-    return is_replaced_by_others() or nn.modules.batchnorm._BatchNorm.forward is not NORMALIZE
+    return is_replaced_by_others() or kind_of_norm.forward is not NORMALIZE
 
 
 def _plan_unfolding(by_folded: torch.Tensor) -> Any:

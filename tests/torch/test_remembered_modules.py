@@ -285,13 +285,14 @@ def test_a_hook_on_all_modules_is_called_as_often(served):
     assert "fold" in served
 
 
-def test_who_replaced_a_method_of_the_norm_is_called(served, monkeypatch):
+@pytest.mark.parametrize("kind", [nn.modules.batchnorm._BatchNorm, nn.BatchNorm2d])
+def test_who_replaced_a_method_of_the_norm_is_called(served, monkeypatch, kind):
     made, x = network(1), torch.randn(4, 3, 5, 6)
-    inner, seen = nn.modules.batchnorm._BatchNorm.forward, []
+    inner, seen = kind.forward, []
     with fq_tvm.torch.enabled():
         made(x), made(x)
         assert "fold" in served
-        monkeypatch.setattr(nn.modules.batchnorm._BatchNorm, "forward", lambda *args: seen.append(0) or inner(*args))
+        monkeypatch.setattr(kind, "forward", lambda *args: seen.append(0) or inner(*args))
         made(x)
     assert seen
 
