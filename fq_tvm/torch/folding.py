@@ -33,6 +33,7 @@ from ..launch.runtime import AddressTensor
 from ..launch.sequence import DONE, Fixed, Given, Scratch, Sequence, Step
 from ..layout import MAX_RANK
 from ..store import records
+from .observer import are_apart
 from .plain import NO_MODE, STOCK, included_keys, is_plain
 from .quantizing import Quantizing, is_replaced_by_others, places, quantizing_of
 from .quotient import MOST_ROW, by_divisor, in_one_pass, launch_or_stock, spare_gradients, sum_lanes
@@ -146,6 +147,7 @@ class Folding:
             and not any(t.requires_grad for t in tensors[3:]) and not any(t.is_inference() for t in tensors)
             and all(map(is_plain, tensors)) and all(t.dtype == torch.float32 for t in (weight, *vectors))
             and all(t.numel() == channels and t.is_contiguous() for t in vectors)
+            and are_apart([weight, *vectors, *quantizing.tensors[:4]])
         )  # fmt: skip
         self._vectors = [AddressTensor(t.data_ptr()) for t in vectors]
         self._zeros = torch.zeros_like(tensors.variance)
