@@ -26,7 +26,7 @@ from ..layout import MAX_RANK
 from ..store import records
 from . import find
 from .gradient import straight_through
-from .observer import Observation, agrees, are_switches, fit, in_reach
+from .observer import Observation, agrees, are_switches, fit, in_reach, observe
 from .plain import STOCK, is_plain, nobody_looks_on
 from .results import result_like
 from .spare import Spare
@@ -79,6 +79,9 @@ def _numbers(module: Any) -> tuple[Any, ...]:
 MOST_SHAPES = 32
 """Of tensors for which a module's launches are remembered."""
 
+PATIENCE = 2**12
+"""Tensors of other shapes that are launched one by one before these are forgotten for them: to prepare costs more."""
+
 
 class Quantizing:
     """How a module observes and fake-quantizes, as long as it is in the state in which it was looked at.
@@ -115,6 +118,7 @@ class Quantizing:
         numbers = (self.channels, bool(symmetric), constant, low, high)
         self._parameters = [ObservedParameters(*numbers, observes, True) for observes in (False, True)]
         self._launches: dict[Any, tuple[bool, Sequence]] = {}
+        self._others = 0
 
     def is_like(self, module: Any) -> bool:
         """Whether a module is as it was when it was looked at, its tensors' memory aside."""
@@ -154,23 +158,32 @@ class Quantizing:
         out, mask = result_like(x, torch.float32), result_like(x, torch.bool)
         return (out, mask) if found[1](x.detach(), out, mask, *self.tensors) == DONE else None
 
-    def prepare(self, x: torch.Tensor) -> bool:
-        """Prepare for float32 tensors like x and what switches say now; return whether there is anything new."""
+    def quantize_anew(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Do the same where nothing was prepared for tensors like x and what switches say now, and prepare."""
         if not self._axis < x.dim() <= MAX_RANK or (self.per_channel and (x.dim() == 1 or len(x) != self.channels)):
-            return False
+            return None
         parameters, key = self.parameters(), (x.shape, x.stride())
         if parameters is None or self._launches.get(key, (None,))[0] is parameters.observes:
-            return False
+            return None
         found = find.observation(x, self.tensors[:4], self.per_channel, parameters)
         if found is STOCK:
-            return False
-        if len(self._launches) >= MOST_SHAPES:
+            return None
+        if len(self._launches) >= MOST_SHAPES and key not in self._launches:
+            self._others += 1
+            if self._others < PATIENCE:
+                return self._at_once(x, found)
             self._launches.clear()
+            self._others = 0
         try:
             self._launches[key] = parameters.observes, self._sequence(x.detach(), found, parameters)
         except CacheMissError:  # a library that was built without; torch is slower, not wrong
-            return False
-        return True
+            return None
+        return self.quantize(x)
+
+    def _at_once(self, x: torch.Tensor, found: Observation) -> tuple[torch.Tensor, torch.Tensor] | None:
+        if not observe(found, x, self.tensors[:4], self.channels):
+            return None
+        return find.fake_quantize(found.quantize, x, *self.tensors[2:4])
 
     def _sequence(self, x: torch.Tensor, found: Observation, parameters: ObservedParameters) -> Sequence:
         of_x = result_like(x, torch.float32), result_like(x, torch.bool)
@@ -208,7 +221,7 @@ def quantize(module: Any, x: torch.Tensor, observing: Callable[..., Any]) -> tup
     except (KeyError, AttributeError):
         return None
     how = quantizing_of(module, observing)
-    return how.quantize(x) if how is not None and how.prepare(x) else None
+    return None if how is None else how.quantize_anew(x)
 
 
 class Quantized(_SingleLevelFunction):  # type: ignore[misc]  # torch's stub says Any

@@ -401,6 +401,26 @@ def test_autocast_that_comes_and_goes(served):
     assert served.count("fold") == 2
 
 
+def test_more_shapes_than_are_remembered(served, monkeypatch):
+    """The next are launched at once, and after many of them others are remembered in the place of the first."""
+    monkeypatch.setattr(quantizing, "MOST_SHAPES", 3)
+    monkeypatch.setattr(quantizing, "PATIENCE", 6)
+    lengths = np.random.default_rng(0).integers(1, 9, 60)
+
+    def steps(enabled):
+        module, seen, known = get_default_qat_qconfig("x86").activation(), [], []
+        with fq_tvm.torch.enabled() if enabled else contextlib.nullcontext():
+            for i, n in enumerate(lengths.tolist()):
+                seen.append(module(torch.linspace(-i, n, 3 * n).reshape(3, n)))
+                known.append({*quantizing._seen[module]._launches} if enabled else {})
+        return [*seen, *module.state_dict().values()], known
+
+    (wanted, _), (got, known) = steps(False), steps(True)
+    assert all(map(alike, got, wanted))
+    assert len(served) == len(lengths)
+    assert max(map(len, known)) == 3 < len(set.union(*known))
+
+
 @pytest.mark.parametrize("what", ["everything", "statistics"])
 def test_tensors_made_in_inference_mode(what):
     """The same error, before as much is written."""
