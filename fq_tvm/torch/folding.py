@@ -541,7 +541,7 @@ class Straight(_SingleLevelFunction):  # type: ignore[misc]
 
 
 def _is_vector(tensor: torch.Tensor, shape: torch.Size) -> bool:
-    return tensor.dtype == torch.float32 and tensor.shape == shape and tensor.is_contiguous()
+    return bool(tensor.dtype == torch.float32 and tensor.shape == shape and tensor.is_contiguous())
 
 
 def of_channels(vector: torch.Tensor, dimensions: int) -> torch.Tensor:
