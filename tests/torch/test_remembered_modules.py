@@ -509,7 +509,12 @@ def test_double_backward():
         assert (got - truth).abs().max() <= 4 * (wanted - truth).abs().max() + 1e-6 * truth.abs().max()
 
 
-@pytest.mark.parametrize("convolution", ["1d", "2d", "3d", "groups", "dilation", "one element an image"])
+@pytest.mark.parametrize(
+    "convolution",
+    [
+        "1d", "2d", "3d", "groups", "dilation", "one weight a channel", "one element an image"
+    ],
+)  # fmt: skip
 def test_steps_of_every_kind_of_convolution(served, convolution):
     config = get_default_qat_qconfig("x86")
 
@@ -518,9 +523,10 @@ def test_steps_of_every_kind_of_convolution(served, convolution):
         if convolution in ("1d", "3d"):
             kind, dimensions = (qat.ConvBn1d, 1) if convolution == "1d" else (qat.ConvBn3d, 3)
             return kind(4, 8, 3, bias=False, qconfig=config).train(), (5, 4, *[7] * dimensions)
-        more = {"groups": {"groups": 4}, "dilation": {"dilation": 2}}.get(convolution, {})
-        return qat.ConvBn2d(4, 8, 3, bias=False, qconfig=config, **more).train(), (
-            (5, 4, 3, 3) if convolution.startswith("one") else (5, 4, 9, 8)
+        more = {"groups": {"groups": 4}, "dilation": {"dilation": 2}, "one weight a channel": {"groups": 4}}
+        more, size = more.get(convolution, {}), 1 if convolution.startswith("one weight") else 3
+        return qat.ConvBn2d(4, 8, size, bias=False, qconfig=config, **more).train(), (
+            (5, 4, 3, 3) if convolution.startswith("one element") else (5, 4, 9, 8)
         )
 
     def steps(enabled):
