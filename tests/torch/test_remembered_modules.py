@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from torch.ao.quantization.fake_quantize import default_fused_per_channel_wt_fak
 from torch.nn.utils import parametrize
 
 import fq_tvm.torch
-from fq_tvm.launch import registry
+from fq_tvm.launch import registry, threads
 from fq_tvm.torch import folded, folding, quantizing
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.ao deprecates itself
@@ -281,6 +283,28 @@ def compare(got, wanted):
     for (name, found), (_, expected) in zip(got, wanted, strict=True):
         assert len(found) == len(expected), name
         assert all(map(alike, found, expected)), name
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+@pytest.mark.parametrize("folds", [False, True])
+def test_a_new_thread_has_torchs_number_of_threads_afterwards(enabled, folds):
+    """By which torch's convolutions divide their sums."""
+    path, why_not = threads._libgomp()
+    if not path:
+        pytest.skip(why_not)
+    most = ctypes.CDLL(path).omp_get_max_threads
+    module = network(0).folded if folds else get_default_qat_qconfig("x86").activation()
+    x = torch.randn(4, 3, 5, 6)
+
+    def most_after(step):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: (step(), most())[1]).result()
+
+    wanted = 1 if most_after(lambda: None) != 1 else 2
+    torch.set_num_threads(wanted)
+    with fq_tvm.torch.enabled() if enabled else contextlib.nullcontext():
+        module(x), module(x)
+        assert most_after(lambda: module(x)) == wanted
 
 
 def test_a_hook_on_all_modules_is_called_as_often(served):
