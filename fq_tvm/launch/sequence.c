@@ -25,7 +25,7 @@ extern int TVMFFIFunctionCall(void *function, Any *args, int32_t count, Any *res
 enum { DONE, CHANGED, STOPPED };
 enum { CONSTANT, GIVEN, SCRATCH };
 enum { ANY, OFF, ON };
-enum { MOST_ARGUMENTS = 32 };
+enum { MOST_ARGUMENTS = 48 };
 
 typedef struct {
   const char *data;           /* where it lies; null for anywhere */

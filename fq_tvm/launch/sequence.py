@@ -28,8 +28,8 @@ ANY, OFF, ON = range(3)
 _CONSTANT, _GIVEN, _SCRATCH = range(3)
 _INTEGER, _FLOAT, _POINTER = 1, 3, 4  # as TVMFFIAny tells them
 
-MOST_ARGUMENTS = 32
-"""Of a function; sequence.c has room for so many."""
+MOST_ARGUMENTS = 48
+"""Of a function; sequence.c has room for so many.  Extents and strides of eight dimensions are 32 of them."""
 
 LINE = 64
 """Bytes to whose multiples pieces of scratch memory are aligned."""

@@ -425,6 +425,33 @@ def test_autocast_that_comes_and_goes(served):
     assert served.count("fold") == 2
 
 
+STRIDED = {
+    "transposed": lambda x: x.t(),
+    "every other": lambda x: x[:, ::2],
+    "expanded": lambda x: x[:, :1].expand(-1, 5),
+    "overlapping": lambda x: x.as_strided((5, 5), (3, 1)),
+    "eight dimensions": lambda x: x.as_strided((2,) * 8, (100, 43, 20, 9, 5, 4, 2, 1)),
+    "no dimension": lambda x: x[0, 0],
+}
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("strided", STRIDED)
+def test_tensors_in_other_orders(served, strided, per_channel):
+    x = STRIDED[strided](torch.randn(13, 17, generator=torch.Generator().manual_seed(0)))
+
+    def steps(enabled):
+        config = get_default_qat_qconfig("x86")
+        module = (config.weight if per_channel and x.dim() else config.activation)()
+        with fq_tvm.torch.enabled() if enabled else contextlib.nullcontext():
+            return [each for _ in range(3) for each in (module(x), *copy.deepcopy(module.state_dict()).values())]
+
+    wanted, got = steps(False), steps(True)
+    assert all(map(alike, got, wanted))
+    assert all(a.stride() == b.stride() for a, b in zip(got, wanted, strict=True))
+    assert len(served) >= 2
+
+
 def test_more_shapes_than_are_remembered(served, monkeypatch):
     """The next are launched at once, and after many of them others are remembered in the place of the first."""
     monkeypatch.setattr(quantizing, "MOST_SHAPES", 3)
