@@ -251,7 +251,8 @@ def _method(
         if is_on() and nobody_looks_on() and is_plain(X) and X.dtype == torch.float32:
             made = quantize(self, X, observing)
             if made is not None:
-                return Quantized.apply(X, made) if X.requires_grad and torch.is_grad_enabled() else made[0]
+                differentiates = X.requires_grad and torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+                return Quantized.apply(X, made) if differentiates else made[0]
         return stock(self, X)
 
     return forward

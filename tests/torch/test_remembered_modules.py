@@ -472,6 +472,25 @@ def test_more_shapes_than_are_remembered(served, monkeypatch):
     assert max(map(len, known)) == 3 < len(set.union(*known))
 
 
+def test_gradients_enabled_in_inference_mode(served):
+    """Which nobody records."""
+
+    def steps(enabled):
+        made, seen = network(0), []
+        with fq_tvm.torch.enabled() if enabled else contextlib.nullcontext():
+            for i in range(4):
+                x = torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(i), requires_grad=True)
+                with torch.inference_mode(i in (1, 3)), torch.enable_grad():
+                    found = [made.folded(x), made.pair[0].activation_post_process(x)]
+                    seen += [each.requires_grad for each in found]
+                    seen += [each.detach().clone() for each in (*found, *made.state_dict().values())]
+        return seen
+
+    wanted, got = steps(False), steps(True)
+    assert len(got) == len(wanted) and all(map(alike, got, wanted))
+    assert "fold" in served
+
+
 @pytest.mark.parametrize("what", ["everything", "statistics"])
 def test_tensors_made_in_inference_mode(what):
     """The same error, before as much is written."""
