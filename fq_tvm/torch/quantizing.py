@@ -122,7 +122,7 @@ class Quantizing:
 
     def is_like(self, module: Any) -> bool:
         """Whether a module is as it was when it was looked at, its tensors' memory aside."""
-        least, greatest, scale, *_ = self.tensors
+        least, greatest, scale, _, _, _ = self.tensors
         return (
             all(map(is_, _tensors_of(module), self.tensors)) and _numbers(module) == self._numbers
             and not (least.requires_grad or greatest.requires_grad or scale.requires_grad)
