@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from ..errors import LaunchError
+from ..interruption import uninterrupted
 from . import native, threads
 from .arguments import Operand
 from .buffers import workspace
@@ -209,4 +210,5 @@ def _argument(value: Any, starts: Several[int]) -> _Argument:
 
 @cache
 def _function() -> Any:
-    return native.load("sequence")("sequence")
+    # a step, as LLVM holds locks meanwhile that a child of another thread's fork would find locked
+    return uninterrupted(lambda: native.load("sequence")("sequence"))
