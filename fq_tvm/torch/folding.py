@@ -105,7 +105,8 @@ def _numbers(module: Any, tensors: _Tensors) -> tuple[Any, ...]:
         weight.requires_grad, gamma.requires_grad, beta.requires_grad, mean.requires_grad, variance.requires_grad,
         module._conv_forward.__func__,
         module.stride, module.padding, module.dilation, module.groups, module.padding_mode,
-        module._parameters["bias"] is None, norm.eps, norm.momentum, norm.training, norm.track_running_stats, changed,
+        module._parameters["bias"] is None, norm.eps, norm.momentum, norm.training, norm.track_running_stats,
+        type(norm.eps), type(norm.momentum), changed,  # as a tensor may equal a number and be another as float64
     )  # fmt: skip
 
 

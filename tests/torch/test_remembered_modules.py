@@ -307,6 +307,20 @@ def test_a_new_thread_has_torchs_number_of_threads_afterwards(enabled, folds):
         assert most_after(lambda: module(x)) == wanted
 
 
+def test_an_epsilon_that_is_a_tensor(served):
+    """And equals the number that it replaces, but not where it becomes a number again."""
+
+    def steps(enabled):
+        module, x = network(2).folded, torch.randn(8, 3, 9, 9, generator=torch.Generator().manual_seed(1)) / 1000
+        with fq_tvm.torch.enabled() if enabled else contextlib.nullcontext():
+            module(x), module(x)
+            module.bn.eps = torch.tensor(module.bn.eps)
+            return [module(x).detach(), *module.state_dict().values()]
+
+    assert all(map(alike, steps(True), steps(False)))
+    assert served.count("fold") == 1
+
+
 def test_a_hook_on_all_modules_is_called_as_often(served):
     def calls(enabled):
         made, seen, x = network(1), [], torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
