@@ -125,14 +125,14 @@ def make_plan(
             return Plan((call("run", inner, size, **_strided_loops(layout)),))
         name = "long" if "long" in points and inner >= schedule.tile // 4 else "run"
         return Plan((call(name, inner, size, outer=outer, channels=channels, inner=inner),))
-    if not layout.strides and is_direct(outer, inner):
-        return Plan((call("direct", channels, size, outer=outer, channels=channels),))
     if "commit" in points:
         # What a run leaves for each channel is made known when all of it is there, in the calling thread.
         commit = points["commit"]
         function = commit.function("serial")
         known = Call(commit, function, function, commit.order({**values, "channels": channels}))
         return Plan((call("run", inner, size, channels=channels, inner=inner), known), points.workspace.size(channels))
+    if not layout.strides and is_direct(outer, inner):
+        return Plan((call("direct", channels, size, outer=outer, channels=channels),))
     period = channels * inner
     copies = 1 if layout.strides else _copies(outer, period, schedule.run, LINE_ELEMENTS if past_caches else 1)
     run = copies * period

@@ -25,14 +25,14 @@ extern int TVMFFIFunctionCall(void *function, Any *args, int32_t count, Any *res
 enum { DONE, CHANGED, STOPPED };
 enum { CONSTANT, GIVEN, SCRATCH };
 enum { ANY, OFF, ON };
-enum { MOST_ARGUMENTS = 32 };
+enum { MOST_ARGUMENTS = 48 };
 
 typedef struct {
   const char *data;           /* where it lies; null for anywhere */
   uint32_t dtype;
   int32_t ndim;
   const int64_t *shape, *strides;
-  int64_t is;                 /* what its one element, an integer, says */
+  int64_t says;               /* what its one element, an integer, says */
 } Expected;
 
 typedef struct {
@@ -63,10 +63,10 @@ static int is_as_expected(const Any *given, const Expected *expected) {
     if (tensor->shape[i] != expected->shape[i]) return 0;
     if (tensor->shape[i] != 1 && tensor->strides[i] != expected->strides[i]) return 0;
   }
-  if (expected->is == ANY) return 1;
+  if (expected->says == ANY) return 1;
   int on = 0;
   for (uint32_t i = 0; i < (tensor->dtype >> 8 & 255) / 8; i++) on |= data[i];
-  return !on == (expected->is == OFF);
+  return !on == (expected->says == OFF);
 }
 
 /* (the address of a Sequence, a tensor of scratch memory, the tensors...) -> DONE; CHANGED, with nothing written, where a tensor is

@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from ..errors import LaunchError
+from ..interruption import uninterrupted
 from . import native, threads
 from .arguments import Operand
 from .buffers import workspace
@@ -28,8 +29,8 @@ ANY, OFF, ON = range(3)
 _CONSTANT, _GIVEN, _SCRATCH = range(3)
 _INTEGER, _FLOAT, _POINTER = 1, 3, 4  # as TVMFFIAny tells them
 
-MOST_ARGUMENTS = 32
-"""Of a function; sequence.c has room for so many."""
+MOST_ARGUMENTS = 48
+"""Of a function; sequence.c has room for so many.  Extents and strides of eight dimensions are 32 of them."""
 
 LINE = 64
 """Bytes to whose multiples pieces of scratch memory are aligned."""
@@ -209,4 +210,5 @@ def _argument(value: Any, starts: Several[int]) -> _Argument:
 
 @cache
 def _function() -> Any:
-    return native.load("sequence")("sequence")
+    # a step, as LLVM holds locks meanwhile that a child of another thread's fork would find locked
+    return uninterrupted(lambda: native.load("sequence")("sequence"))

@@ -13,9 +13,9 @@ target triple = "x86_64-unknown-linux-gnu"
 ; Function Attrs: nounwind uwtable
 define i32 @__tvm_ffi_sequence(ptr nocapture noundef readnone %self, ptr nocapture noundef readonly %args, i32 noundef %count, ptr nocapture noundef writeonly initializes((0, 16)) %result) local_unnamed_addr #0 {
 entry:
-  %arguments = alloca [32 x %struct.Any], align 16
+  %arguments = alloca [48 x %struct.Any], align 16
   %none = alloca %struct.Any, align 8
-  %places = alloca [32 x %struct.Tensor], align 16
+  %places = alloca [48 x %struct.Tensor], align 16
   %0 = getelementptr inbounds nuw i8, ptr %args, i64 8
   %1 = load ptr, ptr %0, align 8
   %2 = getelementptr inbounds nuw i8, ptr %args, i64 24
@@ -144,8 +144,8 @@ for.inc.i:                                        ; preds = %land.lhs.true36.i, 
   br i1 %exitcond.not.i, label %for.end.i, label %for.body.i, !llvm.loop !6
 
 for.end.i:                                        ; preds = %for.inc.i, %for.cond.preheader.i
-  %is.i = getelementptr inbounds nuw i8, ptr %arrayidx9, i64 32
-  %29 = load i64, ptr %is.i, align 8
+  %says.i = getelementptr inbounds nuw i8, ptr %arrayidx9, i64 32
+  %29 = load i64, ptr %says.i, align 8
   %cmp45.i = icmp eq i64 %29, 0
   br i1 %cmp45.i, label %for.inc, label %for.cond49.preheader.i
 
@@ -241,10 +241,10 @@ for.body19.preheader:                             ; preds = %for.end
 
 for.body19:                                       ; preds = %for.body19.preheader, %for.inc78
   %step.0141 = phi ptr [ %incdec.ptr, %for.inc78 ], [ %46, %for.body19.preheader ]
-  call void @llvm.lifetime.start.p0(i64 512, ptr nonnull %arguments) #6
+  call void @llvm.lifetime.start.p0(i64 768, ptr nonnull %arguments) #6
   call void @llvm.lifetime.start.p0(i64 16, ptr nonnull %none) #6
   call void @llvm.memset.p0.i64(ptr noundef nonnull align 8 dereferenceable(16) %none, i8 0, i64 16, i1 false)
-  call void @llvm.lifetime.start.p0(i64 1536, ptr nonnull %places) #6
+  call void @llvm.lifetime.start.p0(i64 2304, ptr nonnull %places) #6
   %count23 = getelementptr inbounds nuw i8, ptr %step.0141, i64 16
   %47 = load i64, ptr %count23, align 8
   %cmp24136 = icmp sgt i64 %47, 0
@@ -265,7 +265,7 @@ for.cond.cleanup26:                               ; preds = %cleanup53, %for.bod
 for.body27:                                       ; preds = %for.body27.lr.ph, %cleanup53
   %indvars.iv146 = phi i64 [ 0, %for.body27.lr.ph ], [ %indvars.iv.next147, %cleanup53 ]
   %arrayidx30 = getelementptr inbounds nuw %struct.Argument, ptr %.pre, i64 %indvars.iv146
-  %arrayidx32 = getelementptr inbounds nuw [32 x %struct.Any], ptr %arguments, i64 0, i64 %indvars.iv146
+  %arrayidx32 = getelementptr inbounds nuw [48 x %struct.Any], ptr %arguments, i64 0, i64 %indvars.iv146
   %49 = load i64, ptr %arrayidx30, align 8
   %cmp33 = icmp eq i64 %49, 1
   br i1 %cmp33, label %cond.true, label %cond.false
@@ -288,7 +288,7 @@ cond.end:                                         ; preds = %cond.false, %cond.t
   br i1 %cmp37.not, label %if.end40, label %cleanup53
 
 if.end40:                                         ; preds = %cond.end
-  %arrayidx42 = getelementptr inbounds nuw [32 x %struct.Tensor], ptr %places, i64 0, i64 %indvars.iv146
+  %arrayidx42 = getelementptr inbounds nuw [48 x %struct.Tensor], ptr %places, i64 0, i64 %indvars.iv146
   %number44 = getelementptr inbounds nuw i8, ptr %arrayidx30, i64 8
   %52 = load i64, ptr %number44, align 8
   %add.ptr45 = getelementptr inbounds i8, ptr %4, i64 %52
@@ -323,9 +323,9 @@ land.lhs.true:                                    ; preds = %if.end64
   br i1 %tobool69.not, label %cleanup79, label %for.inc78
 
 for.inc78:                                        ; preds = %land.lhs.true, %if.end64
-  call void @llvm.lifetime.end.p0(i64 1536, ptr nonnull %places) #6
+  call void @llvm.lifetime.end.p0(i64 2304, ptr nonnull %places) #6
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %none) #6
-  call void @llvm.lifetime.end.p0(i64 512, ptr nonnull %arguments) #6
+  call void @llvm.lifetime.end.p0(i64 768, ptr nonnull %arguments) #6
   %incdec.ptr = getelementptr inbounds nuw i8, ptr %step.0141, i64 32
   %55 = load ptr, ptr %steps, align 8
   %56 = load i64, ptr %count14, align 8
@@ -334,9 +334,9 @@ for.inc78:                                        ; preds = %land.lhs.true, %if.
   br i1 %cmp16.not, label %for.body19, label %for.end81, !llvm.loop !14
 
 cleanup79:                                        ; preds = %for.cond.cleanup26, %land.lhs.true
-  call void @llvm.lifetime.end.p0(i64 1536, ptr nonnull %places) #6
+  call void @llvm.lifetime.end.p0(i64 2304, ptr nonnull %places) #6
   call void @llvm.lifetime.end.p0(i64 16, ptr nonnull %none) #6
-  call void @llvm.lifetime.end.p0(i64 512, ptr nonnull %arguments) #6
+  call void @llvm.lifetime.end.p0(i64 768, ptr nonnull %arguments) #6
   br label %cleanup82
 
 for.end81:                                        ; preds = %for.inc78, %for.end

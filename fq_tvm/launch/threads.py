@@ -141,6 +141,10 @@ def _enter(from_torch: bool) -> None:
     layers = prepare()
     layers.configure()
     torch_is_there = "torch" in sys.modules
+    if from_torch:
+        # Tells OpenMP torch's number for this thread, as torch's own kernels do.  A convolution that follows would else
+        # be divided among more threads or fewer, and sum in another order.
+        sys.modules["torch"].get_num_threads()
     if torch_is_there and not layers.has_openmp and (from_torch or layers.asked == "openmp"):
         with _lock:
             layers.find_openmp()

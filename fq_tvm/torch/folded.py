@@ -68,8 +68,8 @@ def _method(
     @wraps(stock)  # by which torch.jit.script finds torch's source
     def forward(self: Any, input: torch.Tensor) -> torch.Tensor:
         if (
-            is_on() and nobody_looks_on() and torch.is_grad_enabled()
-            and is_plain(input) and input.dtype == torch.float32
+            is_on() and nobody_looks_on() and torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+            and not torch.is_autocast_enabled("cpu") and is_plain(input) and input.dtype == torch.float32
         ):  # fmt: skip
             if input.numel() and (made := fold_again(self, input.dim())) is not None:
                 return _convolved(input, *made)

@@ -32,6 +32,7 @@ from ..launch.runtime import AddressTensor
 from ..launch.sequence import DONE, Fixed, Given, Scratch, Sequence, Step
 from ..layout import MAX_RANK
 from ..store import records
+from .observer import are_apart
 from .plain import NO_MODE, STOCK, included_keys, is_plain
 from .quantizing import Quantizing, is_replaced_by_others, places, quantizing_of, sequence_or_none
 from .quotient import MOST_ROW, by_divisor, in_one_pass, launch_or_stock, spare_gradients, sum_lanes
@@ -97,12 +98,14 @@ def _is_changed(module: Any) -> bool:
 
 def _numbers(module: Any, tensors: _Tensors) -> tuple[Any, ...]:
     """Return what folding depends on, besides the quantizer and the tensors, to be compared with what it was."""
-    norm, (weight, gamma, beta, *_) = module._modules["bn"], tensors
+    norm, (weight, gamma, beta, mean, variance, _) = module._modules["bn"], tensors
     changed = _is_changed(norm) or _is_changed(module._modules["weight_fake_quant"])
     return (
-        weight.requires_grad, gamma.requires_grad, beta.requires_grad, module._conv_forward.__func__,
+        weight.requires_grad, gamma.requires_grad, beta.requires_grad, mean.requires_grad, variance.requires_grad,
+        module._conv_forward.__func__,
         module.stride, module.padding, module.dilation, module.groups, module.padding_mode,
-        module._parameters["bias"] is None, norm.eps, norm.momentum, norm.training, norm.track_running_stats, changed,
+        module._parameters["bias"] is None, norm.eps, norm.momentum, norm.training, norm.track_running_stats,
+        type(norm.eps), type(norm.momentum), changed,  # as a tensor may equal a number and be another as float64
     )  # fmt: skip
 
 
@@ -130,7 +133,7 @@ class Folding:
         self._numbers, self._places = _numbers(module, tensors), (places(tensors), weight.shape, weight.stride())
         self._quantizer, self._quantizing = weakref.ref(module._modules["weight_fake_quant"]), quantizing
         self.dimensions = weight.dim()
-        convolve, kind_of_norm = CONVOLVE[module._conv_forward.__func__]
+        convolve, self._kind_of_norm = CONVOLVE[module._conv_forward.__func__]
         self._convolve: Any = convolve
         self._strides, self._groups = (module.stride, module.padding, module.dilation), module.groups
         self.momentum, self.epsilon = norm.momentum, norm.eps
@@ -138,11 +141,13 @@ class Folding:
         self.fits = bool(
             quantizing.per_channel and quantizing.channels == channels > 1 and not self._numbers[-1]
             and module.padding_mode == "zeros" and type(module.padding) is tuple and module._parameters["bias"] is None
-            and type(norm) is kind_of_norm and norm.training and norm.track_running_stats
+            and type(norm) is self._kind_of_norm and norm.training and norm.track_running_stats
             and type(norm.momentum) in (float, int) and type(norm.eps) is float and norm.eps > 0
             and self.dimensions <= MAX_RANK and weight.is_contiguous() and all(t.requires_grad for t in tensors[:3])
+            and not any(t.requires_grad for t in tensors[3:]) and not any(t.is_inference() for t in tensors)
             and all(map(is_plain, tensors)) and all(t.dtype == torch.float32 for t in (weight, *vectors))
             and all(t.numel() == channels and t.is_contiguous() for t in vectors)
+            and are_apart([weight, *vectors, *quantizing.tensors[:4]])
         )  # fmt: skip
         self._vectors = [AddressTensor(t.data_ptr()) for t in vectors]
         self._zeros = torch.zeros_like(tensors.variance)
@@ -184,7 +189,7 @@ class Folding:
             were then, or torch must.
         """
         _, launch = self._launch
-        if launch is None or is_replaced() or _has_any_global_hook():
+        if launch is None or is_replaced(self._kind_of_norm) or _has_any_global_hook():
             return None
         made = self._made()
         return made if launch(*made, *self._given()) == DONE else None
@@ -280,7 +285,8 @@ class Folding:
         """
         divisor, gamma, *statistics = vectors
         launch = _launch_of_norm_gradient(grad, quotient)
-        if launch is STOCK:
+        # others may have put other memory into the module's own since
+        if launch is STOCK or not all(_is_vector(t, divisor.shape) for t in (gamma, *statistics[:2])):
             by_quotient, *others = self.gradients_of_norm(grad, quotient, gamma, statistics)
             both = in_one_pass(quotient, divisor, by_quotient, spare=True)
             if both is None:
@@ -320,7 +326,10 @@ class Folding:
         tuple of torch.Tensor
             None if torch must.
         """
-        if not (is_plain(by_folded) and by_folded.is_contiguous() and by_factor.is_contiguous()):
+        if not (
+            is_plain(by_folded) and by_folded.is_contiguous() and by_factor.is_contiguous()
+            and weight.shape == by_folded.shape and weight.dtype == torch.float32 and weight.is_contiguous()
+        ):  # fmt: skip
             return None
         key = ("unfolded", by_folded.shape)
         if (launch := launches.get(key)) is None:
@@ -386,14 +395,15 @@ def _launch_of_norm_gradient(grad: torch.Tensor, quotient: torch.Tensor) -> Any:
 
 
 def _plan_norm_gradient(quotient: torch.Tensor) -> Any:
-    if not sum_lanes() or not 2 <= math.prod(quotient.shape[2:]) <= MOST_ROW or not norm_gradient_agrees():
+    row = math.prod(quotient.shape[2:])
+    if not sum_lanes() or quotient.shape[1] == 1 or not 2 <= row <= MOST_ROW or not norm_gradient_agrees():
         return STOCK
     return launch_or_stock(FoldedNormGradient(describe(quotient, "quotient"), sum_lanes()))
 
 
-def is_replaced() -> bool:
+def is_replaced(kind_of_norm: Any) -> bool:
     """Whether somebody else replaced a method that is restated here."""
-    return is_replaced_by_others() or nn.modules.batchnorm._BatchNorm.forward is not NORMALIZE
+    return is_replaced_by_others() or kind_of_norm.forward is not NORMALIZE
 
 
 def _plan_unfolding(by_folded: torch.Tensor) -> Any:
@@ -492,7 +502,8 @@ class Convolution(_SingleLevelFunction):  # type: ignore[misc]  # torch's stub s
         found = folding.unfold(weight, by_folded, (folded, mask, factor, sigma), by_factor)
         if found is None:
             straight, rows = by_folded * mask, of_rows(factor, folding.dimensions)
-            by_factor = (straight * weight).sum_to_size(rows.shape).view(-1) + by_factor
+            straight_by_factor = (straight * weight).sum_to_size(rows.shape).view(-1)
+            by_factor = straight_by_factor.to(by_factor.dtype) + by_factor
             found = straight * rows, by_factor / sigma
         by_weight, also = found
         return by_x, by_weight, by_gamma, by_beta, also, None, None
@@ -526,6 +537,10 @@ class Straight(_SingleLevelFunction):  # type: ignore[misc]
         """Return the gradient by x."""
         (mask,) = ctx.saved_tensors
         return grad * mask, None, None
+
+
+def _is_vector(tensor: torch.Tensor, shape: torch.Size) -> bool:
+    return bool(tensor.dtype == torch.float32 and tensor.shape == shape and tensor.is_contiguous())
 
 
 def of_channels(vector: torch.Tensor, dimensions: int) -> torch.Tensor:

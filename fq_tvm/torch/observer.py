@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,8 +123,14 @@ def fit(buffers: Sequence[Any], channels: int) -> bool:
             type(t) in TYPES and t.numel() == channels and t.is_contiguous() and not t.requires_grad for t in buffers
         )
         and scale.dim() == zero_point.dim() == 1
-        and len({t.data_ptr() for t in buffers}) == 4
+        and are_apart(buffers)
     )  # fmt: skip
+
+
+def are_apart(tensors: Sequence[Any]) -> bool:
+    """Whether contiguous tensors have no memory in common, which kernels read and write in an order of their own."""
+    spans = sorted((start := t.data_ptr(), start + t.nbytes) for t in tensors)
+    return all(end <= start for (_, end), (start, _) in pairwise(spans))
 
 
 def in_reach(low: int, high: int) -> bool:

@@ -26,7 +26,7 @@ from ..layout import MAX_RANK
 from ..store import records
 from . import find
 from .gradient import straight_through
-from .observer import Observation, agrees, are_switches, fit, in_reach
+from .observer import Observation, agrees, are_switches, fit, in_reach, observe
 from .plain import STOCK, is_plain, nobody_looks_on
 from .results import result_like
 from .spare import Spare
@@ -79,6 +79,9 @@ def _numbers(module: Any) -> tuple[Any, ...]:
 MOST_SHAPES = 32
 """Of tensors for which a module's launches are remembered."""
 
+PATIENCE = 2**12
+"""Tensors of other shapes that are launched one by one before these are forgotten for them: to prepare costs more."""
+
 
 class Quantizing:
     """How a module observes and fake-quantizes, as long as it is in the state in which it was looked at.
@@ -115,10 +118,15 @@ class Quantizing:
         numbers = (self.channels, bool(symmetric), constant, low, high)
         self._parameters = [ObservedParameters(*numbers, observes, True) for observes in (False, True)]
         self._launches: dict[Any, tuple[bool, Sequence | None]] = {}
+        self._others = 0
 
     def is_like(self, module: Any) -> bool:
         """Whether a module is as it was when it was looked at, its tensors' memory aside."""
-        return all(map(is_, _tensors_of(module), self.tensors)) and _numbers(module) == self._numbers
+        least, greatest, scale, _, _, _ = self.tensors
+        return (
+            all(map(is_, _tensors_of(module), self.tensors)) and _numbers(module) == self._numbers
+            and not (least.requires_grad or greatest.requires_grad or scale.requires_grad)
+        )  # fmt: skip
 
     def is_of(self, module: Any) -> bool:
         """Whether a module is still in the state in which it was looked at."""
@@ -150,20 +158,29 @@ class Quantizing:
         out, mask = result_like(x, torch.float32), result_like(x, torch.bool)
         return (out, mask) if launch(x.detach(), out, mask, *self.tensors) == DONE else None
 
-    def prepare(self, x: torch.Tensor) -> bool:
-        """Prepare for float32 tensors like x and what switches say now; return whether there is anything new."""
+    def quantize_anew(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Do the same where nothing was prepared for tensors like x and what switches say now, and prepare."""
         if not self._axis < x.dim() <= MAX_RANK or (self.per_channel and (x.dim() == 1 or len(x) != self.channels)):
-            return False
+            return None
         parameters, key = self.parameters(), (x.shape, x.stride())
         if parameters is None or self._launches.get(key, (None,))[0] is parameters.observes:
-            return False
+            return None
         found = find.observation(x, self.tensors[:4], self.per_channel, parameters)
         if found is STOCK:
-            return False
-        if len(self._launches) >= MOST_SHAPES:
+            return None
+        if len(self._launches) >= MOST_SHAPES and key not in self._launches:
+            self._others += 1
+            if self._others < PATIENCE:
+                return self._at_once(x, found)
             self._launches.clear()
+            self._others = 0
         self._launches[key] = parameters.observes, self._sequence(x.detach(), found, parameters)
-        return True
+        return self.quantize(x)
+
+    def _at_once(self, x: torch.Tensor, found: Observation) -> tuple[torch.Tensor, torch.Tensor] | None:
+        if not observe(found, x, self.tensors[:4], self.channels):
+            return None
+        return find.fake_quantize(found.quantize, x, *self.tensors[2:4])
 
     def _sequence(self, x: torch.Tensor, found: Observation, parameters: ObservedParameters) -> Sequence | None:
         of_x = result_like(x, torch.float32), result_like(x, torch.bool)
@@ -209,7 +226,7 @@ def quantize(module: Any, x: torch.Tensor, observing: Callable[..., Any]) -> tup
     except (KeyError, AttributeError):
         return None
     how = quantizing_of(module, observing)
-    return how.quantize(x) if how is not None and how.prepare(x) else None
+    return None if how is None else how.quantize_anew(x)
 
 
 class Quantized(_SingleLevelFunction):  # type: ignore[misc]  # torch's stub says Any
@@ -239,7 +256,8 @@ def _method(
         if is_on() and nobody_looks_on() and is_plain(X) and X.dtype == torch.float32:
             made = quantize(self, X, observing)
             if made is not None:
-                return Quantized.apply(X, made) if X.requires_grad and torch.is_grad_enabled() else made[0]
+                differentiates = X.requires_grad and torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+                return Quantized.apply(X, made) if differentiates else made[0]
         return stock(self, X)
 
     return forward

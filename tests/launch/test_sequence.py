@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fq_tvm import LaunchError, reference
+from fq_tvm import LaunchError, interruption, reference
+from fq_tvm.launch import native
+from fq_tvm.launch import sequence as sequences
 from fq_tvm.launch.arguments import ObservedParameters, Operands, check, describe
 from fq_tvm.launch.registry import launch_of, prepare
 from fq_tvm.launch.runtime import AddressTensor
@@ -186,6 +188,13 @@ def test_an_error_of_a_kernel(rng):
     sequence = Sequence([describe(each, "tensor") for each in case.tensors[:4]], [nowhere])
     with pytest.raises(LaunchError, match="mask has no memory"):
         sequence(*case.tensors[:4])
+
+
+def test_a_fork_waits_until_its_code_is_loaded(monkeypatch):
+    steps = []
+    monkeypatch.setattr(native, "load", lambda name: lambda function: steps.append(len(interruption._steps)))
+    sequences._function.__wrapped__()
+    assert steps == [1]
 
 
 def test_too_many_arguments():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from torch.ao.quantization.fake_quantize import default_fused_per_channel_wt_fak
 from torch.nn.utils import parametrize
 
 import fq_tvm.torch
-from fq_tvm.launch import registry
+from fq_tvm.launch import registry, threads
 from fq_tvm.torch import folded, folding, quantizing
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.ao deprecates itself
@@ -159,6 +161,12 @@ def strided_factor(made, rng):
     made.folded.bn.weight.data = torch.linspace(-1, 1, 12)[::2]
 
 
+def overlapping(made, one, other):
+    one, other = (made.folded.state_dict(keep_vars=True)[name] for name in (one, other))
+    both = torch.cat([one.data.flatten(), other.data.flatten()])
+    one.data, other.data = both[: one.numel()], both[2 : 2 + other.numel()]
+
+
 def other_dtype_in_place(made, rng):
     weight = made.folded.bn.weight
     weight.data = weight.data.view(torch.float16)[: len(weight)]
@@ -189,6 +197,10 @@ CHANGES = {
     "strides of statistics": strided_statistics,
     "strides of a factor": strided_factor,
     "another dtype in the same place": other_dtype_in_place,
+    "a factor in statistics": lambda made, rng: overlapping(made, "bn.running_var", "bn.weight"),
+    "a range in scales": lambda made, rng: overlapping(
+        made, "weight_fake_quant.activation_post_process.min_val", "weight_fake_quant.scale"
+    ),
     "a norm of another kind": lambda made, rng: setattr(made.folded, "bn", nn.BatchNorm1d(6)),
     "stride": lambda made, rng: setattr(made.folded, "stride", (2, 1)),
     "padding": lambda made, rng: setattr(made.folded, "padding", (0, 1)),
@@ -208,6 +220,15 @@ CHANGES = {
     "parametrized": lambda made, rng: parametrize.register_parametrization(made.folded, "weight", Half()),
     "a factor that is zero": lambda made, rng: made.folded.bn.weight.data[1:2].zero_(),
 }
+
+ALONE = {
+    "statistics that want gradients": lambda made, rng: made.folded.bn.running_mean.requires_grad_(),
+    "scales that want gradients": lambda made, rng: [each.scale.requires_grad_() for each in quantizers(made)],
+    "ranges that want gradients": lambda made, rng: [
+        each.activation_post_process.max_val.requires_grad_() for each in quantizers(made)
+    ],
+}
+"""After which others are refused by torch."""
 
 
 def outcome(made, x):
@@ -236,13 +257,13 @@ def run(names, seed, enabled):
     steps = []
     with fq_tvm.torch.enabled() if enabled else contextlib.nullcontext():
         for name in ("nothing", "nothing", *names):
-            CHANGES[name](made, rng)
+            (CHANGES | ALONE)[name](made, rng)
             for _ in range(2):
                 steps.append((name, outcome(made, torch.from_numpy(np.float32(rng.standard_normal((4, 3, 5, 6)))))))
     return steps
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", [*CHANGES, *ALONE])
 def test_what_is_done_to_a_module_counts(served, name):
     wanted = run([name], 0, enabled=False)
     assert not served
@@ -264,6 +285,42 @@ def compare(got, wanted):
         assert all(map(alike, found, expected)), name
 
 
+@pytest.mark.parametrize("enabled", [False, True])
+@pytest.mark.parametrize("folds", [False, True])
+def test_a_new_thread_has_torchs_number_of_threads_afterwards(enabled, folds):
+    """By which torch's convolutions divide their sums."""
+    path, why_not = threads._libgomp()
+    if not path:
+        pytest.skip(why_not)
+    most = ctypes.CDLL(path).omp_get_max_threads
+    module = network(0).folded if folds else get_default_qat_qconfig("x86").activation()
+    x = torch.randn(4, 3, 5, 6)
+
+    def most_after(step):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: (step(), most())[1]).result()
+
+    wanted = 1 if most_after(lambda: None) != 1 else 2
+    torch.set_num_threads(wanted)
+    with fq_tvm.torch.enabled() if enabled else contextlib.nullcontext():
+        module(x), module(x)
+        assert most_after(lambda: module(x)) == wanted
+
+
+def test_an_epsilon_that_is_a_tensor(served):
+    """And equals the number that it replaces, but not where it becomes a number again."""
+
+    def steps(enabled):
+        module, x = network(2).folded, torch.randn(8, 3, 9, 9, generator=torch.Generator().manual_seed(1)) / 1000
+        with fq_tvm.torch.enabled() if enabled else contextlib.nullcontext():
+            module(x), module(x)
+            module.bn.eps = torch.tensor(module.bn.eps)
+            return [module(x).detach(), *module.state_dict().values()]
+
+    assert all(map(alike, steps(True), steps(False)))
+    assert served.count("fold") == 1
+
+
 def test_a_hook_on_all_modules_is_called_as_often(served):
     def calls(enabled):
         made, seen, x = network(1), [], torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
@@ -280,13 +337,14 @@ def test_a_hook_on_all_modules_is_called_as_often(served):
     assert "fold" in served
 
 
-def test_who_replaced_a_method_of_the_norm_is_called(served, monkeypatch):
+@pytest.mark.parametrize("kind", [nn.modules.batchnorm._BatchNorm, nn.BatchNorm2d])
+def test_who_replaced_a_method_of_the_norm_is_called(served, monkeypatch, kind):
     made, x = network(1), torch.randn(4, 3, 5, 6)
-    inner, seen = nn.modules.batchnorm._BatchNorm.forward, []
+    inner, seen = kind.forward, []
     with fq_tvm.torch.enabled():
         made(x), made(x)
         assert "fold" in served
-        monkeypatch.setattr(nn.modules.batchnorm._BatchNorm, "forward", lambda *args: seen.append(0) or inner(*args))
+        monkeypatch.setattr(kind, "forward", lambda *args: seen.append(0) or inner(*args))
         made(x)
     assert seen
 
@@ -314,7 +372,7 @@ def test_a_factor_that_has_other_gradients_too(served, loss):
 
 
 @pytest.mark.parametrize("what", ["weight", "bn.running_var", "bn.weight"])
-@pytest.mark.parametrize("how", ["replaced", "in place"])
+@pytest.mark.parametrize("how", ["replaced", "in place", "another dtype", "other strides", "as one element"])
 def test_what_changes_between_forward_and_backward(served, what, how):
     def outcome(enabled):
         module, x = network(2).folded, torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
@@ -324,6 +382,12 @@ def test_what_changes_between_forward_and_backward(served, what, how):
             tensor = module.state_dict(keep_vars=True)[what]
             if how == "replaced":
                 tensor.data = torch.ones_like(tensor)
+            elif how == "another dtype":
+                tensor.data = tensor.data.double()
+            elif how == "other strides":
+                tensor.data = torch.stack([tensor.data, tensor.data * 3], -1)[..., 0]
+            elif how == "as one element":
+                tensor.data = tensor.data.flatten()[0].expand(tensor.shape)
             else:
                 with torch.no_grad():
                     tensor.mul_(2)
@@ -355,6 +419,111 @@ def test_inputs_that_are_unusual(shape):
             except Exception as error:
                 seen = [type(error)]
         return [*seen, *module.state_dict().values()]
+
+    assert all(map(alike, outcome(True), outcome(False)))
+
+
+def test_autocast_that_comes_and_goes(served):
+    """As what a convolution gives is of another dtype there."""
+
+    def steps(enabled):
+        made, seen = network(0), []
+        with fq_tvm.torch.enabled() if enabled else contextlib.nullcontext():
+            for i, cast in enumerate((False, False, True, True, False)):
+                with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+                    seen += outcome(made, torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(i)))
+        return seen
+
+    wanted, got = steps(False), steps(True)
+    assert len(got) == len(wanted) and all(map(alike, got, wanted))
+    assert served.count("fold") == 2
+
+
+STRIDED = {
+    "transposed": lambda x: x.t(),
+    "every other": lambda x: x[:, ::2],
+    "expanded": lambda x: x[:, :1].expand(-1, 5),
+    "overlapping": lambda x: x.as_strided((5, 5), (3, 1)),
+    "eight dimensions": lambda x: x.as_strided((2,) * 8, (100, 43, 20, 9, 5, 4, 2, 1)),
+    "no dimension": lambda x: x[0, 0],
+}
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("strided", STRIDED)
+def test_tensors_in_other_orders(served, strided, per_channel):
+    x = STRIDED[strided](torch.randn(13, 17, generator=torch.Generator().manual_seed(0)))
+
+    def steps(enabled):
+        config = get_default_qat_qconfig("x86")
+        module = (config.weight if per_channel and x.dim() else config.activation)()
+        with fq_tvm.torch.enabled() if enabled else contextlib.nullcontext():
+            return [each for _ in range(3) for each in (module(x), *copy.deepcopy(module.state_dict()).values())]
+
+    wanted, got = steps(False), steps(True)
+    assert all(map(alike, got, wanted))
+    assert all(a.stride() == b.stride() for a, b in zip(got, wanted, strict=True))
+    assert len(served) >= 2
+
+
+def test_more_shapes_than_are_remembered(served, monkeypatch):
+    """The next are launched at once, and after many of them others are remembered in the place of the first."""
+    monkeypatch.setattr(quantizing, "MOST_SHAPES", 3)
+    monkeypatch.setattr(quantizing, "PATIENCE", 6)
+    lengths = np.random.default_rng(0).integers(1, 9, 60)
+
+    def steps(enabled):
+        module, seen, known = get_default_qat_qconfig("x86").activation(), [], []
+        with fq_tvm.torch.enabled() if enabled else contextlib.nullcontext():
+            for i, n in enumerate(lengths.tolist()):
+                seen.append(module(torch.linspace(-i, n, 3 * n).reshape(3, n)))
+                known.append({*quantizing._seen[module]._launches} if enabled else {})
+        return [*seen, *module.state_dict().values()], known
+
+    (wanted, _), (got, known) = steps(False), steps(True)
+    assert all(map(alike, got, wanted))
+    assert len(served) == len(lengths)
+    assert max(map(len, known)) == 3 < len(set.union(*known))
+
+
+def test_gradients_enabled_in_inference_mode(served):
+    """Which nobody records."""
+
+    def steps(enabled):
+        made, seen = network(0), []
+        with fq_tvm.torch.enabled() if enabled else contextlib.nullcontext():
+            for i in range(4):
+                x = torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(i), requires_grad=True)
+                with torch.inference_mode(i in (1, 3)), torch.enable_grad():
+                    found = [made.folded(x), made.pair[0].activation_post_process(x)]
+                    seen += [each.requires_grad for each in found]
+                    seen += [each.detach().clone() for each in (*found, *made.state_dict().values())]
+        return seen
+
+    wanted, got = steps(False), steps(True)
+    assert len(got) == len(wanted) and all(map(alike, got, wanted))
+    assert "fold" in served
+
+
+@pytest.mark.parametrize("what", ["everything", "statistics"])
+def test_tensors_made_in_inference_mode(what):
+    """The same error, before as much is written."""
+
+    def outcome(enabled):
+        with torch.inference_mode(what == "everything"):
+            module, x = network(2).folded, torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
+        with fq_tvm.torch.enabled() if enabled else contextlib.nullcontext():
+            with torch.inference_mode(what == "everything"):
+                module(x), module(x)
+            if what == "statistics":
+                with torch.inference_mode():
+                    module.bn.running_mean = module.bn.running_mean.clone()
+            seen = []
+            for _ in range(2):
+                with pytest.raises(RuntimeError) as error:
+                    module(torch.ones_like(x))
+                seen += [str(error.value), *(buffer.clone() for buffer in module.buffers())]
+        return seen
 
     assert all(map(alike, outcome(True), outcome(False)))
 
@@ -424,7 +593,12 @@ def test_double_backward():
         assert (got - truth).abs().max() <= 4 * (wanted - truth).abs().max() + 1e-6 * truth.abs().max()
 
 
-@pytest.mark.parametrize("convolution", ["1d", "2d", "3d", "groups", "dilation", "one element an image"])
+@pytest.mark.parametrize(
+    "convolution",
+    [
+        "1d", "2d", "3d", "groups", "dilation", "one weight a channel", "one element an image"
+    ],
+)  # fmt: skip
 def test_steps_of_every_kind_of_convolution(served, convolution):
     config = get_default_qat_qconfig("x86")
 
@@ -433,9 +607,10 @@ def test_steps_of_every_kind_of_convolution(served, convolution):
         if convolution in ("1d", "3d"):
             kind, dimensions = (qat.ConvBn1d, 1) if convolution == "1d" else (qat.ConvBn3d, 3)
             return kind(4, 8, 3, bias=False, qconfig=config).train(), (5, 4, *[7] * dimensions)
-        more = {"groups": {"groups": 4}, "dilation": {"dilation": 2}}.get(convolution, {})
-        return qat.ConvBn2d(4, 8, 3, bias=False, qconfig=config, **more).train(), (
-            (5, 4, 3, 3) if convolution.startswith("one") else (5, 4, 9, 8)
+        more = {"groups": {"groups": 4}, "dilation": {"dilation": 2}, "one weight a channel": {"groups": 4}}
+        more, size = more.get(convolution, {}), 1 if convolution.startswith("one weight") else 3
+        return qat.ConvBn2d(4, 8, size, bias=False, qconfig=config, **more).train(), (
+            (5, 4, 3, 3) if convolution.startswith("one element") else (5, 4, 9, 8)
         )
 
     def steps(enabled):
