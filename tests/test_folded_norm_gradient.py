@@ -129,6 +129,33 @@ def test_as_torch_does(torch_on, seed):  # noqa: F811
         assert torch_on.equal(torch_on.from_numpy(got), wanted), (name, shape)
 
 
+def other_steps(step, call, monkeypatch):
+    """What the reference gives if one thing is done in another way."""
+    quotient, grad, vectors = call
+    if step == "lanes":
+        return reference.folded_norm_gradient(*call, 4)
+    if step == "product and sum rounded apart":
+        monkeypatch.setattr(reference, "_fused", lambda a, b, c: a * b + c)
+    elif step == "sums in the order of memory":
+        monkeypatch.setattr(reference, "_reduced", lambda v, f, _: (np.cumsum(v, 1)[:, -1], np.cumsum(v * f, 1)[:, -1]))
+    elif step == "factors the other way round":
+        divisor, gamma, mean, inverse = vectors
+        return reference.folded_norm_gradient(quotient, grad, (divisor, inverse, mean, gamma))
+    return reference.folded_norm_gradient(*call)
+
+
+STEPS = ("lanes", "product and sum rounded apart", "sums in the order of memory", "factors the other way round")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_data_tell_steps_apart(step, monkeypatch):
+    """What is compared above would differ, were the kernel to do otherwise."""
+    call = drawn(np.random.default_rng(0), (4, 9, 103))
+    assert_same(ours(*call), reference.folded_norm_gradient(*call), NAMES)
+    with pytest.raises(AssertionError):
+        assert_same(ours(*call), other_steps(step, call, monkeypatch), NAMES)
+
+
 def test_by_hand():
     """Sums of 8 and -8, so a slope of -1/2 and an offset of 2."""
     quotient, grad = np.float32([[[1, -1, 3, -3]]]), np.float32([[[4, 0, 0, 4]]])
