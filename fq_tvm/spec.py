@@ -414,7 +414,34 @@ class LearnableGradientSpec(_Fields):
 
 
 @dataclass(frozen=True)
-class QuotientGradientSpec(_Fields):
+class _SumsOfRows(_Fields):
+    """One kernel by rows whose sums have the order of torch's, whatever the extents; subclasses say of what."""
+
+    operator: ClassVar[str]
+    stem: ClassVar[str]
+    """What the name begins with."""
+    lanes: ClassVar[bool] = False
+    strided: ClassVar[bool] = False
+    nontemporal: ClassVar[bool] = False
+    out_dtype: ClassVar[str] = "float32"
+    element_bytes: ClassVar[int] = 12
+    """Bytes that move for each element: of two tensors that are read, and of the result."""
+
+    iteration: str
+    sum_lanes: int = 8
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        _check_fields(self, iteration=("rows",), sum_lanes=SUM_LANES, dtype=("float32",))
+
+    @property
+    def name(self) -> str:
+        """A name that states every field, for files, logs and symbols."""
+        return f"{self.stem}_{self.iteration}_f32_by{self.sum_lanes}"
+
+
+@dataclass(frozen=True)
+class QuotientGradientSpec(_SumsOfRows):
     """One kernel of the gradient of a quotient by a divisor for each channel, whatever the extents.
 
     Parameters
@@ -433,24 +460,7 @@ class QuotientGradientSpec(_Fields):
     """
 
     operator: ClassVar[str] = "quotient_gradient"
-    lanes: ClassVar[bool] = False
-    strided: ClassVar[bool] = False
-    nontemporal: ClassVar[bool] = False
-    out_dtype: ClassVar[str] = "float32"
-    element_bytes: ClassVar[int] = 12
-    """Bytes that move for each element: of the quotient, what comes in, and the result."""
-
-    iteration: str
-    sum_lanes: int = 8
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        _check_fields(self, iteration=("rows",), sum_lanes=SUM_LANES, dtype=("float32",))
-
-    @property
-    def name(self) -> str:
-        """A name that states every field, for files, logs and symbols."""
-        return f"quotient_{self.iteration}_f32_by{self.sum_lanes}"
+    stem: ClassVar[str] = "quotient"
 
 
 @dataclass(frozen=True)
@@ -534,7 +544,7 @@ class FoldedWeightsSpec(_Fields):
 
 
 @dataclass(frozen=True)
-class FoldedWeightsGradientSpec(_Fields):
+class FoldedWeightsGradientSpec(_SumsOfRows):
     """One kernel of the gradient of such weights, whatever the extents.
 
     Parameters
@@ -553,24 +563,9 @@ class FoldedWeightsGradientSpec(_Fields):
     """
 
     operator: ClassVar[str] = "folded_weights_gradient"
-    lanes: ClassVar[bool] = False
-    strided: ClassVar[bool] = False
-    nontemporal: ClassVar[bool] = False
-    out_dtype: ClassVar[str] = "float32"
+    stem: ClassVar[str] = "folded_gradient"
     element_bytes: ClassVar[int] = 13
     """Bytes that move for each element: of the weights, what comes in, the mask, and the result."""
-
-    iteration: str
-    sum_lanes: int = 8
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        _check_fields(self, iteration=("rows",), sum_lanes=SUM_LANES, dtype=("float32",))
-
-    @property
-    def name(self) -> str:
-        """A name that states every field, for files, logs and symbols."""
-        return f"folded_gradient_{self.iteration}_f32_by{self.sum_lanes}"
 
 
 @dataclass(frozen=True)
@@ -611,7 +606,7 @@ class FoldedNormSpec(_Fields):
 
 
 @dataclass(frozen=True)
-class FoldedNormGradientSpec(_Fields):
+class FoldedNormGradientSpec(_SumsOfRows):
     """One kernel of the gradient of batch norm after what undoes its folding, whatever the extents.
 
     Parameters
@@ -630,24 +625,7 @@ class FoldedNormGradientSpec(_Fields):
     """
 
     operator: ClassVar[str] = "folded_norm_gradient"
-    lanes: ClassVar[bool] = False
-    strided: ClassVar[bool] = False
-    nontemporal: ClassVar[bool] = False
-    out_dtype: ClassVar[str] = "float32"
-    element_bytes: ClassVar[int] = 12
-    """Bytes that move for each element: of the quotient, what comes in, and the result."""
-
-    iteration: str
-    sum_lanes: int = 8
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        _check_fields(self, iteration=("rows",), sum_lanes=SUM_LANES, dtype=("float32",))
-
-    @property
-    def name(self) -> str:
-        """A name that states every field, for files, logs and symbols."""
-        return f"folded_norm_gradient_{self.iteration}_f32_by{self.sum_lanes}"
+    stem: ClassVar[str] = "folded_norm_gradient"
 
 
 def _check_fields(spec: Any, **allowed: tuple[Any, ...]) -> None:
