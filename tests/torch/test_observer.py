@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from support import count_served
 from torch import nn
 from torch.ao.quantization import get_default_qat_qconfig, get_default_qat_qconfig_mapping, prepare_qat
 from torch.ao.quantization.quantize_fx import prepare_qat_fx
@@ -293,18 +294,9 @@ def launched(served, monkeypatch):
     """Count the modules that are served, too, which do not come to the operator then."""
     stock, observing = folded_method_and_observer()
     assert folded.agrees(stock, observing)  # which counts for nothing
-
-    def counted(inner):
-        def call(*args):
-            result = inner(*args)
-            if result is not None:  # where there is none, torch's way leads to the operator
-                served.append(True)
-            return result
-
-        return call
-
-    for module, name in ((quantizing, "quantize"), (folded, "fold"), (folded, "fold_again")):
-        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    # where they give none, torch's way leads to the operator
+    functions = (quantizing, "quantize"), (folded, "fold"), (folded, "fold_again")
+    count_served(monkeypatch, served, *((*each, True) for each in functions))
     served.clear()
     return served
 

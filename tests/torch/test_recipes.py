@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import count_served
 from torch.ao.quantization import get_default_qat_qconfig, prepare_qat
 
 import fq_tvm.torch
@@ -33,22 +34,12 @@ def cook(block: str, **names: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count the calls that a kernel of this library serves."""
-    seen: list[None] = []
-
-    def counted(inner: Any) -> Any:
-        def call(*arguments: Any) -> Any:
-            result = inner(*arguments)
-            if result is not None:
-                seen.append(None)
-            return result
-
-        return call
-
-    names = (find, "fake_quantize"), (fq_tvm.torch, "fake_quantize_per_channel_affine_cachemask")
-    for module, name in (*names, (quantizing, "quantize"), (folded, "fold"), (folded, "fold_again")):
-        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    seen: list[int] = []
+    operators = (find, "fake_quantize"), (fq_tvm.torch, "fake_quantize_per_channel_affine_cachemask")
+    modules = (quantizing, "quantize"), (folded, "fold"), (folded, "fold_again")
+    count_served(monkeypatch, seen, *((*each, 1) for each in (*operators, *modules)))
     return seen
 
 
@@ -79,7 +70,7 @@ def assert_same_state(got: torch.nn.Module, stock: torch.nn.Module, start: torch
     assert not torch.equal(first, last)  # there was something to differ in
 
 
-def check_enabled(block: str, launches: list[None], monkeypatch: pytest.MonkeyPatch) -> None:
+def check_enabled(block: str, launches: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """With enabled() and without: the same state, by our kernels and by none of them."""
     model, x = network()
     with monkeypatch.context() as patch:
@@ -92,13 +83,13 @@ def check_enabled(block: str, launches: list[None], monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("backend", ["x86", "qnnpack", "fbgemm"])
-def test_torch_ao_fx(backend: str, launches: list[None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_ao_fx(backend: str, launches: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     block = recipe("torch.ao")
     assert '"x86"' in block
     check_enabled(block.replace('"x86"', f'"{backend}"'), launches, monkeypatch)
 
 
-def test_torch_ao_eager(launches: list[None]) -> None:
+def test_torch_ao_eager(launches: list[int]) -> None:
     model, x = network()
     model.qconfig = get_default_qat_qconfig("x86")
     stock = prepare_qat(model.train())
@@ -111,7 +102,7 @@ def test_torch_ao_eager(launches: list[None]) -> None:
     assert_same_state(got, stock, start)
 
 
-def test_torchao_pt2e(launches: list[None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchao_pt2e(launches: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torchao")
     check_enabled(recipe("torchao, pt2e"), launches, monkeypatch)
 
@@ -123,7 +114,7 @@ def linear(width: int = 64) -> tuple[torch.nn.Module, torch.Tensor]:
 
 
 @pytest.fixture
-def grouped(launches: list[None]) -> dict[str, Any]:
+def grouped(launches: list[int]) -> dict[str, Any]:
     """What the recipe for quantize_ defines, after it was trained."""
     pytest.importorskip("torchao")
     model, x = linear()
@@ -136,7 +127,7 @@ def stock_of(names: dict[str, Any], model: torch.nn.Module) -> Any:
     return model
 
 
-def test_torchao_quantize(grouped: dict[str, Any], launches: list[None]) -> None:
+def test_torchao_quantize(grouped: dict[str, Any], launches: list[int]) -> None:
     assert len(launches) == 4 * STEPS
     stock = stock_of(grouped, linear()[0])
     training(grouped["x"])(stock)
@@ -213,7 +204,7 @@ def with_ties(x: torch.Tensor, scale: torch.Tensor, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     "quantizer", ["Int8WeightPerTensorFloat", "Int8WeightPerChannelFloat", "Int4WeightPerTensorFloat"]
 )
-def test_brevitas(quantizer: str, launches: list[None]) -> None:
+def test_brevitas(quantizer: str, launches: list[int]) -> None:
     qnn = pytest.importorskip("brevitas.nn")
     quant = pytest.importorskip("brevitas.quant")
     weight_quant = quant.Int8WeightPerTensorFloat.let(bit_width=4) if "Int4" in quantizer else getattr(quant, quantizer)

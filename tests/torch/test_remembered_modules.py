@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from support import count_served
 from torch import nn
 from torch.ao.nn.intrinsic import qat
 from torch.ao.quantization import FusedMovingAvgObsFakeQuantize, get_default_qat_qconfig, prepare_qat
@@ -62,18 +63,8 @@ def served(monkeypatch):
     with fq_tvm.torch.enabled():
         network(0)(torch.zeros(4, 3, 5, 6))  # compares with torch's first, which counts for nothing
     seen = []
-
-    def counted(kind, inner):
-        def call(*arguments):
-            found = inner(*arguments)
-            if found is not None:
-                seen.append(kind)
-            return found
-
-        return call
-
-    for module, name in ((quantizing, "quantize"), (folded, "fold"), (folded, "fold_again")):
-        monkeypatch.setattr(module, name, counted(name.removesuffix("_again"), getattr(module, name)))
+    folding_ways = (folded, "fold", "fold"), (folded, "fold_again", "fold")
+    count_served(monkeypatch, seen, (quantizing, "quantize", "quantize"), *folding_ways)
     return seen
 
 
